@@ -1,0 +1,32 @@
+"""Strict settings for all tests: shapes checked at run time, no silent broadcasting, two CPU devices."""
+
+import os
+from pathlib import Path
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Before any test imports the package.
+jaxtyping.install_import_hook("linear_cifar", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir():
+    """The folder with the real images unpacked; tests that need it are skipped where it is not named."""
+    if "CIFAR10_DIR" not in os.environ:
+        pytest.skip("CIFAR10_DIR does not name a folder with the unpacked CIFAR-10")
+    return Path(os.environ["CIFAR10_DIR"])
+
+
+@pytest.fixture(scope="session")
+def cifar10(cifar10_dir):
+    """The real images as their makers divide them."""
+    from linear_cifar.cifar10 import read
+
+    return read(cifar10_dir)

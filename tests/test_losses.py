@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+from jax.test_util import check_grads
+
+from linear_cifar.losses import LOSSES, get_loss
+
+OPTAX = {
+    "softmax": optax.softmax_cross_entropy,
+    "bce": lambda s, y: optax.sigmoid_binary_cross_entropy(s, y).mean(axis=-1),
+}
+SHAPES = [(1, 2), (5, 3), (4, 10)]
+
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def scores_and_targets(shape, multi_hot=False):
+    *_, y = problems.problem(n=shape[0], K=shape[1], multi_hot=multi_hot)
+    return jnp.array(np.random.default_rng(1).normal(scale=3, size=shape)), jnp.array(y)
+
+
+@each_loss
+@each_shape
+def test_value_matches_the_formula_and_optax(loss, shape):
+    s, y = scores_and_targets(shape)
+    np.testing.assert_allclose(loss.value(s, y), problems.reference_loss(loss.name, np.array(s), np.array(y)))
+    np.testing.assert_allclose(loss.value(s, y), OPTAX[loss.name](s, y), rtol=1e-12)
+
+
+@each_loss
+@each_shape
+@pytest.mark.parametrize("multi_hot", [False, True])
+def test_gradient_matches_autodiff_of_ours_and_of_optax(loss, shape, multi_hot):
+    s, y = scores_and_targets(shape, multi_hot)
+    for value in (loss.value, OPTAX[loss.name]):
+        by_autodiff = jax.grad(lambda s, value=value: value(s, y).sum())(s)
+        np.testing.assert_allclose(loss.gradient(s, y), by_autodiff, rtol=1e-10, atol=1e-12)
+
+
+@each_loss
+def test_gradient_is_p_minus_y_for_one_hot_targets(loss):
+    s, y = scores_and_targets((6, 4))
+    scale = {"softmax": 1, "bce": 4}[loss.name]
+    np.testing.assert_allclose(scale * loss.gradient(s, y), loss.probabilities(s) - y, atol=1e-14)
+
+
+@each_loss
+@each_shape
+def test_manual_gradient_passes_check_grads(loss, shape):
+    s, y = scores_and_targets(shape)
+
+    @jax.custom_vjp
+    def value(s):
+        return loss.value(jnp.asarray(s), y)
+
+    value.defvjp(lambda s: (value(s), s), lambda s, g: (g[:, None] * loss.gradient(s, y),))
+    check_grads(value, (s,), order=1, modes=["rev"])
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_extreme_scores_stay_finite_and_exact(loss, dtype):
+    s = jnp.array([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4], [-1e4, -1e4]], dtype)
+    y = jnp.array([[1, 0]] * 4, dtype)
+    value, gradient = loss.value(s, y), loss.gradient(s, y)
+    assert value.dtype == gradient.dtype == dtype
+    if loss.name == "softmax":
+        np.testing.assert_allclose(value, [0, 2e4, np.log(2), np.log(2)], rtol=1e-6)
+        np.testing.assert_allclose(gradient, [[0, 0], [-1, 1], [-0.5, 0.5], [-0.5, 0.5]])
+    else:
+        np.testing.assert_allclose(value, [0, 1e4, 5e3, 5e3])
+        np.testing.assert_allclose(gradient, [[0, 0], [-0.5, 0.5], [0, 0.5], [-0.5, 0]])
+
+
+def test_unknown_loss_is_named_with_the_choices():
+    with pytest.raises(ValueError, match=r"'hinge'.*softmax, bce"):
+        get_loss("hinge")

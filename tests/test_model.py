@@ -1,0 +1,43 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+
+from linear_cifar import model
+from linear_cifar.params import Params, init_params
+
+
+def test_logits_are_w_x_plus_b():
+    W, b, x, _ = problems.problem()
+    expected = np.array([[sum(W[k] * row) + b[k] for k in range(3)] for row in x])
+    np.testing.assert_allclose(model.logits(Params(jnp.array(W), jnp.array(b)), jnp.array(x)), expected)
+
+
+def test_probabilities_match_numpy():
+    scores = np.random.default_rng(0).normal(size=(4, 3))
+    np.testing.assert_allclose(model.softmax_probabilities(jnp.array(scores)), problems.softmax(scores))
+    np.testing.assert_allclose(model.sigmoid_probabilities(jnp.array(scores)), problems.sigmoid(scores))
+
+
+def test_predictions():
+    scores = jnp.array([[0.0, 2.0, 1.0], [3.0, -1.0, 0.5], [-1.0, -2.0, -3.0]])
+    assert model.predict_class(scores).tolist() == [1, 0, 0]
+    labels = model.predict_labels(model.sigmoid_probabilities(scores))
+    assert labels.tolist() == [[True, True, True], [True, False, True], [False, False, False]]
+    labels = model.predict_labels(model.sigmoid_probabilities(scores), threshold=0.9)
+    assert labels.tolist() == [[False, False, False], [True, False, False], [False, False, False]]
+
+
+def test_hits_count_any_label_of_the_example():
+    scores = jnp.array([[0.0, 2.0, 1.0], [0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
+    y = jnp.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    assert model.hits(scores, y).tolist() == [True, False, True]
+
+
+def test_initial_parameters():
+    params = init_params(jax.random.key(0), d=2_000, K=50)
+    assert params.W.shape == (50, 2_000)
+    assert params.W.dtype == jnp.float32
+    assert abs(float(params.W.std()) - 0.01) < 1e-4
+    assert abs(float(params.W.mean())) < 1e-4
+    assert not params.b.any()
