@@ -1,0 +1,41 @@
+"""The settings that differ between the runs of a sweep."""
+
+import itertools
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Config(NamedTuple):
+    """One run: learning rate η ≥ 0, mini-batch size ≥ 1, L2 strength λ ≥ 0."""
+
+    eta: float
+    batch: int
+    lam: float
+
+
+def grid(etas: Iterable[float], batches: Iterable[int], lams: Iterable[float]) -> tuple[Config, ...]:
+    """Every combination, the last axis fastest; a value given twice counts once.
+
+    Raises:
+      ValueError: if an axis is empty or a value is out of its range, naming it.
+    """
+    axes = [tuple(dict.fromkeys(axis)) for axis in (etas, batches, lams)]
+    for name, axis in zip(Config._fields, axes, strict=True):
+        if not axis:
+            raise ValueError(f"{name} is empty: give at least one value")
+    configs = tuple(itertools.starmap(Config, itertools.product(*axes)))
+    for config in configs:
+        check(config)
+    return configs
+
+
+def check(config: Config, n: int | None = None) -> None:
+    """Raises ValueError if a setting is out of its range, naming it; n is the number of examples."""
+    for name, value in (("eta", config.eta), ("lam", config.lam)):
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} is {value}: give zero or a positive number")
+    if config.batch < 1:
+        raise ValueError(f"batch is {config.batch}: a batch holds at least one example")
+    if n is not None and config.batch > n:
+        raise ValueError(f"batch is {config.batch}: the training set holds {n:,} examples")

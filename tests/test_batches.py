@@ -1,0 +1,26 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from linear_cifar.batches import over_batches, rows
+
+
+@pytest.mark.parametrize(("n", "size"), [(12, 4), (13, 4), (3, 3), (5, 1), (7, 6)])
+def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size):
+    values = jnp.arange(n, dtype=jnp.float64)
+
+    def step(carry, start, size):
+        total, sizes = carry
+        # The order of the batches and of the rows in them decides the digits of the total.
+        return total * 31.0 + jnp.dot(
+            rows(values, start, size), jnp.arange(1.0, size + 1)
+        ), sizes + 10.0**size
+
+    total, sizes = over_batches(step, (jnp.array(0.0), jnp.array(0.0)), n, size)
+    expected_total, expected_sizes = 0.0, 0.0
+    for start in range(0, n, size):
+        batch = np.arange(start, min(start + size, n))
+        expected_total = expected_total * 31 + batch @ np.arange(1, len(batch) + 1)
+        expected_sizes += 10.0 ** len(batch)
+    assert total == expected_total
+    assert sizes == expected_sizes

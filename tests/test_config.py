@@ -1,0 +1,36 @@
+import math
+
+import pytest
+
+from linear_cifar.config import Config, check, grid
+
+
+def test_grid_is_every_combination_once():
+    assert grid([1.0, 2.0, 1.0], [3], [4.0, 5.0]) == (
+        Config(1.0, 3, 4.0),
+        Config(1.0, 3, 5.0),
+        Config(2.0, 3, 4.0),
+        Config(2.0, 3, 5.0),
+    )
+
+
+def test_an_empty_axis_is_named():
+    with pytest.raises(ValueError, match="batch is empty"):
+        grid([0.1], [], [0.0])
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (Config(-0.1, 10, 0.0), "eta"),
+        (Config(math.nan, 10, 0.0), "eta"),
+        (Config(math.inf, 10, 0.0), "eta"),
+        (Config(0.1, 10, -1.0), "lam"),
+        (Config(0.1, 0, 0.0), "batch"),
+        (Config(0.1, 101, 0.0), "batch is 101: the training set holds 100"),
+    ],
+)
+def test_values_out_of_range_are_named(config, names):
+    with pytest.raises(ValueError, match=names):
+        check(config, n=100)
+    check(Config(0.1, 100, 0.0), n=100)

@@ -1,0 +1,110 @@
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+
+from linear_cifar.augment import horizontal_flip
+from linear_cifar.config import Config, grid
+from linear_cifar.evaluation import Examples
+from linear_cifar.losses import LOSSES, get_loss
+from linear_cifar.params import Params
+from linear_cifar.standardizer import fit_standardizer
+from linear_cifar.sweep import sweep
+from linear_cifar.training import Recipe
+
+SHAPE = (3, 2, 4)
+
+
+def flip(key, images):
+    return horizontal_flip(key, images, shape=SHAPE)
+
+
+def splits(n=60, n_val=20, K=3):
+    rng = np.random.default_rng(0)
+    d = int(np.prod(SHAPE))
+    labels = rng.integers(0, K, n + n_val)
+    pixels = np.clip(rng.normal(100 + 20 * labels[:, None], 40, size=(n + n_val, d)), 0, 255).astype(np.uint8)
+    x, y = jnp.array(pixels), jnp.array(np.eye(K)[labels])
+    return Examples(x[:n], y[:n]), Examples(x[n:], y[n:]), fit_standardizer(pixels[:n])
+
+
+def start(dtype=jnp.float64):
+    W, b, _, _ = problems.problem(d=int(np.prod(SHAPE)), K=3, scale=0.01)
+    return Params(jnp.array(W, dtype), jnp.array(b, dtype))
+
+
+def run(configs, epochs=2, recipe=None, params=None, **kwargs):
+    recipe = recipe or Recipe(get_loss("softmax"), augment=flip)
+    return list(sweep(configs, *splits(), recipe, epochs, params=params or start(), **kwargs))
+
+
+GRID = grid([0.001, 0.01], [7, 20, 60], [0.0, 0.1])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_sweep_equals_its_configurations_trained_alone(loss):
+    recipe = Recipe(get_loss(loss), augment=flip)
+    together = run(GRID, recipe=recipe)
+    for c, config in enumerate(GRID):
+        for alone, all_ in zip(run([config], recipe=recipe), together, strict=True):
+            np.testing.assert_allclose(alone.params.W[0], all_.params.W[c], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(alone.params.b[0], all_.params.b[c], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(alone.record.train.loss[0], all_.record.train.loss[c], rtol=1e-9)
+            np.testing.assert_allclose(alone.record.val.loss[0], all_.record.val.loss[c], rtol=1e-9)
+            assert alone.record.val.accuracy[0] == all_.record.val.accuracy[c]
+
+
+@pytest.mark.parametrize("chosen", [[11, 0, 5], [3, 3, 2], list(reversed(range(12)))])
+def test_any_subset_in_any_order_gives_the_same(chosen):
+    together, some = run(GRID)[-1], run([GRID[i] for i in chosen])[-1]
+    np.testing.assert_allclose(some.params.W, together.params.W[jnp.array(chosen)], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(some.record.val.loss, together.record.val.loss[jnp.array(chosen)], rtol=1e-9)
+
+
+def test_the_same_program_gives_the_same_bits_even_at_a_high_learning_rate():
+    configs = grid([1.0], [7, 60], [0.0, 0.1])
+    for first, second in zip(run(configs), run(configs), strict=True):
+        np.testing.assert_array_equal(first.params.W, second.params.W)
+
+
+def test_the_seed_decides_weights_order_and_augmentation():
+    def weights(seed, params=None):
+        recipe = Recipe(get_loss("softmax"), augment=flip)
+        (epoch,) = sweep([Config(0.01, 7, 0.0)], *splits(), recipe, 1, seed, params)
+        return np.array(epoch.params.W)
+
+    np.testing.assert_array_equal(weights(0), weights(0))
+    assert weights(0).dtype == np.float32
+    assert not np.allclose(weights(0), weights(1), atol=1e-3)
+    assert not np.allclose(weights(0, start()), weights(1, start()), rtol=1e-6)
+
+
+def test_every_epoch_has_its_own_order():
+    recipe, configs = Recipe(get_loss("softmax")), [Config(0.1, 7, 0.0)]
+    first, second = run(configs, recipe=recipe)
+    after_first = Params(first.params.W[0], first.params.b[0])
+    same_order_again, _ = run(configs, recipe=recipe, params=after_first)
+    assert not np.allclose(second.params.W, same_order_again.params.W, rtol=1e-6)
+
+
+def test_a_diverging_configuration_is_marked_and_changes_nothing_in_the_others():
+    good = grid([0.001], [7, 20], [0.0, 0.1])
+    # W grows by |1 - 2 eta lam| = 1e30 per update, three updates per epoch: beyond 1e308 in the fourth.
+    bad = [Config(1.0, 20, 1e30 / 2)]
+    alone, beside = run(good, epochs=5), run([*good[:2], *bad, *good[2:]], epochs=5)
+    keep = jnp.array([0, 1, 3, 4])
+    for without, with_ in zip(alone, beside, strict=True):
+        np.testing.assert_allclose(without.params.W, with_.params.W[keep], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(without.record.val.loss, with_.record.val.loss[keep], rtol=1e-9)
+        assert with_.record.finite[keep].all()
+    assert [bool(epoch.record.finite[2]) for epoch in beside] == [True, True, True, False, False]
+
+
+def test_mistakes_are_named():
+    for configs, message in [
+        ([], "at least one configuration"),
+        ([Config(0.1, 61, 0.0)], "batch is 61: the training set holds 60"),
+        ([Config(-0.1, 6, 0.0)], "eta is -0.1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            run(configs)

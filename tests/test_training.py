@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+
+from linear_cifar.config import Config
+from linear_cifar.evaluation import Examples, mean
+from linear_cifar.losses import LOSSES, get_loss
+from linear_cifar.params import Params
+from linear_cifar.standardizer import Standardizer
+from linear_cifar.training import Recipe, hyper_of, init_state, train_epoch
+
+IN_ORDER = Recipe(get_loss("softmax"), shuffle=False)
+
+
+def train(arrays, configs, recipe=IN_ORDER, epochs=1, dtype=jnp.float64):
+    W, b, x, y = (jnp.array(a, dtype) for a in arrays)
+    as_they_are = Standardizer(np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    hyper = hyper_of(configs, dtype)
+    state = init_state(Params(W, b), hyper, recipe.optimizer)
+    batches = tuple(config.batch for config in configs)
+    for epoch in range(epochs):
+        key = jax.random.key(epoch)
+        state, sums, finite = train_epoch(state, hyper, Examples(x, y), as_they_are, key, batches, recipe)
+    return state.params, mean(sums, len(x)), finite
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_matches_a_plain_loop_with_partial_last_batches(loss):
+    arrays = problems.problem(n=23, d=5, K=3)
+    configs = [Config(0.1, 5, 0.0), Config(0.05, 23, 0.2), Config(0.1, 8, 0.1), Config(0.2, 5, 0.3)]
+    params, _, finite = train(arrays, configs, Recipe(get_loss(loss), shuffle=False), epochs=3)
+    assert finite.all()
+    for c, (eta, batch, lam) in enumerate(configs):
+        W, b = problems.train_by_loop(*arrays, eta, batch, lam, loss, epochs=3)
+        np.testing.assert_allclose(params.W[c], W, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(params.b[c], b, rtol=1e-12, atol=1e-13)
+
+
+def test_metrics_are_of_each_batch_before_its_update():
+    arrays = W, b, x, y = problems.problem(n=10, d=4, K=3)
+    _, metrics, _ = train(arrays, [Config(0.1, 4, 0.0), Config(0.0, 3, 0.0)])
+    frozen = x @ W.T + b
+    np.testing.assert_allclose(metrics.loss[1], problems.reference_loss("softmax", frozen, y).mean())
+    np.testing.assert_allclose(metrics.accuracy[1], (frozen.argmax(1) == y.argmax(1)).mean())
+    total = 0.0
+    for start in (0, 4, 8):
+        batch = slice(start, start + 4)
+        total += problems.reference_loss("softmax", x[batch] @ W.T + b, y[batch]).sum()
+        W, b = problems.train_by_loop(W, b, x[batch], y[batch], 0.1, 4, 0.0, "softmax", epochs=1)
+    np.testing.assert_allclose(metrics.loss[0], total / 10)
+
+
+def test_shuffling_is_a_permutation_decided_by_the_key():
+    arrays = problems.problem(n=12, d=4, K=3)
+    shuffled = Recipe(get_loss("softmax"), shuffle=True)
+    whole, small = Config(0.1, 12, 0.0), Config(0.1, 3, 0.0)
+    in_order, _, _ = train(arrays, [whole, small])
+    anew, _, _ = train(arrays, [whole, small], shuffled)
+    again, _, _ = train(arrays, [whole, small], shuffled)
+    # One batch of everything is the same in any order, smaller ones are not.
+    np.testing.assert_allclose(in_order.W[0], anew.W[0], rtol=1e-12)
+    assert not np.allclose(in_order.W[1], anew.W[1], rtol=1e-6)
+    np.testing.assert_array_equal(anew.W, again.W)
+
+
+def test_augmentation_sees_raw_features_and_its_own_key():
+    seen = []
+
+    def augment(key, features):
+        seen.append(features.dtype)
+        return features + jnp.uint8(1)
+
+    x = np.random.default_rng(0).integers(0, 9, size=(6, 4), dtype=np.uint8)
+    W, b, _, y = problems.problem(n=6, d=4, K=3)
+    hyper = hyper_of([Config(0.1, 6, 0.0)], jnp.float64)
+    params = Params(jnp.array(W), jnp.array(b))
+    standardizer = Standardizer(np.full(4, 2.0), np.full(4, 3.0))
+    state, _, _ = train_epoch(
+        init_state(params, hyper),
+        hyper,
+        Examples(jnp.array(x), jnp.array(y)),
+        standardizer,
+        jax.random.key(0),
+        (6,),
+        IN_ORDER._replace(augment=augment),
+    )
+    assert seen == [jnp.uint8]
+    expected, _ = problems.train_by_loop(W, b, (x + 1.0 - 2) / 3, y, 0.1, 6, 0.0, "softmax", epochs=1)
+    np.testing.assert_allclose(state.params.W[0], expected, rtol=1e-12)
+
+
+def test_any_optax_transformation_built_from_the_traced_settings():
+    def momentum(hyper):
+        return optax.sgd(hyper.eta, momentum=0.9)
+
+    arrays = W, b, x, y = problems.problem(n=8, d=4, K=3)
+    recipe = IN_ORDER._replace(optimizer=momentum)
+    params, _, _ = train(arrays, [Config(0.1, 4, 0.0), Config(0.2, 4, 0.0)], recipe)
+    velocity = np.zeros_like(W)
+    for batch in (slice(0, 4), slice(4, 8)):
+        stepped, b_next = problems.train_by_loop(W, b, x[batch], y[batch], 1.0, 4, 0.0, "softmax", 1)
+        velocity = 0.9 * velocity + (W - stepped)
+        W = W - 0.1 * velocity
+        b = b - 0.1 * (b - b_next) if batch.start == 0 else b
+    np.testing.assert_allclose(params.W[0], W, rtol=1e-3)
+
+
+def test_other_settings_do_not_compile_again():
+    arrays = problems.problem(n=9, d=4, K=3)
+    train(arrays, [Config(0.1, 4, 0.0), Config(0.1, 9, 0.0)])
+    compiled = train_epoch._cache_size()
+    train(arrays, [Config(0.7, 4, 0.3), Config(0.01, 9, 2.0)])
+    assert train_epoch._cache_size() == compiled
+
+
+def test_all_batch_sizes_are_one_program():
+    arrays = problems.problem(n=11, d=4, K=3)
+    before = train_epoch._cache_size()
+    train(arrays, [Config(0.1, size, 0.0) for size in (1, 2, 3, 5, 11)], epochs=2)
+    assert train_epoch._cache_size() == before + 1
+
+
+def test_float32_stays_float32():
+    params, metrics, _ = train(problems.problem(n=9), [Config(0.1, 4, 0.1)], dtype=jnp.float32)
+    assert {a.dtype for a in (*params, *metrics)} == {jnp.dtype("float32")}
