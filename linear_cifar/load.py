@@ -1,0 +1,77 @@
+"""A data set by its name: found on this machine, fetched or made up."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from linear_cifar import cifar10
+from linear_cifar.dataset import Dataset, DataUnavailable, Source, TrainSplit, divide
+from linear_cifar.download import Progress, default_data_dir, fetch
+from linear_cifar.prepared import read_prepared
+from linear_cifar.synthetic import synthetic
+
+Name = Literal["auto", "cifar10", "synthetic"]
+
+
+def load(
+    name: Name = "auto",
+    data_dir: Path | None = None,
+    train: TrainSplit = "full",
+    val_size: int = 1_000,
+    tell: Callable[[str], None] = warnings.warn,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Dataset:
+    """Train, validation and test splits of uint8 images [n, 3072] with labels [n].
+
+    Args:
+      name: `cifar10`; `synthetic`; or `auto`: CIFAR-10 where it is here or can be fetched, else
+        the synthetic images, after telling so.
+      data_dir: where CIFAR-10 is looked for and fetched to, see `default_data_dir`.
+      train: which images to train and validate on, see `divide`.
+      val_size: number of validation images with `full`.
+      tell: gets what the user must know: that the images are made up, or not the published ones.
+      report: gets the progress of a download, see `fetch`.
+
+    Raises:
+      DataUnavailable: if `cifar10` is asked for and neither here nor to be fetched.
+      DataError: if a copy on this machine is broken, or the splits don't fit.
+    """
+    folder = default_data_dir() if data_dir is None else data_dir
+    if name == "synthetic":
+        source = synthetic()
+    else:
+        try:
+            source = _cifar10(folder, report)
+        except DataUnavailable as why:
+            if name == "cifar10":
+                raise
+            tell(_stand_in(str(why), folder))
+            source = synthetic()
+    if source.name == "cifar10" and not source.published:
+        tell(
+            f"note: no checksum shows {source.origin} to be the published CIFAR-10; results carry the "
+            "fingerprint of what it holds"
+        )
+    return divide(source, train, val_size)
+
+
+def _cifar10(folder: Path, report: Callable[[Progress], None]) -> Source:
+    source = cifar10.read(folder) or read_prepared(folder)
+    if source is None:
+        fetch(folder, report)
+        source = cifar10.read(folder)
+    assert source is not None, "what was fetched is not where it is read"
+    return source
+
+
+def _stand_in(why: str, folder: Path) -> str:
+    lines = [
+        "SYNTHETIC DATA: these results say nothing about CIFAR-10.",
+        f"CIFAR-10 could not be had: {why}",
+        "To supply it, put cifar-10-binary.tar.gz or cifar-10-python.tar.gz (or either one unpacked)",
+        f"into {folder}, or name its folder with --data_dir.",
+    ]
+    width = max(map(len, lines))
+    rule = "*" * (width + 6)
+    return "\n".join([rule, *(f"** {line:<{width}} **" for line in lines), rule])

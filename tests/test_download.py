@@ -1,0 +1,245 @@
+"""Downloads over the loopback, from a server that misbehaves in all the usual ways."""
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from tensorflow_datasets.core.constants import get_default_data_dir
+from tensorflow_datasets.core.download.checksums import get_all_url_infos
+
+from linear_cifar.dataset import DataError, DataUnavailable
+from linear_cifar.download import ARCHIVE, URL, Checksum, Progress, default_data_dir, fetch
+
+CONTENT = bytes(range(256)) * 4096
+CHECKSUM = Checksum(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = False  # closing waits for the handlers, none outlives its test
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.closing = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *args):
+        del args
+
+    def do_HEAD(self):
+        if self.path == "/mute":
+            self.server.closing.wait()
+            return
+        self.send_response(404 if self.path == "/missing" else 200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        try:
+            if self.path == "/whole":
+                self.wfile.write(CONTENT)
+            elif self.path == "/dropped":
+                self.wfile.write(CONTENT[: len(CONTENT) // 2])
+            elif self.path == "/stalled":
+                self.wfile.write(CONTENT[: len(CONTENT) // 2])
+                self.server.closing.wait()
+            elif self.path == "/slow":
+                for start in range(0, len(CONTENT), 8192):
+                    self.wfile.write(CONTENT[start : start + 8192])
+                    if self.server.closing.wait(0.2):
+                        break
+        except ConnectionError:
+            self.close_connection = True
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.closing.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_success(server, tmp_path):
+    seen: list[Progress] = []
+    data_dir = tmp_path / "made" / "for it"
+    path = fetch(data_dir, seen.append, server.url + "whole", CHECKSUM)
+    assert path == data_dir / ARCHIVE
+    assert path.read_bytes() == CONTENT
+    assert list(data_dir.iterdir()) == [path]
+    assert (seen[-1].done, seen[-1].total) == (len(CONTENT), len(CONTENT))
+    assert seen[-1].rate > 0
+
+
+@pytest.mark.parametrize(
+    "checksum", [Checksum(len(CONTENT), "0" * 64), CHECKSUM._replace(size=len(CONTENT) + 1)]
+)
+def test_checksum_mismatch(server, tmp_path, checksum):
+    with pytest.raises(DataError, match="size and SHA-256") as error:
+        fetch(tmp_path, url=server.url + "whole", checksum=checksum)
+    assert not isinstance(error.value, DataUnavailable)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_url_without_checksum_is_refused(server, tmp_path):
+    with pytest.raises(DataUnavailable, match="Missing checksums"):
+        fetch(tmp_path, url=server.url + "whole")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tfds_knows_the_checksum_of_the_default_url():
+    assert get_all_url_infos()[URL].filename == ARCHIVE
+
+
+def test_dropped_connection(server, tmp_path):
+    (tmp_path / ARCHIVE).write_text("what was there stays")
+    with pytest.raises(DataUnavailable, match="could not be downloaded") as error:
+        fetch(tmp_path, url=server.url + "dropped", checksum=CHECKSUM)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / ARCHIVE).read_text() == "what was there stays"
+    assert os.listdir(tmp_path) == [ARCHIVE]
+
+
+def test_stalled_connection(server, tmp_path):
+    seen: list[Progress] = []
+    with pytest.raises(DataUnavailable, match="sent nothing for 3 s"):
+        fetch(tmp_path, seen.append, server.url + "stalled", CHECKSUM, stall_s=3.0)
+    assert len(CONTENT) // 4 < seen[-1].done <= len(CONTENT) // 2
+    assert not list(tmp_path.iterdir())
+
+
+def unreachable(data_dir: Path, url: str, match: str, within_s: float) -> None:
+    start = time.monotonic()
+    with pytest.raises(DataUnavailable, match=match) as error:
+        fetch(data_dir, url=url, checksum=CHECKSUM, probe_s=1.0)
+    assert time.monotonic() - start < within_s
+    assert url in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not data_dir.exists()
+
+
+def test_mute_server(server, tmp_path):
+    unreachable(tmp_path / "new", server.url + "mute", "no answer within 1 s|timed out", 2)
+
+
+def test_missing_file(server, tmp_path):
+    unreachable(tmp_path / "new", server.url + "missing", "404", 2)
+
+
+def test_refused_port(tmp_path):
+    # Bound but not listening: nobody else gets the port meanwhile.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/whole"
+        unreachable(tmp_path / "new", url, "refused", 2)
+
+
+def test_unresolvable_name(tmp_path):
+    unreachable(tmp_path / "new", "http://nowhere.invalid/whole", "cannot be reached|no answer", 2)
+
+
+def test_folder_that_cannot_be_made(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataUnavailable, match="cannot be written"):
+        fetch(tmp_path / "file" / "data", url=server.url + "whole", checksum=CHECKSUM)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import linear_cifar.download as download
+{before}
+try:
+    download.fetch(
+        Path(sys.argv[1]), lambda progress: print(progress.done, flush=True), sys.argv[2],
+        download.Checksum(1, ""), probe_s=1.0,
+    )
+except download.DataUnavailable as error:
+    print(error)
+"""
+
+
+def start(data_dir: Path, url: str, before: str = "") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(before=before), str(data_dir), url],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_hanging_name_resolution_delays_neither_the_answer_nor_the_exit(tmp_path):
+    hang = "import socket; socket.getaddrinfo = lambda *args, **options: time.sleep(600)"
+    with start(tmp_path, "http://nowhere.invalid/", hang) as process:
+        try:
+            output, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert "no answer within 1 s" in output
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("send", "number"),
+    # A terminal sends Ctrl+C to the whole group.
+    [
+        (os.killpg, signal.SIGINT),
+        (os.kill, signal.SIGINT),
+        (os.kill, signal.SIGTERM),
+        (os.kill, signal.SIGKILL),
+    ],
+)
+def test_interrupted(server, tmp_path, send, number):
+    with start(tmp_path, server.url + "slow") as process:
+        try:
+            assert process.stdout is not None
+            assert any(int(line) > 0 for line in process.stdout), "never began to download"
+            assert list(tmp_path.glob(".fetch-*/*/*"))
+            send(process.pid, number)
+            process.communicate(timeout=5)
+        finally:
+            process.kill()
+    assert process.returncode == -number
+    # After a kill it is the orphaned child that tidies up.
+    end = time.monotonic() + 5
+    while list(tmp_path.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [None, "elsewhere/data"])
+def test_default_data_dir_is_that_of_tfds(monkeypatch, folder):
+    if folder is None:
+        monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    else:
+        monkeypatch.setenv("TFDS_DATA_DIR", folder)
+    assert default_data_dir() == Path(get_default_data_dir())
+
+
+def test_default_data_dir_expands_the_home_folder(monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "~/data")
+    assert default_data_dir() == Path.home() / "data"
