@@ -1,0 +1,1 @@
+"""The experiments: each module is a command, `python -m experiments.NAME --help`."""

@@ -1,0 +1,70 @@
+"""What a result says of itself: data, versions, devices, precision, seed and the command."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from linear_cifar.dataset import Dataset
+
+PACKAGES = ("jax", "jaxlib", "optax", "numpy", "matplotlib", "tensorflow-datasets")
+
+
+def command(experiment: str) -> str:
+    """The command line that started this run, as a user would type it."""
+    return shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
+
+
+def describe(experiment: str, settings: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The content of config.json."""
+    return {
+        "schema": 1,
+        "experiment": experiment,
+        "command": command(experiment),
+        "settings": settings,
+        "dataset": describe_dataset(dataset),
+        "git": _git(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """Which data, and how many images were used for what."""
+    return {
+        "name": dataset.name,
+        "origin": dataset.origin,
+        "published": dataset.published,
+        "fingerprint": dataset.fingerprint,
+        "train_images": len(dataset.train.labels),
+        "val_images": len(dataset.val.labels),
+        "test_images": len(dataset.test.labels),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """The revision of the code, and whether it was changed since; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"revision": ask("rev-parse", "HEAD"), "modified": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

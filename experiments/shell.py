@@ -1,0 +1,45 @@
+"""How an experiment is started, and how it ends: one line for a user's mistake, never a traceback."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from linear_cifar.dataset import DataError
+
+
+class UsageError(Exception):
+    """The command can't be carried out as given; the message is one line for the user."""
+
+
+def launch(experiment: Callable[[], None]) -> None:
+    """Parses the flags and runs the experiment.
+
+    Exits with 2 after a mistake in the command or the data, with 130 after Ctrl+C.
+    """
+    try:
+        app.run(lambda extra: _run(experiment, extra), flags_parser=_parse)
+    except (UsageError, DataError) as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted: nothing was written", 130)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        raise UsageError(" ".join(str(error).split()) + " (--help lists the flags)") from None
+
+
+def _run(experiment: Callable[[], None], extra: list[str]) -> None:
+    if extra:
+        raise UsageError(f"unexpected {extra[0]!r}: settings are given as --flag=value (--help lists them)")
+    if flags.FLAGS["verbosity"].using_default_value or not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    experiment()
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

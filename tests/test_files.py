@@ -1,0 +1,61 @@
+import os
+
+import pytest
+
+from experiments.files import folder_for_run, whole, write_json
+from experiments.shell import UsageError
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "a.csv"
+    with whole(target) as partial:
+        partial.write_text("half")
+        assert partial.suffix == ".csv"
+        assert not target.exists()
+    assert target.read_text() == "half"
+    with pytest.raises(RuntimeError), whole(target) as partial:
+        partial.write_text("broken")
+        raise RuntimeError
+    assert target.read_text() == "half"
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_json_refuses_what_json_does_not_have(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_left_empty_is_removed_with_the_parents_made_for_it(tmp_path):
+    with pytest.raises(KeyboardInterrupt), folder_for_run(tmp_path / "a" / "b") as folder:
+        assert os.listdir(folder) == []
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_empty_folder_of_the_users_stays(tmp_path):
+    with folder_for_run(tmp_path):
+        pass
+    assert tmp_path.exists()
+
+
+def test_what_was_written_stays_when_something_fails_later(tmp_path):
+    with pytest.raises(RuntimeError), folder_for_run(tmp_path / "a") as folder:
+        (folder / "results.csv").touch()
+        raise RuntimeError
+    assert os.listdir(tmp_path / "a") == ["results.csv"]
+
+
+def test_another_run_is_not_overwritten(tmp_path):
+    (tmp_path / "results.csv").write_text("kept")
+    with pytest.raises(UsageError, match="holds another run"), folder_for_run(tmp_path):
+        pytest.fail("entered")
+    assert (tmp_path / "results.csv").read_text() == "kept"
+
+
+def test_a_path_that_can_not_be_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="can't be written to"), folder_for_run(path):
+            pytest.fail("entered")
+    assert os.listdir(tmp_path) == ["file"]
