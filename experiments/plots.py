@@ -86,34 +86,44 @@ def heatmap(path: Path, run: Run, dataset: str) -> None:
 
 
 def curves(path: Path, run: Run, dataset: str) -> None:
-    """Training and validation loss per epoch of every configuration that stayed finite, best one marked."""
+    """Training and validation loss per epoch, a colour per η, the best configuration marked.
+
+    Only of the configurations that end within half as much again as the lowest validation loss, since
+    the others would set the scale; the title counts those, and the ones that diverged.
+    """
     best = run.ranking[0]
     shown = [i for i, epoch in enumerate(run.diverged) if epoch is None]
-    etas = sorted({run.configs[i].eta for i in shown})
-    colors = dict(zip(etas, matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.92, len(etas))), strict=True))
+    lowest = min((run.val.loss[i] for i in shown), default=np.nan)
+    near = [i for i in shown if run.val.loss[i] <= 1.5 * lowest]
+    title = (
+        f"{dataset}: loss of {len(near)} configurations"
+        + f", {len(shown) - len(near)} far above" * (len(near) < len(shown))
+        + f", {len(run.configs) - len(shown)} diverged" * (len(shown) < len(run.configs))
+    )
+    etas = sorted({run.configs[i].eta for i in near})
+    colors = dict(zip(etas, matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas))), strict=True))
     losses = (
         ("training (mean over each epoch's batches)", run.history.train.loss),
         ("validation", run.history.val.loss),
     )
-    with _figure(path, (7.5, 3.8), f"{dataset}: loss of {len(shown)} configurations") as figure:
+    with _figure(path, (7.5, 3.8), title) as figure:
         panels = figure.subplots(1, len(losses), sharey=True)
-        for panel, (title, loss) in zip(panels, losses, strict=True):
+        for panel, (split, loss) in zip(panels, losses, strict=True):
             epochs = np.arange(1, len(loss) + 1)
             marker = "o" if len(epochs) == 1 else None
-            for i in shown:
+            for i in near:
                 eta = run.configs[i].eta
                 panel.plot(
                     epochs, loss[:, i], color=colors[eta], linewidth=0.9, marker=marker, label=f"η = {eta:g}"
                 )
-            if best in shown:
+            if best in near:
                 eta, batch, lam = run.configs[best]
                 label = f"best: η = {eta:g}, batch {batch}, λ = {lam:g}"
                 panel.plot(epochs, loss[:, best], color=ORANGE, linewidth=2.2, marker=marker, label=label)
-            panel.set_title(title)
+            panel.set_title(split)
             panel.set_xlabel("epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            panel.set_yscale("log")
-        panels[0].set_ylabel("loss, without the penalty (log scale)")
+        panels[0].set_ylabel("loss, without the penalty")
         handles, labels = panels[0].get_legend_handles_labels()
         # Configurations of one learning rate share a colour and a line of the legend.
         entries = dict(zip(labels, handles, strict=True))

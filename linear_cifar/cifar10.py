@@ -1,0 +1,208 @@
+"""CIFAR-10 in any of its four published layouts, found on this machine, checked and never unpacked."""
+
+import gzip
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from linear_cifar.dataset import BATCH_FILE_SIZE, DataError, Source, Split
+from linear_cifar.unpickle import unpickle
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FEATURES = 3072
+
+# Of the files in cifar-10-batches-bin, hence of the content in every layout: the records are hashed,
+# not the files. Two projects that check their downloads with them agree on all six:
+# rai-project/dldataset, vision/cifar10.go, and prabhuomkar/pytorch-cpp, cmake/fetch_cifar10.cmake.
+# torchvision's MD5s of the pickles are not needed: they cover image file names too, but tell no more.
+BATCHES = {
+    "data_batch_1": "5dd7e06a14cb22eb9f671a540d1b7c25",
+    "data_batch_2": "5ea93a67294ea407fff1d09f752e9692",
+    "data_batch_3": "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "data_batch_4": "ae636b3ba5c66a11e91e8cb52e771fcb",
+    "data_batch_5": "53f37980c15c3d472c316c40844f3f0d",
+    "test_batch": "803d5f7f4d78ea53de84dbe85f74fb6d",
+}
+
+_BLOCK = 512  # of a tar file
+_SLACK = 1 << 20  # for the tar headers, the class names and the read-me
+
+
+class _Layout(NamedTuple):
+    name: str
+    folder: str  # also the one inside the archive
+    suffix: str  # of the files
+
+
+class _Part(NamedTuple):
+    batch: str
+    where: str  # for the user
+    content: bytes
+
+
+# Archives last: decompressing takes seconds.
+_LAYOUTS = (
+    _Layout("cifar-10-batches-bin", "cifar-10-batches-bin", ".bin"),
+    _Layout("cifar-10-batches-py", "cifar-10-batches-py", ""),
+    _Layout("cifar-10-binary.tar.gz", "cifar-10-batches-bin", ".bin"),
+    _Layout("cifar-10-python.tar.gz", "cifar-10-batches-py", ""),
+)
+
+
+def read(data_dir: Path, count: int = BATCH_FILE_SIZE) -> Source | None:
+    """Reads the first layout in `data_dir`, a folder directly below it, or where tfds downloads to.
+
+    Looked for in turn: `cifar-10-batches-bin/`, `cifar-10-batches-py/`, `cifar-10-binary.tar.gz`,
+    `cifar-10-python.tar.gz`. See https://www.cs.toronto.edu/~kriz/cifar.html.
+
+    Args:
+      data_dir: where to look; need not exist.
+      count: how many images each of the six batches must have.
+
+    Returns:
+      uint8 images [5 count, 3072] and [count, 3072] with uint8 labels; `published` if every batch has
+      the published MD5. None if there is none of the layouts.
+
+    Raises:
+      DataError: if what is there is broken or hostile. No other layout is tried then.
+    """
+    for layout in _LAYOUTS:
+        path = _find(data_dir, layout)
+        if path is not None:
+            try:
+                return _read(path, layout, count)
+            except DataError as error:
+                problem = str(error)
+            except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+                problem = f"{path} cannot be read ({' '.join(str(error).split())})"
+            raise DataError(f"{problem}; replace {path}, or delete it to have CIFAR-10 fetched")
+    return None
+
+
+def _find(data_dir: Path, layout: _Layout) -> Path | None:
+    # tfds names what it downloads by the address and a hash.
+    downloaded = "cs.toronto.edu_kriz_" + layout.name.replace(".tar", "*.tar")
+    for folder in ("", "*/", "downloads/*/"):
+        for pattern in (layout.name, downloaded):
+            if found := sorted(data_dir.glob(folder + pattern)):
+                return found[0]
+    return None
+
+
+def _read(path: Path, layout: _Layout, count: int) -> Source:
+    limit = count * (1 + FEATURES) if layout.suffix else count * (FEATURES + 512) + 4096
+    parts = _folder_parts if path.name == layout.folder else _archive_parts
+    images = np.empty((len(BATCHES), count, FEATURES), np.uint8)
+    labels = np.empty((len(BATCHES), count), np.uint8)
+    missing = list(BATCHES)
+    for part in parts(path, layout, limit):
+        if part.batch not in missing:
+            raise DataError(f"{part.where} is there twice")
+        missing.remove(part.batch)
+        row = list(BATCHES).index(part.batch)
+        images[row], labels[row] = _parse(part, layout, count)
+    if missing:
+        raise DataError(f"{path} lacks {missing[0]}{layout.suffix}")
+    published = _compare(images, labels, f"{path}: {{}}{layout.suffix} has the content of {{}}")
+    train = Split(images[:-1].reshape(-1, FEATURES), labels[:-1].reshape(-1))
+    return Source("cifar10", CLASSES, train, Split(images[-1], labels[-1]), str(path), published)
+
+
+def _compare(images: UInt8[np.ndarray, "b n d"], labels: UInt8[np.ndarray, "b n"], complaint: str) -> bool:
+    """Whether all batches are the published ones; DataError where one stands in for another."""
+    with ThreadPoolExecutor(max_workers=2) as pool:  # each holds a copy of a batch
+        digests = dict(zip(BATCHES, pool.map(_digest, images, labels), strict=True))
+    for batch, digest in digests.items():
+        # Any two of the files here, or one here and a published one.
+        for other, known in [*digests.items(), *BATCHES.items()]:
+            if digest == known and batch != other:
+                raise DataError(complaint.format(batch, other))
+    return digests == BATCHES
+
+
+def _digest(images: UInt8[np.ndarray, "n d"], labels: UInt8[np.ndarray, " n"]) -> str:
+    return hashlib.md5(np.column_stack((labels, images)).data, usedforsecurity=False).hexdigest()
+
+
+def _parse(
+    part: _Part, layout: _Layout, count: int
+) -> tuple[UInt8[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
+    """Checks all that one batch shows by itself."""
+    if layout.suffix:
+        expected = count * (1 + FEATURES)
+        if len(part.content) != expected:
+            raise DataError(f"{part.where} has {len(part.content)} bytes instead of {expected}")
+        records = np.frombuffer(part.content, np.uint8).reshape(count, 1 + FEATURES)
+        images, labels = records[:, 1:], records[:, 0]
+    else:
+        try:
+            images, labels, title = unpickle(part.content, count)
+        except DataError as error:
+            raise DataError(f"{part.where} {error}") from error
+        kind, number = part.batch.split("_batch")
+        wanted = f"training batch {number[1:]} of 5" if kind == "data" else "testing batch 1 of 1"
+        if title != wanted.encode():
+            raise DataError(f"{part.where} calls itself {title[:80]!r} instead of '{wanted}'")
+    wrong = np.flatnonzero(labels >= len(CLASSES))
+    if len(wrong):
+        raise DataError(
+            f"{part.where} labels image {wrong[0]} {labels[wrong[0]]}, which is no class from 0 to 9"
+        )
+    return images, labels
+
+
+def _folder_parts(path: Path, layout: _Layout, limit: int) -> Iterator[_Part]:
+    """The files in the published order."""
+    for batch in BATCHES:
+        file = path / f"{batch}{layout.suffix}"
+        if not file.is_file():  # opening a pipe would wait for ever
+            raise DataError(f"{file} is missing")
+        size = file.stat().st_size
+        if size > limit:
+            raise DataError(f"{file} has {size} bytes, more than the {limit} of a batch")
+        yield _Part(batch, str(file), file.read_bytes())
+
+
+def _archive_parts(path: Path, layout: _Layout, limit: int) -> Iterator[_Part]:
+    """The batches in the order of the archive.
+
+    `tarfile` reads the headers, but does not follow them: of what a header can ask for, its iterator
+    obeys long names and sparse maps of any size.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is no file")
+    names = {f"{layout.folder}/{batch}{layout.suffix}": batch for batch in BATCHES}
+    budget = len(BATCHES) * (limit + _BLOCK) + _SLACK
+    with gzip.open(path) as stream:
+        while (header := stream.read(_BLOCK)) and any(header):
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "replace")
+            where = f"{path} member {member.name!r}"
+            name = member.name.removeprefix("./")
+            if name.startswith("/") or ".." in name.split("/"):
+                raise DataError(f"{where} points outside: the archive may be hostile")
+            extension = member.type in (tarfile.XHDTYPE, tarfile.XGLTYPE)  # dates and owners, not needed
+            if not (extension or member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
+                raise DataError(f"{where} is no plain file: the archive may be hostile")
+            batch = None if extension else names.get(name)
+            if batch is not None and not 0 <= member.size <= limit:
+                raise DataError(f"{where} has {member.size} bytes, at most {limit} belong there")
+            padding = -member.size % _BLOCK
+            budget -= _BLOCK + member.size + padding
+            if member.size < 0 or budget < 0:
+                raise DataError(f"{where} makes the archive larger than the published one")
+            content = stream.read(member.size)
+            if len(stream.read(padding)) < padding or len(content) < member.size:
+                raise DataError(f"{where} is cut off")
+            if batch is not None:
+                yield _Part(batch, where, content)
+        # To the end, where gzip has its checksum.
+        stream.read(budget)
+        if stream.read(1):
+            raise DataError(f"{path} is larger than the published one")

@@ -1,0 +1,44 @@
+"""What the README shows is so."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def block(marker):
+    return re.search(rf"<!-- {marker}.*?-->\n```\w+\n(.*?)```", README, re.S)[1]
+
+
+def test_the_example_runs(capsys):
+    names = {}
+    exec(compile(block("example"), "README.md", "exec"), names)
+    lines = capsys.readouterr().out.split("\n")
+    assert [line.split()[0] for line in lines[:-1]] == ["1", "2", "3", "4", "5"]
+    assert names["best"] in names["configs"]
+    assert names["epoch"].record.val.accuracy.max() > 0.6
+
+
+def test_every_module_has_its_line():
+    for folder in ("linear_cifar", "experiments"):
+        for path in (ROOT / folder).glob("[!_]*.py"):
+            assert f"`{path.name}`" in README, f"{folder}/{path.name} is not described"
+
+
+def test_the_commands_name_what_exists():
+    for marker in ("main", "tests"):
+        command = shlex.split(block(marker))
+        assert command[:5] == ["pip", "install", "-r", "requirements.txt", "&&"]
+        assert command[5:7] == ["python", "-m"]
+        module = command[7]
+        assert module == "pytest" or (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+
+
+def test_the_core_needs_no_more_than_the_readme_says():
+    absent = ["tensorflow_datasets", "requests", "PIL", "matplotlib", "tqdm", "sklearn"]
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent})); import linear_cifar; linear_cifar.sweep"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
