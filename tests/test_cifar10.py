@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import tarfile
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -351,14 +350,12 @@ WANTED = "cifar-10-batches-bin/data_batch_1.bin"
 def test_header_with_a_hostile_size(tmp_path, header, words):
     # Zeros a thousandfold compressed: 8 MB of them are here in case they are read.
     put(tmp_path, gzip.compress(header + bytes(2**23)))
-    start = time.monotonic()
     tracemalloc.start()
     try:
         refusal(tmp_path, ARCHIVES[0], words)
         assert tracemalloc.get_traced_memory()[1] < 2**22
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("after", [True, False])
@@ -398,8 +395,9 @@ def _flip(content: bytes) -> bytes:
         lambda content: gzip.decompress(content),
         lambda content: gzip.compress(b"<html>" * 1000),
         lambda content: gzip.compress(gzip.decompress(content)[:700]),
+        lambda content: content[:10] + b"\xff" * 1000,
     ],
-    ids=range(12),
+    ids=range(13),
 )
 @pytest.mark.parametrize("layout", ARCHIVES)
 def test_damaged_archive(tmp_path, layout, damage):
@@ -457,3 +455,14 @@ def test_real_layouts_agree(cifar10_dir, tmp_path):
         assert np.bincount(source.test.labels).tolist() == [1_000] * 10
         prints[layout] = fingerprint(source)
     assert len(set(prints.values())) == 1, prints
+
+
+def test_real_files_exchanged_are_found_out_though_their_images_are_not_the_published(tmp_path, cifar10_dir):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    exchanged = {"data_batch_2": "test_batch", "test_batch": "data_batch_2"}
+    for name in BATCHES:
+        original = cifar10_dir / folder.name / f"{exchanged.get(name, name)}.bin"
+        (folder / f"{name}.bin").symlink_to(original.absolute())
+    with pytest.raises(DataError, match=r"data_batch_2\.bin has the content of test_batch"):
+        read(tmp_path)

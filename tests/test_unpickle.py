@@ -146,6 +146,11 @@ def test_a_hostile_call_inside_a_genuine_file(tmp_path, place, name):
         (b"N", "NumPy array"),
         (b"cnumpy\nndarray\nJ\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86\x85R", "NumPy array"),
         (b"cnumpy\nndarray\n", "NumPy array"),
+        (array(IMAGES.tobytes(), COUNT).replace(b"numpy\ndtype", b"numpy\nndarray"), "NumPy array"),
+        (
+            array(IMAGES.tobytes(), COUNT).replace(b"numpy.core.multiarray\n_reconstruct", b"numpy\nndarray"),
+            "NumPy array",
+        ),
     ],
 )
 def test_hostile_array(data, message):
@@ -221,6 +226,21 @@ MALFORMED = {
 def test_malformed(content):
     refusal(content)
     refusal(content, count=10_000)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a tuple of too few",
+        "two results",
+        "a call of a string",
+        "a call without tuple",
+        "a state for a name",
+        "a state for a dictionary",
+    ],
+)
+def test_wrong_operands(name):
+    assert "no valid pickle" in refusal(MALFORMED[name])
 
 
 @pytest.mark.parametrize("instruction", [b"]", b"(", b"}", b"N)\x86", b"]q\x01h\x01a"])
