@@ -19,7 +19,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 FEATURES = 3072
 
 # Of the files in cifar-10-batches-bin, hence of the content in every layout: the records are hashed,
-# not the files. Two projects that check their downloads with them agree on all six:
+# not the files. Two projects record the same six:
 # rai-project/dldataset, vision/cifar10.go, and prabhuomkar/pytorch-cpp, cmake/fetch_cifar10.cmake.
 # torchvision's MD5s of the pickles are not needed: they cover image file names too, but tell no more.
 BATCHES = {
