@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer, Num
+from jaxtyping import Array, Float, Integer, Num
 
-from linear_cifar.batches import over_batches, rows
+from linear_cifar.batches import Index, over_batches, rows
 from linear_cifar.losses import Loss
 from linear_cifar.model import FULL_PRECISION, hits, logits
 from linear_cifar.params import Params
@@ -71,7 +71,7 @@ def _total(
     """Losses and hits [C], summed over the examples."""
     C, n, dtype = params.W.shape[0], examples.features.shape[0], params.W.dtype
 
-    def add_chunk(sums: Metrics, start: Int[Array, ""] | int, size: int) -> Metrics:
+    def add_chunk(sums: Metrics, start: Index, size: int) -> Metrics:
         x = standardize(standardizer, rows(examples.features, start, size), dtype)
         y = rows(examples.targets, start, size).astype(dtype)
 

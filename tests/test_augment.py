@@ -4,14 +4,21 @@ import numpy as np
 
 from linear_cifar.augment import horizontal_flip
 
+SHAPE = (3, 2, 4)
 
-def images(n=400, shape=(3, 2, 4)):
+
+def flip(seed, images, p=0.5):
+    keys = jax.random.split(jax.random.key(seed), len(images))
+    return jax.vmap(lambda key, image: horizontal_flip(key, image, p, SHAPE))(keys, images)
+
+
+def images(n=400, shape=SHAPE):
     return np.random.default_rng(0).integers(0, 256, size=(n, *shape), dtype=np.uint8)
 
 
 def test_every_image_is_itself_or_its_mirror_image_about_half_of_the_time():
     before = images()
-    after = horizontal_flip(jax.random.key(0), jnp.array(before.reshape(400, -1)), shape=(3, 2, 4))
+    after = flip(0, jnp.array(before.reshape(400, -1)))
     after = np.array(after).reshape(before.shape)
     assert after.dtype == np.uint8
     same = (after == before).all(axis=(1, 2, 3))
@@ -22,9 +29,9 @@ def test_every_image_is_itself_or_its_mirror_image_about_half_of_the_time():
 
 def test_probability_and_key_decide():
     before = jnp.array(images().reshape(400, -1))
-    never, always = (horizontal_flip(jax.random.key(0), before, p, (3, 2, 4)) for p in (0.0, 1.0))
+    never, always = (flip(0, before, p) for p in (0.0, 1.0))
     assert (never == before).all()
     assert (always == images()[..., ::-1].reshape(400, -1)).all()
-    first, again, other = (horizontal_flip(jax.random.key(k), before, 0.5, (3, 2, 4)) for k in (0, 0, 1))
+    first, again, other = (flip(seed, before) for seed in (0, 0, 1))
     assert (first == again).all()
     assert not (first == other).all()

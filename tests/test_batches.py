@@ -2,10 +2,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linear_cifar.batches import over_batches, rows
+from linear_cifar.batches import over_batches, passes, rows
 
 
-@pytest.mark.parametrize(("n", "size"), [(12, 4), (13, 4), (3, 3), (5, 1), (7, 6)])
+@pytest.mark.parametrize(("n", "size"), [(12, 4), (13, 4), (3, 3), (5, 1), (7, 6), (3, 8)])
 def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size):
     values = jnp.arange(n, dtype=jnp.float64)
 
@@ -24,3 +24,16 @@ def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size):
         expected_sizes += 10.0 ** len(batch)
     assert total == expected_total
     assert sizes == expected_sizes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "plan"),
+    [
+        ((50, 100, 200, 400), [(1_600, (50, 100, 200, 400))]),
+        ((64, 50), [(1_600, (50, 64))]),
+        ((50, 64, 999, 49_000), [(1_600, (50, 64)), (999, (999,)), (49_000, (49_000,))]),
+        ((7, 11, 13, 17), [(1_001, (7, 11, 13)), (1_598, (17,))]),
+    ],
+)
+def test_passes_share_blocks_that_are_multiples_of_their_sizes(sizes, plan):
+    assert passes(sizes, most=1_600) == plan

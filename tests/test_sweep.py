@@ -15,8 +15,8 @@ from linear_cifar.training import Recipe
 SHAPE = (3, 2, 4)
 
 
-def flip(key, images):
-    return horizontal_flip(key, images, shape=SHAPE)
+def flip(key, image):
+    return horizontal_flip(key, image, shape=SHAPE)
 
 
 def splits(n=60, n_val=20, K=3):

@@ -5,6 +5,7 @@ import optax
 import problems
 import pytest
 
+from linear_cifar import training
 from linear_cifar.config import Config
 from linear_cifar.evaluation import Examples, mean
 from linear_cifar.losses import LOSSES, get_loss
@@ -39,6 +40,21 @@ def test_matches_a_plain_loop_with_partial_last_batches(loss):
         np.testing.assert_allclose(params.b[c], b, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("block", [4, 12, 30, 1_000])
+def test_the_blocks_in_which_data_is_prepared_change_nothing(monkeypatch, block):
+    # 3 and 6 share a block of 6 or more; 4 and 5 join at 60; 29 is the whole training set.
+    arrays = problems.problem(n=29, d=5, K=3)
+    configs = [Config(0.1, size, 0.1) for size in (5, 3, 29, 6, 4)]
+    recipe = Recipe(get_loss("softmax"), augment=lambda key, x: x + jax.random.normal(key, x.shape, x.dtype))
+    monkeypatch.setattr(training, "BLOCK", block)
+    params, metrics, _ = train(arrays, configs, recipe)
+    jax.clear_caches()
+    monkeypatch.setattr(training, "BLOCK", 1)
+    singly, metrics_singly, _ = train(arrays, configs, recipe)
+    np.testing.assert_allclose(params.W, singly.W, rtol=1e-11)
+    np.testing.assert_allclose(metrics.loss, metrics_singly.loss, rtol=1e-11)
+
+
 def test_metrics_are_of_each_batch_before_its_update():
     arrays = W, b, x, y = problems.problem(n=10, d=4, K=3)
     _, metrics, _ = train(arrays, [Config(0.1, 4, 0.0), Config(0.0, 3, 0.0)])
@@ -69,9 +85,9 @@ def test_shuffling_is_a_permutation_decided_by_the_key():
 def test_augmentation_sees_raw_features_and_its_own_key():
     seen = []
 
-    def augment(key, features):
-        seen.append(features.dtype)
-        return features + jnp.uint8(1)
+    def augment(key, image):
+        seen.append((image.dtype, image.shape))
+        return image + jnp.uint8(1)
 
     x = np.random.default_rng(0).integers(0, 9, size=(6, 4), dtype=np.uint8)
     W, b, _, y = problems.problem(n=6, d=4, K=3)
@@ -87,7 +103,7 @@ def test_augmentation_sees_raw_features_and_its_own_key():
         (6,),
         IN_ORDER._replace(augment=augment),
     )
-    assert seen == [jnp.uint8]
+    assert set(seen) == {(jnp.dtype("uint8"), (4,))}
     expected, _ = problems.train_by_loop(W, b, (x + 1.0 - 2) / 3, y, 0.1, 6, 0.0, "softmax", epochs=1)
     np.testing.assert_allclose(state.params.W[0], expected, rtol=1e-12)
 
