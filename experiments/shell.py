@@ -22,7 +22,7 @@ def launch(experiment: Callable[[], None]) -> None:
     except (UsageError, DataError) as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
-        _fail("interrupted: nothing was written", 130)
+        _fail("interrupted: a run writes its results at its end", 130)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -71,7 +71,7 @@ def read(data_dir: Path, count: int = BATCH_FILE_SIZE) -> Source | None:
     """Reads the first layout in `data_dir`, a folder directly below it, or where tfds downloads to.
 
     Looked for in turn: `cifar-10-batches-bin/`, `cifar-10-batches-py/`, `cifar-10-binary.tar.gz`,
-    `cifar-10-python.tar.gz`. See https://www.cs.toronto.edu/~kriz/cifar.html.
+    `cifar-10-python.tar.gz`; `data_dir` may also be one of them itself. See https://www.cs.toronto.edu/~kriz/cifar.html.
 
     Args:
       data_dir: where to look; need not exist.
@@ -104,7 +104,7 @@ def _find(data_dir: Path, layout: _Layout) -> Path | None:
         for pattern in (layout.name, downloaded):
             if found := sorted(data_dir.glob(folder + pattern)):
                 return found[0]
-    return None
+    return data_dir if data_dir.name == layout.name and data_dir.exists() else None
 
 
 def _read(path: Path, layout: _Layout, count: int) -> Source:

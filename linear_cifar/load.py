@@ -1,12 +1,14 @@
 """A data set by its name: found on this machine, fetched or made up."""
 
+import textwrap
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from linear_cifar import cifar10
-from linear_cifar.dataset import Dataset, DataUnavailable, Source, TrainSplit, divide
+from linear_cifar.dataset import DataError, Dataset, DataUnavailable, Source, TrainSplit, divide
 from linear_cifar.download import Progress, default_data_dir, fetch
 from linear_cifar.prepared import read_prepared
 from linear_cifar.synthetic import synthetic
@@ -57,7 +59,10 @@ def load(
 
 
 def _cifar10(folder: Path, report: Callable[[Progress], None]) -> Source:
+    """The copy that is found first, or else a fetched one."""
     source = cifar10.read(folder) or read_prepared(folder)
+    if source is None and folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is neither a folder nor an archive of CIFAR-10")
     if source is None:
         fetch(folder, report)
         source = cifar10.read(folder)
@@ -66,12 +71,15 @@ def _cifar10(folder: Path, report: Callable[[Progress], None]) -> Source:
 
 
 def _stand_in(why: str, folder: Path) -> str:
-    lines = [
+    """The banner: why the images are made up, and how to supply the real ones."""
+    paragraphs = (
         "SYNTHETIC DATA: these results say nothing about CIFAR-10.",
         f"CIFAR-10 could not be had: {why}",
-        "To supply it, put cifar-10-binary.tar.gz or cifar-10-python.tar.gz (or either one unpacked)",
-        f"into {folder}, or name its folder with --data_dir.",
-    ]
+        "To supply it, put cifar-10-binary.tar.gz or cifar-10-python.tar.gz (or either one unpacked) into "
+        f"{folder}, or name its folder with --data_dir.",
+    )
+    wrap = partial(textwrap.wrap, width=88, break_long_words=False, break_on_hyphens=False)
+    lines = [line for paragraph in paragraphs for line in wrap(paragraph)]
     width = max(map(len, lines))
     rule = "*" * (width + 6)
     return "\n".join([rule, *(f"** {line:<{width}} **" for line in lines), rule])

@@ -115,6 +115,14 @@ def test_layouts_are_looked_for_in_turn(tmp_path):
         assert source.origin == str(path)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_may_be_named_itself(tmp_path, layout):
+    path = write(tmp_path, layout)
+    source = read(path, COUNT)
+    assert source is not None
+    assert source.origin == str(path)
+
+
 @pytest.mark.parametrize("layout", ARCHIVES)
 def test_finds_what_tfds_has_downloaded(tmp_path, layout):
     url = f"https://www.cs.toronto.edu/~kriz/{layout}"

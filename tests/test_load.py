@@ -65,3 +65,9 @@ def test_what_was_fetched_is_read(tmp_path, monkeypatch):
     assert load("auto", tmp_path, val_size=20, tell=told.append).name == "cifar10"
     assert fetched == [tmp_path]
     assert "no checksum shows" in told[0]
+
+
+def test_a_file_that_is_no_archive_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="neither a folder nor an archive"):
+        load("auto", tmp_path / "file")
