@@ -15,12 +15,15 @@ class UsageError(Exception):
 def launch(experiment: Callable[[], None]) -> None:
     """Parses the flags and runs the experiment.
 
-    Exits with 2 after a mistake in the command or the data, with 130 after Ctrl+C.
+    Exits with 2 after a mistake in the command or the data, with 1 where the machine refuses
+    (a full disk, say), with 130 after Ctrl+C.
     """
     try:
         app.run(lambda extra: _run(experiment, extra), flags_parser=_parse)
     except (UsageError, DataError) as error:
         _fail(str(error), 2)
+    except OSError as error:
+        _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted: a run writes its results at its end", 130)
 

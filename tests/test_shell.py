@@ -1,0 +1,42 @@
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        ("experiments.shell.UsageError('no such thing')", 2, "error: no such thing"),
+        ("linear_cifar.dataset.DataError('broken file')", 2, "error: broken file"),
+        ("KeyboardInterrupt", 130, "error: interrupted: a run writes its results at its end"),
+        (
+            f"OSError({errno.ENOSPC}, 'No space left on device', 'results.csv')",
+            1,
+            "error: [Errno 28] No space left on device: 'results.csv'",
+        ),
+    ],
+)
+def test_an_experiment_that_fails_ends_in_one_line(raised, code, line):
+    program = f"""
+import linear_cifar.dataset, experiments.shell
+def experiment(): raise {raised}
+experiments.shell.launch(experiment)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (code, "", line + "\n")
+
+
+def test_a_bug_is_not_hidden():
+    program = "import experiments.shell\ndef experiment(): 1 / 0\nexperiments.shell.launch(experiment)"
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert "ZeroDivisionError" in process.stderr
+    assert process.returncode == 1
