@@ -30,7 +30,8 @@ def describe(experiment: str, settings: dict[str, Any], dataset: Dataset) -> dic
         "dataset": describe_dataset(dataset),
         "git": _git(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
+        # A sweep runs on the first device only.
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()[:1]],
         "machine": f"{platform.system()} {platform.machine()}",
     }
 

@@ -21,7 +21,10 @@ HISTORY = (*KEYS, "epoch", "train_loss", "train_acc", "val_loss", "val_acc")
 
 
 def write(folder: Path, run: Run, dataset: Dataset) -> None:
-    """Writes the three files; configurations in the order they were given."""
+    """Writes the three files; configurations in the order they were given.
+
+    Where every configuration diverged there is no best one, and no best_params.npz.
+    """
     keys = [(dataset.name, *config, run.seed) for config in run.configs]
     final = [run.train.loss, run.train.accuracy, run.val.loss, run.val.accuracy, *run.test]
     _write_csv(
@@ -39,7 +42,8 @@ def write(folder: Path, run: Run, dataset: Dataset) -> None:
             for epoch in range(len(run.history.finite))
         ),
     )
-    _write_best(folder / files.BEST, run, dataset)
+    if run.diverged[run.ranking[0]] is None:
+        _write_best(folder / files.BEST, run, dataset)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -98,4 +98,7 @@ def test_figures_are_drawn_whatever_was_run(tmp_path, dataset, chosen):
     assert all(
         (tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("heatmap.png", "curves.png")
     )
-    assert table.render(one, "synthetic")
+    results.write(tmp_path, one, dataset)
+    diverged = all(one.diverged)
+    assert (tmp_path / "best_params.npz").exists() is not diverged
+    assert ("every configuration diverged" in table.render(one, "synthetic")) is diverged
