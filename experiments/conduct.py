@@ -42,9 +42,9 @@ def conduct(experiment: str, configs: Sequence[Config], draw: Callable[[Path, Ru
             check(config, n)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    out = Path(FLAGS.out or f"results/{experiment}/{datetime.now():%Y%m%d-%H%M%S}")
+    out = Path(FLAGS.out or f"results/{experiment}/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
     with folder_for_run(out) as folder:
-        data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir)
+        data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
         with download_bar("CIFAR-10") as report:
             dataset = load(FLAGS.dataset, data_dir, FLAGS.train, FLAGS.val_size, _tell, report)
         recipe = Recipe(

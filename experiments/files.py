@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +25,8 @@ def folder_for_run(path: Path) -> Iterator[Path]:
     new = _first_missing(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with whole(path / "probe") as probe:
-            probe.touch()
-        (path / "probe").unlink()
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         _remove_empty(path, new)
         raise UsageError(f"--out={path} can't be written to: {error.strerror}") from None

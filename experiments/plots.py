@@ -94,7 +94,7 @@ def curves(path: Path, run: Run, dataset: str) -> None:
     best = run.ranking[0]
     shown = [i for i, epoch in enumerate(run.diverged) if epoch is None]
     lowest = min((run.val.loss[i] for i in shown), default=np.nan)
-    near = [i for i in shown if run.val.loss[i] <= 1.5 * lowest]
+    near = [i for i in shown if i == best or run.val.loss[i] <= 1.5 * lowest]
     title = (
         f"{dataset}: loss of {len(near)} configurations"
         + f", {len(shown) - len(near)} far above" * (len(near) < len(shown))
@@ -133,5 +133,5 @@ def curves(path: Path, run: Run, dataset: str) -> None:
                 entries.keys(),
                 loc="outside lower center",
                 frameon=False,
-                ncols=len(entries),
+                ncols=min(len(entries), 5),
             )

@@ -59,6 +59,8 @@ def run(configs: Sequence[Config], dataset: Dataset, recipe: Recipe, epochs: int
             best = max(best, *np.where(epoch.record.finite, epoch.record.val.accuracy, 0))
             advance(f"best val acc {best:.2%}")
     history = jax.tree.map(lambda *values: np.stack(values), *records)
+    # A sum of losses may overflow in one epoch and not in the next: what has left does not come back.
+    history = history._replace(finite=np.logical_and.accumulate(history.finite, axis=0))
     params = epoch.params
 
     def measure(split: Examples) -> Metrics:

@@ -26,8 +26,8 @@ class Stream(IntEnum):
 class Record(NamedTuple):
     """What is measured of C configurations in an epoch (stacked: in E epochs), as NumPy arrays.
 
-    `train` is averaged over the epoch's batches, each before its update; `val` and `finite`
-    are of the parameters after the epoch.
+    `train` is averaged over the epoch's batches, each before its update; `val` is of the parameters
+    after the epoch; `finite` tells whether those and the training loss are.
     """
 
     train: Metrics
@@ -75,7 +75,8 @@ def sweep(
         (float32 by default).
 
     Raises:
-      ValueError: if there are no configurations or one is out of range (a batch larger than n too).
+      ValueError: when first iterated, if there are no configurations or one is out of range (a batch
+        larger than n too).
     """
     n, d = train.features.shape
     if not configs:

@@ -30,6 +30,8 @@ BLOCK = 2_500
 def synthetic(seed: int = 0, n_train: int = 50_000, n_test: int = 10_000) -> Source:
     """A labelled data set of 10 classes, uint8 [n, 3072], the same for the same arguments.
 
+    On one machine: elsewhere products may be rounded otherwise, which can move a pixel by 1.
+
     Args:
       seed: of everything; the data set's, not a training run's.
       n_train: number of training images.
@@ -67,7 +69,7 @@ def _draw(key: np.random.SeedSequence, n: int, templates: Float[np.ndarray, "t 3
 
     starts = range(0, n, BLOCK)
     # NumPy lets go of the interpreter's lock while it draws and multiplies.
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(fill, starts, key.spawn(len(starts))))
     return Split(images, labels)
 

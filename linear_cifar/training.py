@@ -65,7 +65,8 @@ class Recipe(NamedTuple):
 def hyper_of(configs: Sequence[Config], dtype: DTypeLike = jnp.float32) -> Hyper:
     """The traced settings of C configurations as arrays [C]."""
     return Hyper(
-        *(jnp.asarray(values, dtype) for values in zip(*((c.eta, c.lam) for c in configs), strict=True))
+        eta=jnp.asarray([config.eta for config in configs], dtype),
+        lam=jnp.asarray([config.lam for config in configs], dtype),
     )
 
 

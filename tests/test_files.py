@@ -59,3 +59,12 @@ def test_a_path_that_can_not_be_a_folder_is_named(tmp_path):
         with pytest.raises(UsageError, match="can't be written to"), folder_for_run(path):
             pytest.fail("entered")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_nothing_of_the_users_in_the_folder_is_touched(tmp_path):
+    for name in ("probe", ".probe.partial", "notes.txt"):
+        (tmp_path / name).write_text("kept")
+    with folder_for_run(tmp_path):
+        pass
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"kept"}
+    assert len(os.listdir(tmp_path)) == 3

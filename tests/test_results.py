@@ -102,3 +102,19 @@ def test_figures_are_drawn_whatever_was_run(tmp_path, dataset, chosen):
     diverged = all(one.diverged)
     assert (tmp_path / "best_params.npz").exists() is not diverged
     assert ("every configuration diverged" in table.render(one, "synthetic")) is diverged
+
+
+def test_a_configuration_that_left_the_finite_stays_marked(monkeypatch, dataset):
+    from experiments import run as module
+    from linear_cifar.sweep import sweep
+
+    def losing(*arguments):
+        for epoch in sweep(*arguments):
+            finite = np.array([True, epoch.number != 2])
+            yield epoch._replace(record=epoch.record._replace(finite=finite))
+
+    monkeypatch.setattr(module, "sweep", losing)
+    one = run(CONFIGS[:2], dataset, Recipe(get_loss("softmax")), 3, seed=0)
+    assert one.diverged == [None, 2]
+    assert one.ranking == [0, 1]
+    assert np.isnan(one.history.val.loss[:, 1]).tolist() == [False, True, True]
