@@ -55,7 +55,7 @@ def conduct(experiment: str, configs: Sequence[Config], draw: Callable[[Path, Ru
         done = run(configs, dataset, recipe, FLAGS.epochs, FLAGS.seed)
         results.write(folder, done, dataset)
         draw(folder, done, dataset)
-        write_json(folder / CONFIG, provenance.describe(experiment, _settings(), dataset))
+        write_json(folder / CONFIG, provenance.describe(experiment, _settings(), dataset, len(configs)))
     print(table.render(done, dataset.name))
     print(f"files: {folder}")
 

@@ -20,18 +20,24 @@ def command(experiment: str) -> str:
     return shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
 
 
-def describe(experiment: str, settings: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """The content of config.json."""
+def describe(experiment: str, settings: dict[str, Any], dataset: Dataset, configs: int) -> dict[str, Any]:
+    """The content of config.json, for a sweep of that many configurations."""
     return {
         "schema": 1,
         "experiment": experiment,
         "command": command(experiment),
         "settings": settings,
         "dataset": describe_dataset(dataset),
+    } | describe_environment(configs)
+
+
+def describe_environment(configs: int) -> dict[str, Any]:
+    """What a sweep of that many configurations runs on, and with."""
+    return {
         "git": _git(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        # A sweep runs on the first device only.
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()[:1]],
+        # A device has one configuration at least.
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()[:configs]],
         "machine": f"{platform.system()} {platform.machine()}",
     }
 

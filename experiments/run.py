@@ -61,11 +61,11 @@ def run(configs: Sequence[Config], dataset: Dataset, recipe: Recipe, epochs: int
     history = jax.tree.map(lambda *values: np.stack(values), *records)
     # A sum of losses may overflow in one epoch and not in the next: what has left does not come back.
     history = history._replace(finite=np.logical_and.accumulate(history.finite, axis=0))
-    params = epoch.params
 
     def measure(split: Examples) -> Metrics:
-        measured = evaluate(params, split, standardizer, recipe.loss, recipe.precision)
-        return _mask(measured, history.finite[-1])
+        split = epoch.layout.copy(split)
+        measured = evaluate(epoch.state.params, split, standardizer, recipe.loss, recipe.precision)
+        return _mask(epoch.layout.gather(measured), history.finite[-1])
 
     return Run(
         tuple(configs),
@@ -74,7 +74,7 @@ def run(configs: Sequence[Config], dataset: Dataset, recipe: Recipe, epochs: int
         train=measure(train),
         val=measure(val),
         test=measure(test),
-        params=jax.device_get(params),
+        params=epoch.params,
         standardizer=standardizer,
     )
 

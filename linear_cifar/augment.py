@@ -27,8 +27,8 @@ def horizontal_flip(
       p: probability of a flip.
       shape: channels, height and width; their product is d.
     """
-    positions = jnp.arange(image.shape[0])
-    mirrored = positions.reshape(shape)[..., ::-1].reshape(-1)
+    columns = jnp.arange(shape[-1])
     # One gather, which XLA joins with that of the rows: on a CPU a third of the time of choosing
     # between the image and its reverse.
-    return image[jnp.where(jax.random.bernoulli(key, p), mirrored, positions)]
+    chosen = jnp.where(jax.random.bernoulli(key, p), columns[::-1], columns)
+    return image.reshape(shape)[..., chosen].reshape(-1)

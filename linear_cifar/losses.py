@@ -7,37 +7,42 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from linear_cifar.model import sigmoid_probabilities, softmax_probabilities
+from linear_cifar.model import of_each, sigmoid_probabilities, softmax_probabilities
 
-Scores = Float[Array, "n K"]
-Targets = Float[Array, "n K"]
+# Of one example; `of_each` makes functions of n examples out of functions of one.
+Scores = Float[Array, " K"]
+Targets = Float[Array, " K"]
 
 
-def softmax_cross_entropy(scores: Scores, y: Targets) -> Float[Array, " n"]:
+@of_each
+def softmax_cross_entropy(scores: Scores, y: Targets) -> Float[Array, ""]:
     r"""$\ell = -\sum_k y_k \log p_k$ with $p = \mathrm{softmax}(s)$; finite for finite scores."""
-    return -jnp.sum(y * jax.nn.log_softmax(scores, axis=-1), axis=-1)
+    return -jnp.sum(y * jax.nn.log_softmax(scores))
 
 
+@of_each
 def softmax_cross_entropy_gradient(scores: Scores, y: Targets) -> Scores:
     r"""$\partial\ell/\partial s = p \sum_k y_k - y$, which for one-hot targets is $p - y$.
 
     From $\partial \log p_k / \partial s_j = [k = j] - p_j$.
     """
-    return softmax_probabilities(scores) * jnp.sum(y, axis=-1, keepdims=True) - y
+    return softmax_probabilities(scores) * jnp.sum(y) - y
 
 
-def binary_cross_entropy(scores: Scores, y: Targets) -> Float[Array, " n"]:
+@of_each
+def binary_cross_entropy(scores: Scores, y: Targets) -> Float[Array, ""]:
     r"""$\ell = -\frac1K \sum_k [(1-y_k)\log(1-p_k) + y_k \log p_k]$ with $p = \sigma(s)$.
 
     Through $\log\sigma(s)$ and $\log\sigma(-s)$, so that it is finite for finite scores.
     """
     log_p, log_not_p = jax.nn.log_sigmoid(scores), jax.nn.log_sigmoid(-scores)
-    return -jnp.mean((1 - y) * log_not_p + y * log_p, axis=-1)
+    return -jnp.mean((1 - y) * log_not_p + y * log_p)
 
 
+@of_each
 def binary_cross_entropy_gradient(scores: Scores, y: Targets) -> Scores:
     r"""$\partial\ell/\partial s = (p - y) / K$, from $\sigma' = \sigma (1 - \sigma)$."""
-    return (sigmoid_probabilities(scores) - y) / scores.shape[-1]
+    return (sigmoid_probabilities(scores) - y) / scores.shape[0]
 
 
 class Loss(NamedTuple):
@@ -48,9 +53,9 @@ class Loss(NamedTuple):
     """
 
     name: str
-    value: Callable[[Scores, Targets], Float[Array, " n"]]
-    gradient: Callable[[Scores, Targets], Scores]
-    probabilities: Callable[[Scores], Float[Array, "n K"]]
+    value: Callable[[Float[Array, "n K"], Float[Array, "n K"]], Float[Array, " n"]]
+    gradient: Callable[[Float[Array, "n K"], Float[Array, "n K"]], Float[Array, "n K"]]
+    probabilities: Callable[[Float[Array, "n K"]], Float[Array, "n K"]]
 
 
 LOSSES = {

@@ -1,8 +1,11 @@
 """Scores, probabilities and predictions of a single-layer classifier."""
 
+from collections.abc import Callable
+from functools import wraps
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from linear_cifar.params import Params
 
@@ -21,20 +24,20 @@ def logits(params: Params, x: Float[Array, "n d"], precision: str = FULL_PRECISI
     """
     # W @ x.T rather than x @ W.T: under vmap over configurations the leading axes of W merge, and
     # the products of all configurations become one wide one (twice as fast on a CPU).
-    return jnp.matmul(params.W, x.T, precision=precision).T + params.b[None, :]
+    return (jnp.matmul(params.W, x.T, precision=precision) + params.b[:, None]).T
 
 
-def softmax_probabilities(scores: Float[Array, "n K"]) -> Float[Array, "n K"]:
+def softmax_probabilities(scores: Float[Array, "*n K"]) -> Float[Array, "*n K"]:
     """Probabilities of K exclusive classes; each row sums to 1."""
     return jax.nn.softmax(scores, axis=-1)
 
 
-def sigmoid_probabilities(scores: Float[Array, "n K"]) -> Float[Array, "n K"]:
+def sigmoid_probabilities(scores: Float[Array, "*n K"]) -> Float[Array, "*n K"]:
     """Probabilities of K independent labels."""
     return jax.nn.sigmoid(scores)
 
 
-def predict_class(scores: Float[Array, "n K"]) -> Int[Array, " n"]:
+def predict_class(scores: Float[Array, "*n K"]) -> Int[Array, "*n"]:
     """The class of the highest score; softmax and sigmoid keep the order, so it is theirs too."""
     return jnp.argmax(scores, axis=-1)
 
@@ -44,7 +47,21 @@ def predict_labels(probabilities: Float[Array, "n K"], threshold: float = 0.5) -
     return probabilities >= threshold
 
 
-def hits(scores: Float[Array, "n K"], y: Float[Array, "n K"]) -> Bool[Array, " n"]:
+def of_each(
+    of_one: Callable[[Float[Array, " K"], Float[Array, " K"]], Array],
+) -> Callable[[Float[Array, "n K"], Float[Array, "n K"]], Shaped[Array, "n *out"]]:
+    """A function of one example's scores and targets, for n of them: to [n] or [n, K]."""
+
+    @wraps(of_one)
+    def of_all(scores: Float[Array, "n K"], y: Float[Array, "n K"]) -> Shaped[Array, "n *out"]:
+        # With the examples along the last axis, as `logits` computes them, a CPU's vector units take many
+        # at once; K is small.
+        return jax.vmap(of_one, in_axes=-1, out_axes=-1)(scores.T, y.T).T
+
+    return of_all
+
+
+@of_each
+def hits(scores: Float[Array, " K"], y: Float[Array, " K"]) -> Bool[Array, ""]:
     """Whether the predicted class is one of the example's labels (for one-hot y: is its label)."""
-    chosen = predict_class(scores)
-    return jnp.take_along_axis(y, chosen[:, None], axis=-1)[:, 0] > 0
+    return y[predict_class(scores)] > 0

@@ -66,8 +66,9 @@ def backward(
       lam: λ ≥ 0.
       precision: of the product, see `logits`.
     """
-    G = dscores / x.shape[0]
+    # Transposed first, as `logits` was last: the two cancel.
+    G_T = dscores.T / x.shape[0]
     return Params(
-        W=jnp.matmul(G.T, x, precision=precision) + 2 * lam * params.W,
-        b=jnp.sum(G, axis=0),
+        W=jnp.matmul(G_T, x, precision=precision) + 2 * lam * params.W,
+        b=jnp.sum(G_T, axis=1),
     )

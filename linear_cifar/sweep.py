@@ -11,9 +11,10 @@ from jaxtyping import Bool, PRNGKeyArray
 from linear_cifar import config
 from linear_cifar.config import Config
 from linear_cifar.evaluation import Examples, Metrics, evaluate, mean
+from linear_cifar.layout import Layout, lay_out
 from linear_cifar.params import Params, init_params
 from linear_cifar.standardizer import Standardizer
-from linear_cifar.training import Recipe, hyper_of, init_state, train_epoch
+from linear_cifar.training import Recipe, State, hyper_of, init_state, train_epoch
 
 
 class Stream(IntEnum):
@@ -39,8 +40,14 @@ class Epoch(NamedTuple):
     """Where C configurations stand after an epoch."""
 
     number: int  # 1-based
-    params: Params  # W [C, K, d], b [C, K]
     record: Record
+    state: State  # of the configurations at the layout's places
+    layout: Layout
+
+    @property
+    def params(self) -> Params:
+        """W [C, K, d] and b [C, K] as NumPy arrays."""
+        return self.layout.gather(self.state.params)
 
 
 def stream(seed: int, use: Stream) -> PRNGKeyArray:
@@ -57,6 +64,7 @@ def sweep(
     epochs: int,
     seed: int = 0,
     params: Params | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[Epoch]:
     """Trains every configuration at once and yields after each epoch.
 
@@ -73,6 +81,7 @@ def sweep(
       seed: of weights, order and augmentation.
       params: W [K, d] and b [K] to start from instead; their type is that of all arithmetic
         (float32 by default).
+      devices: the configurations are divided among; all local ones by default.
 
     Raises:
       ValueError: when first iterated, if there are no configurations or one is out of range (a batch
@@ -85,11 +94,13 @@ def sweep(
         config.check(one, n)
     if params is None:
         params = init_params(stream(seed, Stream.INIT), d, train.targets.shape[1])
-    hyper = hyper_of(configs, params.W.dtype)
-    state = init_state(params, hyper, recipe.optimizer)
-    batches = tuple(one.batch for one in configs)
+    layout = lay_out([one.batch for one in configs], devices or jax.local_devices(), params.W.nbytes)
+    hyper = layout.split(hyper_of([configs[i] for i in layout.order], params.W.dtype))
+    state = layout.split(init_state(params, hyper, recipe.optimizer))
+    train, val, standardizer = layout.copy((train, val, standardizer))
     for number in range(1, epochs + 1):
         key = jax.random.fold_in(stream(seed, Stream.EPOCH), number)
-        state, sums, finite = train_epoch(state, hyper, train, standardizer, key, batches, recipe)
+        state, sums, finite = train_epoch(state, hyper, train, standardizer, key, layout, recipe)
         validation = evaluate(state.params, val, standardizer, recipe.loss, recipe.precision)
-        yield Epoch(number, state.params, Record(mean(sums, n), validation, np.asarray(finite)))
+        record = layout.gather(Record(mean(sums, n), validation, finite))
+        yield Epoch(number, record, state, layout)

@@ -1,8 +1,9 @@
 """Mini-batch gradient descent of many configurations over the same examples."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from linear_cifar.augment import Augmentation
 from linear_cifar.batches import Index, Pass, over_batches, passes, rows
 from linear_cifar.config import Config
 from linear_cifar.evaluation import Examples, Metrics, measure
+from linear_cifar.layout import AXIS, EVERYWHERE, OVER_DEVICES, Layout
 from linear_cifar.losses import Loss
 from linear_cifar.model import FULL_PRECISION, logits
 from linear_cifar.objective import backward
@@ -23,7 +25,7 @@ from linear_cifar.standardizer import Standardizer, standardize
 
 Tree = TypeVar("Tree")
 
-# Examples prepared at a time, in number: 20 MB of CIFAR-10's in float32.
+# Examples shuffled and augmented at a time, in number: 5 MB of CIFAR-10's, a part of a CPU's cache.
 BLOCK = 1_600
 
 
@@ -41,6 +43,8 @@ class State(NamedTuple):
     opt_state: optax.OptState
 
 
+# A state, and the loss and hits summed on the way to it.
+Carry = tuple[State, Metrics]
 Optimizer = Callable[[Hyper], optax.GradientTransformation]
 
 
@@ -106,67 +110,98 @@ def train_step(
     return State(optax.apply_updates(state.params, updates), opt_state), measure(scores, y, recipe.loss)
 
 
-@partial(jax.jit, static_argnames=("batches", "recipe"))
+@partial(jax.jit, static_argnames=("layout", "recipe"))
 def train_epoch(
     state: State,
     hyper: Hyper,
     train: Examples,
     standardizer: Standardizer,
     key: PRNGKeyArray,
-    batches: tuple[int, ...],
+    layout: Layout,
     recipe: Recipe,
-) -> tuple[State, Metrics, Bool[Array, " C"]]:
-    """One pass of C configurations over the training examples, in one program.
+) -> tuple[State, Metrics, Bool[Array, " P"]]:
+    """One pass of all configurations over the training examples, in one program.
 
     All see the same examples in the same order with the same augmentation, which the key alone
     decides, each in batches of its own size; the last batch may be smaller.
 
     Args:
-      state: of C configurations.
-      hyper: settings [C]; other values do not compile again.
+      state: of the configurations at the layout's P places.
+      hyper: their settings [P]; other values do not compile again.
       train: n training examples.
       standardizer: of the training features.
       key: this epoch's random key.
-      batches: the C batch sizes, each at most n.
+      layout: which device trains which configurations; batch sizes are at most n.
       recipe: what the configurations share.
 
     Returns:
-      The state after the epoch; loss and hits [C] summed over the examples, of each batch before
+      The state after the epoch; loss and hits [P] summed over the examples, of each batch before
       its update; whether each configuration is finite still.
     """
+    # A program for each set of batch sizes; the devices have nothing to tell one another.
+    distinct = list(dict.fromkeys(layout.shares))
+    programs = [partial(_train_share, batches=share, tile=layout.tile, recipe=recipe) for share in distinct]
+    program_of = np.asarray([distinct.index(share) for share in layout.shares])
+
+    def on_device(*args: Any) -> tuple[State, Metrics, Bool[Array, " s"]]:
+        return jax.lax.switch(jnp.asarray(program_of)[jax.lax.axis_index(AXIS)], programs, *args)
+
+    return jax.shard_map(
+        on_device,
+        mesh=layout.mesh,
+        in_specs=(OVER_DEVICES, OVER_DEVICES, EVERYWHERE, EVERYWHERE, EVERYWHERE),
+        out_specs=OVER_DEVICES,
+        check_vma=False,
+    )(state, hyper, train, standardizer, key)
+
+
+def _train_share(
+    state: State,
+    hyper: Hyper,
+    train: Examples,
+    standardizer: Standardizer,
+    key: PRNGKeyArray,
+    batches: tuple[int, ...],
+    tile: int,
+    recipe: Recipe,
+) -> tuple[State, Metrics, Bool[Array, " s"]]:
+    """`train_epoch` of the configurations on one device."""
     n, dtype = train.features.shape[0], state.params.W.dtype
     order_key, augment_key = jax.random.split(key)
     order = jax.random.permutation(order_key, n) if recipe.shuffle else jnp.arange(n)
     # A key for each place in the order, so that how the epoch is cut into blocks changes nothing.
     keys = jax.random.split(augment_key, n)
 
-    def prepare(start: Index, size: int) -> tuple[Float[Array, "size d"], Float[Array, "size K"]]:
+    def block(start: Index, size: int) -> Examples:
+        """The next examples, shuffled and augmented once for all configurations."""
         chosen = rows(order, start, size)
         features = train.features[chosen]
         if recipe.augment is not None:
             features = jax.vmap(recipe.augment)(rows(keys, start, size), features)
-        return standardize(standardizer, features, dtype), train.targets[chosen].astype(dtype)
+        return Examples(features, train.targets[chosen].astype(dtype))
 
-    def train_pass(one: Pass) -> list[tuple[State, Metrics]]:
+    def train_group(carry: Carry, hyper: Hyper, now: Examples, size: int) -> Carry:
+        """Trains the configurations of one batch size through a block, as many side by side as is best."""
+        of_one = partial(_train_one, examples=now, standardizer=standardizer, size=size, recipe=recipe)
+        return jax.lax.map(lambda one: of_one(*one), (carry, hyper), batch_size=_even(len(hyper.eta), tile))
+
+    def train_pass(one: Pass) -> list[Carry]:
         """Trains the configurations of a few batch sizes; a result per size."""
         groups = [members[size] for size in one.sizes]
         hypers = [_take(hyper, group) for group in groups]
-        zeros = [jnp.zeros(len(group), dtype) for group in groups]
-        start = [
-            (_take(state, group), Metrics(zero, zero)) for group, zero in zip(groups, zeros, strict=True)
-        ]
+        start = []
+        for group in groups:
+            zeros = jnp.zeros(len(group), dtype)
+            start.append((_take(state, group), Metrics(zeros, zeros)))
 
-        def step_block(
-            carries: list[tuple[State, Metrics]], start: Index, length: int
-        ) -> list[tuple[State, Metrics]]:
-            # Shuffled, augmented and standardised once for all: small enough to stay in a CPU's cache.
-            x, y = prepare(start, length)
+        def train_block(carries: list[Carry], start: Index, length: int) -> list[Carry]:
+            now = block(start, length)
             return [
-                _train_block(carry, hyper, x, y, size, recipe)
+                train_group(carry, hyper, now, size)
                 for carry, hyper, size in zip(carries, hypers, one.sizes, strict=True)
             ]
 
-        return over_batches(step_block, start, n, min(one.block, n))
+        return over_batches(train_block, start, n, min(one.block, n))
 
     # Configurations of one batch size move in step, so they need no masks.
     sizes = np.asarray(batches)
@@ -178,23 +213,26 @@ def train_epoch(
     return state, sums, is_finite(state.params) & jnp.isfinite(sums.loss)
 
 
-def _train_block(
-    carry: tuple[State, Metrics],
-    hyper: Hyper,
-    x: Float[Array, "n d"],
-    y: Float[Array, "n K"],
-    size: int,
-    recipe: Recipe,
-) -> tuple[State, Metrics]:
-    """Updates configurations of one batch size through a block of examples; adds to their sums."""
+def _train_one(
+    carry: Carry, hyper: Hyper, examples: Examples, standardizer: Standardizer, size: int, recipe: Recipe
+) -> Carry:
+    """Updates one configuration through a block of examples, and adds to its sums."""
 
-    def step(carry: tuple[State, Metrics], start: Index, size: int) -> tuple[State, Metrics]:
+    def step(carry: Carry, start: Index, size: int) -> Carry:
         state, sums = carry
-        batch = rows(x, start, size), rows(y, start, size)
-        state, measured = jax.vmap(lambda s, h: train_step(s, h, *batch, recipe))(state, hyper)
+        # Standardised batch by batch: a block of bytes is a quarter of one of floats, and an XLA for CPUs
+        # copies a batch out of its block anyway.
+        x = standardize(standardizer, rows(examples.features, start, size), state.params.W.dtype)
+        state, measured = train_step(state, hyper, x, rows(examples.targets, start, size), recipe)
         return state, jax.tree.map(jnp.add, sums, measured)
 
-    return over_batches(step, carry, x.shape[0], size)
+    return over_batches(step, carry, examples.features.shape[0], size)
+
+
+def _even(n: int, most: int) -> int:
+    """How many of n things are in a part, where they are cut into few parts of at most `most`; 0: all."""
+    parts = math.ceil(n / most) if most else 1
+    return math.ceil(n / parts) if parts > 1 else 0
 
 
 def _take(tree: Tree, members: Int[np.ndarray, " c"]) -> Tree:

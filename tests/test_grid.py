@@ -16,7 +16,12 @@ QUICK = ["--dataset=synthetic", "--train=batch1", "--epochs=1", "--eta=0.001,0.0
 
 
 def grid(*flags, cwd):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "2",
+        "XDG_CACHE_HOME": str(cwd.with_name("caches")),
+    }
     return subprocess.run(
         [sys.executable, "-m", "experiments.grid", *flags],
         cwd=cwd,
@@ -57,17 +62,23 @@ def test_config_json_says_what_the_results_are(done):
     assert config["settings"]["precision"] == "float32"
     assert config["dataset"]["name"] == "synthetic"
     assert len(config["dataset"]["fingerprint"]) == 64
-    assert config["devices"] == ["cpu: cpu"]
+    assert config["devices"] == ["cpu: cpu", "cpu: cpu"]
     assert config["versions"]["jax"]
 
 
-def test_the_same_command_gives_the_same_files(done):
+def test_the_same_command_compiles_nothing_and_gives_the_same_files(done):
     cwd, _ = done
+    programs = {
+        path.name: path.stat().st_mtime for path in cwd.with_name("caches").glob("linear_cifar/*-cache")
+    }
+    assert any("train_epoch" in name for name in programs)
     again = grid(*QUICK, "--lam=0.1", "--seed=7", "--out=again", cwd=cwd)
     assert again.returncode == 0, again.stderr
     (folder,) = cwd.glob("results/grid/*")
     for name in ("results.csv", "history.csv", "best_params.npz"):
         assert (cwd / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+    after = {path.name: path.stat().st_mtime for path in cwd.with_name("caches").glob("linear_cifar/*-cache")}
+    assert after == programs
 
 
 @pytest.mark.parametrize(

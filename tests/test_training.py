@@ -5,9 +5,10 @@ import optax
 import problems
 import pytest
 
-from linear_cifar import training
+from linear_cifar import layout, training
 from linear_cifar.config import Config
 from linear_cifar.evaluation import Examples, mean
+from linear_cifar.layout import lay_out
 from linear_cifar.losses import LOSSES, get_loss
 from linear_cifar.params import Params
 from linear_cifar.standardizer import Standardizer
@@ -16,16 +17,17 @@ from linear_cifar.training import Recipe, hyper_of, init_state, train_epoch
 IN_ORDER = Recipe(get_loss("softmax"), shuffle=False)
 
 
-def train(arrays, configs, recipe=IN_ORDER, epochs=1, dtype=jnp.float64):
-    W, b, x, y = (jnp.array(a, dtype) for a in arrays)
-    as_they_are = Standardizer(np.zeros(x.shape[1]), np.ones(x.shape[1]))
-    hyper = hyper_of(configs, dtype)
-    state = init_state(Params(W, b), hyper, recipe.optimizer)
-    batches = tuple(config.batch for config in configs)
+def train(arrays, configs, recipe=IN_ORDER, epochs=1, dtype=jnp.float64, standardizer=None, devices=None):
+    W, b, x, y = (a if a.dtype == np.uint8 else jnp.array(a, dtype) for a in arrays)
+    standardizer = standardizer or Standardizer(np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    spread = lay_out([config.batch for config in configs], devices or jax.local_devices(), W.nbytes)
+    hyper = spread.split(hyper_of([configs[i] for i in spread.order], dtype))
+    state = spread.split(init_state(Params(W, b), hyper, recipe.optimizer))
+    examples, standardizer = spread.copy((Examples(jnp.array(x), y), standardizer))
     for epoch in range(epochs):
         key = jax.random.key(epoch)
-        state, sums, finite = train_epoch(state, hyper, Examples(x, y), as_they_are, key, batches, recipe)
-    return state.params, mean(sums, len(x)), finite
+        state, sums, finite = train_epoch(state, hyper, examples, standardizer, key, spread, recipe)
+    return spread.gather((state.params, mean(sums, len(x)), finite))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -53,6 +55,34 @@ def test_the_blocks_in_which_data_is_prepared_change_nothing(monkeypatch):
     (singly, metrics_singly, _), (together, metrics_together, _) = trained
     np.testing.assert_allclose(together.W, singly.W, rtol=1e-11)
     np.testing.assert_allclose(metrics_together.loss, metrics_singly.loss, rtol=1e-11)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("tile", [1, 2, 100])
+def test_devices_and_tiles_change_nothing(devices, tile, monkeypatch):
+    arrays = W, *_ = problems.problem(n=23, d=5, K=3)
+    configs = [Config(eta, batch, 0.1) for batch in (5, 8) for eta in (0.1, 0.2, 0.3)] + [
+        Config(0.1, 23, 0.0)
+    ]
+    monkeypatch.setattr(layout, "CPU_TILE_BYTES", tile * W.nbytes)
+    params, _, _ = train(arrays, configs, devices=jax.local_devices()[:devices])
+    for c, (eta, batch, lam) in enumerate(configs):
+        expected, _ = problems.train_by_loop(*arrays, eta, batch, lam, "softmax", epochs=1)
+        np.testing.assert_allclose(params.W[c], expected, rtol=1e-12, atol=1e-13)
+
+
+def test_devices_do_not_communicate():
+    W, b, x, y = (jnp.array(a) for a in problems.problem(n=9))
+    spread = lay_out([3, 4, 9], jax.local_devices(), W.nbytes)
+    hyper = spread.split(hyper_of([Config(0.1, batch, 0.1) for batch in spread.batches], W.dtype))
+    state = spread.split(init_state(Params(W, b), hyper))
+    standardizer = Standardizer(np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    examples, standardizer = spread.copy((Examples(x, y), standardizer))
+    lowered = train_epoch.lower(state, hyper, examples, standardizer, jax.random.key(0), spread, IN_ORDER)
+    program = lowered.compile().as_text()
+    assert "num_partitions=2" in program
+    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert collective not in program
 
 
 def test_metrics_are_of_each_batch_before_its_update():
@@ -91,21 +121,12 @@ def test_augmentation_sees_raw_features_and_its_own_key():
 
     x = np.random.default_rng(0).integers(0, 9, size=(6, 4), dtype=np.uint8)
     W, b, _, y = problems.problem(n=6, d=4, K=3)
-    hyper = hyper_of([Config(0.1, 6, 0.0)], jnp.float64)
-    params = Params(jnp.array(W), jnp.array(b))
     standardizer = Standardizer(np.full(4, 2.0), np.full(4, 3.0))
-    state, _, _ = train_epoch(
-        init_state(params, hyper),
-        hyper,
-        Examples(jnp.array(x), jnp.array(y)),
-        standardizer,
-        jax.random.key(0),
-        (6,),
-        IN_ORDER._replace(augment=augment),
-    )
+    recipe = IN_ORDER._replace(augment=augment)
+    params, _, _ = train((W, b, x, y), [Config(0.1, 6, 0.0)], recipe, standardizer=standardizer)
     assert set(seen) == {(jnp.dtype("uint8"), (4,))}
     expected, _ = problems.train_by_loop(W, b, (x + 1.0 - 2) / 3, y, 0.1, 6, 0.0, "softmax", epochs=1)
-    np.testing.assert_allclose(state.params.W[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(params.W[0], expected, rtol=1e-12)
 
 
 def test_any_optax_transformation_built_from_the_traced_settings():
