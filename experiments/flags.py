@@ -63,9 +63,21 @@ def define_run(*, epochs: int, train: str, flip: bool) -> None:
         "val_size", 1_000, "validation images with --train=full", lower_bound=1, upper_bound=49_999
     )
     flags.DEFINE_integer("seed", 0, "of weights, order and flips", lower_bound=0, upper_bound=2**32 - 1)
+    define_data()
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        list(PRECISIONS),
+        "of matrix products on accelerators; CPUs always use float32",
+    )
+    flags.DEFINE_string("out", None, "folder for the results (default: results/<experiment>/<time>)")
+
+
+def define_data(dataset: str = "auto") -> None:
+    """Defines where the images come from; `dataset` is the default."""
     flags.DEFINE_enum(
         "dataset",
-        "auto",
+        dataset,
         ["auto", "cifar10", "synthetic"],
         "cifar10: a local copy or a download, else an error; synthetic: made-up images of the same "
         "shapes; auto: cifar10 where it can be had, else synthetic with a banner that says so",
@@ -76,10 +88,3 @@ def define_run(*, epochs: int, train: str, flip: bool) -> None:
         "folder with CIFAR-10 in any of its published layouts, or to download it to "
         "(default: $TFDS_DATA_DIR, else tensorflow-datasets' own)",
     )
-    flags.DEFINE_enum(
-        "precision",
-        "float32",
-        list(PRECISIONS),
-        "of matrix products on accelerators; CPUs always use float32",
-    )
-    flags.DEFINE_string("out", None, "folder for the results (default: results/<experiment>/<time>)")

@@ -19,9 +19,7 @@ def render(run: Run, dataset: str) -> str:
         loss = "-" if np.isnan(run.val.loss[i]) else f"{run.val.loss[i]:.4g}"
         note = f"diverged in epoch {epoch}" if epoch else ""
         body.append([str(rank), f"{eta:g}", str(batch), f"{lam:g}", *accuracies, loss, note])
-    return "\n".join(
-        [f"{dataset}, by validation accuracy (%):", _align([header, *body]), _best(run, dataset)]
-    )
+    return "\n".join([f"{dataset}, by validation accuracy (%):", align([header, *body]), _best(run, dataset)])
 
 
 def _best(run: Run, dataset: str) -> str:
@@ -37,7 +35,8 @@ def _percent(share: ArrayLike) -> str:
     return "-" if np.isnan(share) else f"{100 * share:.2f}"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equally many cells, all but the last to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)) + f"  {row[-1]}"

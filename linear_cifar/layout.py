@@ -23,7 +23,7 @@ class Layout(NamedTuple):
     """C configurations on D devices, as many on each.
 
     Of the P = D·⌈C/D⌉ places, the first P/D are the first device's, and so on. Where D does not divide C,
-    the last places hold the last configuration again.
+    the last places hold the last configuration again. On a device, those of one batch size lie side by side.
     """
 
     mesh: Mesh

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from linear_cifar.augment import Augmentation
 from linear_cifar.batches import Index, Pass, over_batches, passes, rows
@@ -185,31 +185,26 @@ def _train_share(
         of_one = partial(_train_one, examples=now, standardizer=standardizer, size=size, recipe=recipe)
         return jax.lax.map(lambda one: of_one(*one), (carry, hyper), batch_size=_even(len(hyper.eta), tile))
 
-    def train_pass(one: Pass) -> list[Carry]:
+    def train_pass(one: Pass) -> dict[int, Carry]:
         """Trains the configurations of a few batch sizes; a result per size."""
-        groups = [members[size] for size in one.sizes]
-        hypers = [_take(hyper, group) for group in groups]
-        start = []
-        for group in groups:
-            zeros = jnp.zeros(len(group), dtype)
-            start.append((_take(state, group), Metrics(zeros, zeros)))
+        hypers = {size: _part(hyper, members[size]) for size in one.sizes}
+        zeros = {size: jnp.zeros(batches.count(size), dtype) for size in one.sizes}
+        start = {size: (_part(state, members[size]), Metrics(zeros[size], zeros[size])) for size in one.sizes}
 
-        def train_block(carries: list[Carry], start: Index, length: int) -> list[Carry]:
+        def train_block(carries: dict[int, Carry], start: Index, length: int) -> dict[int, Carry]:
             now = block(start, length)
-            return [
-                train_group(carry, hyper, now, size)
-                for carry, hyper, size in zip(carries, hypers, one.sizes, strict=True)
-            ]
+            return {size: train_group(carry, hypers[size], now, size) for size, carry in carries.items()}
 
         return over_batches(train_block, start, n, min(one.block, n))
 
-    # Configurations of one batch size move in step, so they need no masks.
-    sizes = np.asarray(batches)
-    members = {size: np.flatnonzero(sizes == size) for size in set(batches)}
-    plan = passes(members, BLOCK)
-    trained = [result for one in plan for result in train_pass(one)]
-    back = np.argsort(np.concatenate([members[size] for one in plan for size in one.sizes]))
-    state, sums = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *trained)
+    # Configurations of one batch size move in step, so they need no masks. They lie side by side.
+    firsts = {size: batches.index(size) for size in batches}
+    members = {size: slice(first, first + batches.count(size)) for size, first in firsts.items()}
+    trained: dict[int, Carry] = {}
+    for one in passes(members, BLOCK):
+        trained |= train_pass(one)
+    groups = [trained[size] for size in members]
+    state, sums = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
     return state, sums, is_finite(state.params) & jnp.isfinite(sums.loss)
 
 
@@ -235,7 +230,7 @@ def _even(n: int, most: int) -> int:
     return math.ceil(n / parts) if parts > 1 else 0
 
 
-def _take(tree: Tree, members: Int[np.ndarray, " c"]) -> Tree:
+def _part(tree: Tree, members: slice) -> Tree:
     """Some of the configurations along the leading axis of every leaf."""
     return jax.tree.map(lambda leaf: leaf[members], tree)
 

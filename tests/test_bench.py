@@ -1,0 +1,77 @@
+"""What the benchmark times: that its peers do train, and its command."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from experiments import contestants
+from experiments.contestants import Arena, many
+from experiments.timing import alternate
+from linear_cifar.evaluation import examples
+from linear_cifar.standardizer import Standardizer
+
+ROOT = Path(__file__).parent.parent
+
+
+def arena(n=200):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, n + 50).astype(np.uint8)
+    # The class shows in each image's brightness: a flip does not hide it.
+    pixels = np.clip(rng.normal(60 + 60 * labels[:, None], 40, (n + 50, 3072)), 0, 255).astype(np.uint8)
+    x = (pixels[:n] - np.float32(120)) / np.float32(64)
+    train, val = examples(pixels[:n], labels[:n], 3), examples(pixels[n:], labels[n:], 3)
+    return Arena(train, val, Standardizer(np.full(3072, 120.0), np.full(3072, 64.0)), x, labels[:n])
+
+
+def test_the_numpy_peer_trains():
+    small = arena()
+    peer = contestants.numpy_loop(small, 50)
+    for _ in range(20):
+        peer.epoch()
+    W = inspect.getclosurevars(peer.epoch).nonlocals["W"]
+    fitted = LogisticRegression().fit(small.x, small.labels)
+    assert np.mean((small.x @ W.T).argmax(axis=1) == fitted.predict(small.x)) > 0.9
+
+
+def test_the_sweep_goes_on_where_it_was():
+    ours = contestants.linear_cifar(arena(), many(12)[:1])
+    first, second = ours.epoch(), ours.epoch()
+    assert (first.number, second.number) == (1, 2)
+    assert second.record.val.loss[0] < first.record.val.loss[0]
+
+
+@pytest.mark.parametrize("count", [12, 48, 120])
+def test_many_gives_that_many(count):
+    configs = many(count)
+    assert len(set(configs)) == count
+    assert {config.batch for config in configs} == {50, 100, 200, 400}
+
+
+def test_alternating_runs_each_in_turn_after_a_warm_up():
+    calls = []
+    times = alternate([lambda: calls.append("a"), lambda: calls.append("b")], repeats=2)
+    assert calls == ["a", "b", "a", "b", "a", "b"]
+    assert [len(its) for its in times] == [2, 2]
+
+
+def test_the_probe_prints_what_it_measured(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", "experiments.probe", "--configs=12", "--dataset=synthetic"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "caches")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert process.returncode == 0, process.stderr
+    measured = json.loads(process.stdout)
+    assert measured["configs"] == 12
+    assert measured["to_first_epoch_s"] > measured["first_epoch_s"] > 0
+    assert measured["peak_bytes"] > 50_000 * 3072
