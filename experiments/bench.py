@@ -172,7 +172,7 @@ def _sizes(arena: Arena, repeats: int) -> list[dict[str, Any]]:
 
 
 def _examples(n: int, repeats: int) -> list[dict[str, Any]]:
-    sizes = [n // 4, n // 2, n]
+    sizes = [n // 2, n] if FLAGS.quick else [n // 4, n // 2, n]
     every = [contestants.linear_cifar(_arena(size), many(GRID)) for size in sizes]
     times = medians([one.epoch for one in every], repeats)
     return [
@@ -197,7 +197,7 @@ def _tiles(arena: Arena) -> list[dict[str, Any]]:
     hyper = layout.split(hyper_of([configs[i] for i in layout.order]))
     train, standardizer = layout.copy((arena.train, arena.standardizer))
     state = layout.split(init_state(init_params(jax.random.key(0), D, K), hyper))
-    tiles = [6, 12, 24] if FLAGS.quick else [3, 6, 12, 16, 24, 48]
+    tiles = [6, 24] if FLAGS.quick else [3, 6, 12, 16, 24, 48]
 
     def epoch(tile: int) -> None:
         tiled = layout._replace(tile=tile)
@@ -221,7 +221,7 @@ def _tiles(arena: Arena) -> list[dict[str, Any]]:
 def _batch_sizes(arena: Arena, repeats: int) -> list[dict[str, Any]]:
     n = len(arena.labels)
     rows = []
-    for sizes in [(50, 64), (n,)] if FLAGS.quick else [(50, 64), (7, 11, 13, 17), (999,), (n,)]:
+    for sizes in [(50, 64)] if FLAGS.quick else [(50, 64), (7, 11, 13, 17), (999,), (n,)]:
         configs = grid([0.001, 0.01, 0.1, 1.0], sizes, [0.0, 0.1, 1.0])
         one = contestants.linear_cifar(arena, configs)
         first = seconds(one.epoch)
