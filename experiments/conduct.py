@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from experiments.flags import PRECISIONS
 from experiments.progress import download_bar
 from experiments.run import Run, run
 from experiments.shell import UsageError
-from linear_cifar.augment import horizontal_flip
+from linear_cifar.augment import Augmentation, horizontal_flip, in_turn, random_shift
 from linear_cifar.config import Config, check
 from linear_cifar.dataset import Dataset, train_size
 from linear_cifar.load import load
 from linear_cifar.losses import get_loss
+from linear_cifar.schedules import SCHEDULES
 from linear_cifar.training import Recipe
 
 FLAGS = flags.FLAGS
@@ -49,15 +51,22 @@ def conduct(experiment: str, configs: Sequence[Config], draw: Callable[[Path, Ru
             dataset = load(FLAGS.dataset, data_dir, FLAGS.train, FLAGS.val_size, _tell, report)
         recipe = Recipe(
             get_loss(FLAGS.loss),
-            augment=horizontal_flip if FLAGS.flip else None,
+            augment=in_turn(_augmentations()),
             precision=PRECISIONS[FLAGS.precision],
         )
-        done = run(configs, dataset, recipe, FLAGS.epochs, FLAGS.seed)
+        schedule = SCHEDULES[FLAGS.schedule](FLAGS.epochs)
+        done = run(configs, dataset, recipe, FLAGS.epochs, FLAGS.seed, schedule)
         results.write(folder, done, dataset)
         draw(folder, done, dataset)
         write_json(folder / CONFIG, provenance.describe(experiment, _settings(), dataset, len(configs)))
     print(table.render(done, dataset.name))
     print(f"files: {folder}")
+
+
+def _augmentations() -> list[Augmentation]:
+    """Those that the flags ask for."""
+    flip = [horizontal_flip] if FLAGS.flip else []
+    return [*flip, partial(random_shift, pixels=FLAGS.shift)] if FLAGS.shift else [*flip]
 
 
 def _settings() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from absl import flags
 
 from linear_cifar.config import Config, check
 from linear_cifar.losses import LOSSES
+from linear_cifar.schedules import SCHEDULES
 
 # What is defined below belongs to the experiment that calls for it, and stands in its --help.
 flags.disclaim_key_flags()
@@ -52,6 +53,20 @@ def define_run(*, epochs: int, train: str, flip: bool) -> None:
         "loss", "softmax", list(LOSSES), "softmax cross-entropy or multiple binary cross-entropy"
     )
     flags.DEFINE_bool("flip", flip, "mirror each training image with probability 0.5, anew every epoch")
+    flags.DEFINE_integer(
+        "shift",
+        0,
+        "move each training image by up to so many pixels, anew every epoch",
+        lower_bound=0,
+        upper_bound=31,
+    )
+    flags.DEFINE_enum(
+        "schedule",
+        "constant",
+        list(SCHEDULES),
+        "of η over the epochs: cosine falls to almost nothing, step to a tenth after half of them and a "
+        "hundredth after three quarters",
+    )
     flags.DEFINE_enum(
         "train",
         train,

@@ -12,6 +12,7 @@ from linear_cifar.config import Config
 from linear_cifar.dataset import Dataset
 from linear_cifar.evaluation import Examples, Metrics, evaluate, examples
 from linear_cifar.params import Params
+from linear_cifar.schedules import Schedule
 from linear_cifar.standardizer import Standardizer, fit_standardizer
 from linear_cifar.sweep import Record, sweep
 from linear_cifar.training import Recipe
@@ -45,7 +46,14 @@ class Run(NamedTuple):
         return [int(i) for i in np.lexsort((loss, -accuracy))]
 
 
-def run(configs: Sequence[Config], dataset: Dataset, recipe: Recipe, epochs: int, seed: int) -> Run:
+def run(
+    configs: Sequence[Config],
+    dataset: Dataset,
+    recipe: Recipe,
+    epochs: int,
+    seed: int,
+    schedule: Schedule | None = None,
+) -> Run:
     """Trains the configurations under a progress bar and measures them on all three splits."""
     standardizer = fit_standardizer(dataset.train.images)
     splits = (dataset.train, dataset.val, dataset.test)
@@ -54,7 +62,7 @@ def run(configs: Sequence[Config], dataset: Dataset, recipe: Recipe, epochs: int
     best = 0.0
     title = f"{dataset.name}: {len(configs)} configurations"
     with epochs_bar(epochs, title) as advance:
-        for epoch in sweep(configs, train, val, standardizer, recipe, epochs, seed):
+        for epoch in sweep(configs, train, val, standardizer, recipe, epochs, seed, schedule=schedule):
             records.append(epoch.record)
             best = max(best, *np.where(epoch.record.finite, epoch.record.val.accuracy, 0))
             advance(f"best val acc {best:.2%}")

@@ -3,7 +3,7 @@
 What reads and fetches CIFAR-10 is apart from them: `from linear_cifar.load import load`.
 """
 
-from linear_cifar.augment import horizontal_flip
+from linear_cifar.augment import horizontal_flip, in_turn, random_shift
 from linear_cifar.config import Config, grid
 from linear_cifar.evaluation import Examples, Metrics, evaluate, examples
 from linear_cifar.losses import LOSSES, Loss, get_loss
@@ -16,12 +16,14 @@ from linear_cifar.model import (
 )
 from linear_cifar.objective import gradients, objective
 from linear_cifar.params import Params, init_params
+from linear_cifar.schedules import SCHEDULES
 from linear_cifar.standardizer import Standardizer, fit_standardizer, standardize
 from linear_cifar.sweep import Epoch, Record, sweep
 from linear_cifar.training import Hyper, Recipe, State, train_epoch, train_step
 
 __all__ = [
     "LOSSES",
+    "SCHEDULES",
     "Config",
     "Epoch",
     "Examples",
@@ -40,11 +42,13 @@ __all__ = [
     "gradients",
     "grid",
     "horizontal_flip",
+    "in_turn",
     "init_params",
     "logits",
     "objective",
     "predict_class",
     "predict_labels",
+    "random_shift",
     "sigmoid_probabilities",
     "softmax_probabilities",
     "standardize",

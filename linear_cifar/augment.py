@@ -4,7 +4,7 @@ An augmentation is a function (key, image [d]) → image [d] of the same dtype. 
 every image and epoch, so each encounter with an image is a new draw.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,3 +32,39 @@ def horizontal_flip(
     # between the image and its reverse.
     chosen = jnp.where(jax.random.bernoulli(key, p), columns[::-1], columns)
     return image.reshape(shape)[..., chosen].reshape(-1)
+
+
+def random_shift(
+    key: PRNGKeyArray,
+    image: Num[Array, " d"],
+    pixels: int = 1,
+    shape: tuple[int, int, int] = (3, 32, 32),
+) -> Num[Array, " d"]:
+    """Moves the image by up to `pixels` along each axis, all moves equally likely.
+
+    What comes in from outside repeats the edge.
+
+    Args:
+      key: JAX random key.
+      image: channels × height × width values, channel-major.
+      pixels: the longest move, at least 0.
+      shape: channels, height and width; their product is d.
+    """
+    _, height, width = shape
+    down, right = jax.random.randint(key, (2,), -pixels, pixels + 1)
+    rows = jnp.clip(jnp.arange(height) - down, 0, height - 1)
+    columns = jnp.clip(jnp.arange(width) - right, 0, width - 1)
+    return image.reshape(shape)[:, rows[:, None], columns[None, :]].reshape(-1)
+
+
+def in_turn(augmentations: Sequence[Augmentation]) -> Augmentation | None:
+    """One augmentation that applies several, each with a key of its own; none of none."""
+    if len(augmentations) <= 1:
+        return augmentations[0] if augmentations else None
+
+    def augment(key: PRNGKeyArray, image: Num[Array, " d"]) -> Num[Array, " d"]:
+        for its_key, one in zip(jax.random.split(key, len(augmentations)), augmentations, strict=True):
+            image = one(its_key, image)
+        return image
+
+    return augment

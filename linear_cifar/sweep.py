@@ -13,6 +13,7 @@ from linear_cifar.config import Config
 from linear_cifar.evaluation import Examples, Metrics, evaluate, mean
 from linear_cifar.layout import Layout, lay_out
 from linear_cifar.params import Params, init_params
+from linear_cifar.schedules import Schedule
 from linear_cifar.standardizer import Standardizer
 from linear_cifar.training import Recipe, State, hyper_of, init_state, train_epoch
 
@@ -65,6 +66,7 @@ def sweep(
     seed: int = 0,
     params: Params | None = None,
     devices: Sequence[jax.Device] | None = None,
+    schedule: Schedule | None = None,
 ) -> Iterator[Epoch]:
     """Trains every configuration at once and yields after each epoch.
 
@@ -82,6 +84,7 @@ def sweep(
       params: W [K, d] and b [K] to start from instead; their type is that of all arithmetic
         (float32 by default).
       devices: the configurations are divided among; all local ones by default.
+      schedule: of η over the epochs; constant by default.
 
     Raises:
       ValueError: when first iterated, if there are no configurations or one is out of range (a batch
@@ -100,7 +103,9 @@ def sweep(
     train, val, standardizer = layout.copy((train, val, standardizer))
     for number in range(1, epochs + 1):
         key = jax.random.fold_in(stream(seed, Stream.EPOCH), number)
-        state, sums, finite = train_epoch(state, hyper, train, standardizer, key, layout, recipe)
+        factor = schedule(number - 1) if schedule else 1.0
+        now = hyper._replace(eta=hyper.eta * np.asarray(factor, hyper.eta.dtype))
+        state, sums, finite = train_epoch(state, now, train, standardizer, key, layout, recipe)
         validation = evaluate(state.params, val, standardizer, recipe.loss, recipe.precision)
         record = layout.gather(Record(mean(sums, n), validation, finite))
         yield Epoch(number, record, state, layout)

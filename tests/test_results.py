@@ -108,8 +108,8 @@ def test_a_configuration_that_left_the_finite_stays_marked(monkeypatch, dataset)
     from experiments import run as module
     from linear_cifar.sweep import sweep
 
-    def losing(*arguments):
-        for epoch in sweep(*arguments):
+    def losing(*arguments, **more):
+        for epoch in sweep(*arguments, **more):
             finite = np.array([True, epoch.number != 2])
             yield epoch._replace(record=epoch.record._replace(finite=finite))
 

@@ -10,7 +10,7 @@ from linear_cifar.losses import LOSSES, get_loss
 from linear_cifar.params import Params
 from linear_cifar.standardizer import fit_standardizer
 from linear_cifar.sweep import sweep
-from linear_cifar.training import Recipe
+from linear_cifar.training import Recipe, train_epoch
 
 SHAPE = (3, 2, 4)
 
@@ -98,6 +98,19 @@ def test_a_diverging_configuration_is_marked_and_changes_nothing_in_the_others()
         np.testing.assert_allclose(without.record.val.loss, with_.record.val.loss[keep], rtol=1e-9)
         assert with_.record.finite[keep].all()
     assert [bool(epoch.record.finite[2]) for epoch in beside] == [True, True, True, False, False]
+
+
+def test_a_schedule_is_eta_by_epoch_and_compiles_nothing_again():
+    recipe, configs = Recipe(get_loss("softmax"), shuffle=False), grid([0.1, 0.3], [7], [0.1])
+    first, second = run(configs, recipe=recipe, schedule=lambda done: [1.0, 0.5][done])
+    compiled = train_epoch._cache_size()
+    np.testing.assert_allclose(first.params.W, run(configs, 1, recipe)[0].params.W, rtol=1e-12)
+    halved = [config._replace(eta=config.eta / 2) for config in configs]
+    for c in range(2):
+        after_first = Params(jnp.array(first.params.W[c]), jnp.array(first.params.b[c]))
+        (expected,) = run(halved, 1, recipe, after_first)
+        np.testing.assert_allclose(second.params.W[c], expected.params.W[c], rtol=1e-10)
+    assert train_epoch._cache_size() == compiled
 
 
 def test_mistakes_are_named():
