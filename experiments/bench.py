@@ -35,7 +35,7 @@ from experiments.table import align
 from experiments.timing import medians, seconds
 from linear_cifar.config import Config, grid
 from linear_cifar.evaluation import examples
-from linear_cifar.layout import lay_out
+from linear_cifar.layout import OF_CONFIGS, OF_RUNS, lay_out
 from linear_cifar.params import init_params
 from linear_cifar.standardizer import Standardizer
 from linear_cifar.sweep import sweep
@@ -184,7 +184,7 @@ def _examples(n: int, repeats: int) -> list[dict[str, Any]]:
 def _epochs(arena: Arena) -> list[dict[str, Any]]:
     rows = []
     for epochs in (1, 2, 4) if FLAGS.quick else (1, 2, 4, 8):
-        run = sweep(many(GRID), arena.train, arena.val, arena.standardizer, RECIPE, epochs)
+        run = sweep(many(GRID), arena.train, {"val": arena.val}, arena.standardizer, RECIPE, epochs)
         took = seconds(partial(list, run))
         rows.append({"epochs": epochs, "s": took, "s_per_epoch": took / epochs})
     return rows
@@ -193,17 +193,16 @@ def _epochs(arena: Arena) -> list[dict[str, Any]]:
 def _tiles(arena: Arena) -> list[dict[str, Any]]:
     """What `linear_cifar.layout.CPU_TILE_BYTES` is chosen by."""
     configs = many(96 if FLAGS.quick else 192)
-    layout = lay_out([one.batch for one in configs], jax.local_devices(), 4 * D * K)
-    hyper = layout.split(hyper_of([configs[i] for i in layout.order]))
+    layout = lay_out([one.batch for one in configs], 1, jax.local_devices(), 4 * D * K)
+    hyper = layout.split(hyper_of([configs[i] for i in layout.order]), OF_CONFIGS)
     train, standardizer = layout.copy((arena.train, arena.standardizer))
-    state = layout.split(init_state(init_params(jax.random.key(0), D, K), hyper))
+    keys = jax.random.split(jax.random.key(0), 1)
+    state = layout.split(init_state(jax.vmap(partial(init_params, d=D, K=K))(keys), hyper), OF_RUNS)
     tiles = [6, 24] if FLAGS.quick else [3, 6, 12, 16, 24, 48]
 
     def epoch(tile: int) -> None:
         tiled = layout._replace(tile=tile)
-        jax.block_until_ready(
-            train_epoch(state, hyper, train, standardizer, jax.random.key(0), tiled, RECIPE)
-        )
+        jax.block_until_ready(train_epoch(state, hyper, train, standardizer, keys, tiled, RECIPE))
 
     calls = [partial(epoch, tile) for tile in tiles]
     return [

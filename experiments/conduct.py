@@ -1,72 +1,79 @@
-"""What every training experiment does around its settings and figures: checks, data, sweep, files."""
+"""What every training experiment does around its settings and figures: checks, data, sweeps, files."""
 
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 
-from experiments import provenance, results, table
-from experiments.files import CONFIG, folder_for_run, write_json
-from experiments.flags import PRECISIONS
+from experiments import provenance, results
+from experiments.files import CONFIG, TABLES, folder_for_run, write_json
 from experiments.progress import download_bar
 from experiments.run import Run, run
+from experiments.settings import Variant
 from experiments.shell import UsageError
-from linear_cifar.augment import Augmentation, horizontal_flip, in_turn, random_shift
-from linear_cifar.config import Config, check
-from linear_cifar.dataset import Dataset, train_size
-from linear_cifar.load import load
-from linear_cifar.losses import get_loss
-from linear_cifar.schedules import SCHEDULES
-from linear_cifar.training import Recipe
+from experiments.table import Table
+from linear_cifar.config import check
+from linear_cifar.dataset import Source, divide, train_size
+from linear_cifar.load import find
 
 FLAGS = flags.FLAGS
 
+# Draws an experiment's figures into the folder, and gives its tables.
+Present = Callable[[Path, Sequence[Run]], Sequence[Table]]
 
-def conduct(experiment: str, configs: Sequence[Config], draw: Callable[[Path, Run, Dataset], None]) -> None:
-    """Trains the configurations as the flags say, writes the run's files and prints its table.
+
+def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> None:
+    """Trains the variants, writes the run's files and prints its tables.
 
     Args:
       experiment: name of the experiment's module.
-      configs: what to train.
-      draw: adds the experiment's own figures to the folder.
+      variants: what to train, one sweep after the other.
+      present: the experiment's own figures and tables.
 
     Raises:
       UsageError: if the flags don't go together, or the folder can't be used; before anything is loaded.
       DataError: if there is no usable data.
     """
-    n = train_size(FLAGS.train, FLAGS.val_size)
-    for config in configs:
+    for variant in variants:
+        _check(variant)
+    out = Path(FLAGS.out or f"results/{experiment}/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
+    with folder_for_run(out) as folder:
+        source = _source()
+        runs = [_run(variant, source) for variant in variants]
+        results.write(folder, runs)
+        tables = present(folder, runs)
+        write_json(folder / TABLES, {"schema": 1, "tables": [table._asdict() for table in tables]})
+        write_json(folder / CONFIG, provenance.describe(experiment, _settings(), runs))
+    print("\n\n".join(map(str, tables)))
+    print(f"files: {folder}")
+
+
+def _check(variant: Variant) -> None:
+    settings = variant.settings
+    if settings.average > settings.epochs:
+        raise UsageError(f"average is {settings.average}: the run has {settings.epochs} epochs")
+    n = train_size(settings.train, settings.val_size)
+    for config in variant.configs:
         try:
             check(config, n)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    out = Path(FLAGS.out or f"results/{experiment}/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
-    with folder_for_run(out) as folder:
-        data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
-        with download_bar("CIFAR-10") as report:
-            dataset = load(FLAGS.dataset, data_dir, FLAGS.train, FLAGS.val_size, _tell, report)
-        recipe = Recipe(
-            get_loss(FLAGS.loss),
-            augment=in_turn(_augmentations()),
-            precision=PRECISIONS[FLAGS.precision],
-        )
-        schedule = SCHEDULES[FLAGS.schedule](FLAGS.epochs)
-        done = run(configs, dataset, recipe, FLAGS.epochs, FLAGS.seed, schedule)
-        results.write(folder, done, dataset)
-        draw(folder, done, dataset)
-        write_json(folder / CONFIG, provenance.describe(experiment, _settings(), dataset, len(configs)))
-    print(table.render(done, dataset.name))
-    print(f"files: {folder}")
 
 
-def _augmentations() -> list[Augmentation]:
-    """Those that the flags ask for."""
-    flip = [horizontal_flip] if FLAGS.flip else []
-    return [*flip, partial(random_shift, pixels=FLAGS.shift)] if FLAGS.shift else [*flip]
+def _source() -> Source:
+    data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
+    with download_bar("CIFAR-10") as report:
+        return find(FLAGS.dataset, data_dir, _tell, report)
+
+
+def _run(variant: Variant, source: Source) -> Run:
+    settings = variant.settings
+    with jax.enable_x64(settings.dtype == "float64"):
+        return run(variant, divide(source, settings.train, settings.val_size))
 
 
 def _settings() -> dict[str, Any]:

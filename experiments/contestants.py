@@ -68,7 +68,7 @@ def plain_product(arena: Arena, configs: int) -> Contestant:
 
 def linear_cifar(arena: Arena, configs: Sequence[Config], name: str = "linear_cifar") -> Contestant:
     """This project's sweep of the configurations."""
-    epochs = sweep(configs, arena.train, arena.val, arena.standardizer, RECIPE, epochs=10**9)
+    epochs = sweep(configs, arena.train, {"val": arena.val}, arena.standardizer, RECIPE, epochs=10**9)
     return Contestant(name, len(configs), lambda: next(epochs))
 
 

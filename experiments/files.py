@@ -10,7 +10,8 @@ from typing import Any
 
 from experiments.shell import UsageError
 
-CONFIG, RESULTS, HISTORY, BEST = "config.json", "results.csv", "history.csv", "best_params.npz"
+CONFIG, TABLES = "config.json", "tables.json"
+RESULTS, HISTORY, MEASURES, BEST = "results.csv", "history.csv", "measures.csv", "best_params.npz"
 
 
 @contextmanager

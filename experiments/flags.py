@@ -1,53 +1,94 @@
 """The flags that the experiments share. Each is checked as it is parsed, before anything is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
 
-from linear_cifar.config import Config, check
+from experiments.recipes import RECIPES, define_recipe
+from experiments.settings import INITS, PRECISIONS
+from linear_cifar.config import Config, check, grid
 from linear_cifar.losses import LOSSES
 from linear_cifar.schedules import SCHEDULES
+
+FLAGS = flags.FLAGS
 
 # What is defined below belongs to the experiment that calls for it, and stands in its --help.
 flags.disclaim_key_flags()
 
-# As the products' precision is called on the command line, and as `jax.numpy.matmul` calls it.
-PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
 
+class _ListParser(flags.ArgumentParser):
+    """A comma-separated list, or one item, each checked as fields of a configuration."""
 
-class _ValuesParser(flags.ArgumentParser):
-    """One value or a comma-separated list, each checked as the field of a configuration that it sets."""
+    def __init__(self, read: Callable[[str], Any], fields: tuple[str, ...], expected: str) -> None:
+        self.read, self.fields, self.expected = read, fields, expected
+        self.syntactic_help = expected
 
-    syntactic_help = "one value or a comma-separated list"
-
-    def __init__(self, field: str, number: type[int] | type[float]) -> None:
-        self.field, self.number = field, number
-
-    def parse(self, argument: str | Sequence[float]) -> tuple[Any, ...]:
-        words = argument.split(",") if isinstance(argument, str) else argument
+    def parse(self, argument: str | Sequence[Any]) -> tuple[Any, ...]:
         try:
-            values = tuple(self.number(word) for word in words)
+            items = tuple(map(self.read, argument.split(","))) if isinstance(argument, str) else argument
+            values = [item if isinstance(item, tuple) else (item,) for item in items]
+            settings = [dict(zip(self.fields, value, strict=True)) for value in values]
         except ValueError:
-            kind = "whole numbers" if self.number is int else "numbers"
-            raise ValueError(f"expected {kind} separated by commas") from None
-        for value in values:
-            settings: dict[str, Any] = {"eta": 0, "batch": 1, "lam": 0, self.field: value}
-            check(Config(**settings))
-        return values
+            raise ValueError(f"expected {self.expected}") from None
+        for one in settings:
+            check(Config(**({"eta": 0, "batch": 1, "lam": 0} | one)))
+        return tuple(items)
 
     def flag_type(self) -> str:
         return "values"
 
 
-def define_values(field: str, number: type[int] | type[float], default: Sequence[float], help: str) -> None:
+class _ListSerializer(flags.ArgumentSerializer):
+    def serialize(self, value: Sequence[Any]) -> str:
+        return ",".join(":".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in value)
+
+
+def _define_list(name: str, default: Sequence[Any], help: str, **parser: Any) -> None:
+    flags.DEFINE(_ListParser(**parser), name, tuple(default), help, serializer=_ListSerializer())
+
+
+def define_axis(field: str, number: type[int] | type[float], default: Sequence[float], help: str) -> None:
     """Defines a flag of that name for an axis of a sweep: one value or several."""
-    parser, serializer = _ValuesParser(field, number), flags.CsvListSerializer(",")
-    flags.DEFINE(parser, field, tuple(default), help, serializer=serializer)
+    kind = "whole numbers" if number is int else "numbers"
+    _define_list(field, default, help, read=number, fields=(field,), expected=f"{kind} separated by commas")
 
 
-def define_run(*, epochs: int, train: str, flip: bool) -> None:
+def define_pairs(name: str, default: Sequence[tuple[float, float]], help: str) -> None:
+    """Defines a flag of pairs η:λ."""
+
+    def read(word: str) -> tuple[float, ...]:
+        return tuple(float(part) for part in word.split(":"))
+
+    expected = "pairs eta:lam separated by commas"
+    _define_list(name, default, help, read=read, fields=("eta", "lam"), expected=expected)
+
+
+def define_grid(eta: Sequence[float], batch: Sequence[int], lam: Sequence[float]) -> None:
+    """Defines an axis for each setting of a configuration; the arguments are this experiment's defaults."""
+    define_axis("eta", float, eta, "learning rate η")
+    define_axis("batch", int, batch, "mini-batch size")
+    define_axis("lam", float, lam, "L2 strength λ")
+    define_axis("q", float, (0.0,), "power of the loss: 0 is cross-entropy, 1 the mean absolute error")
+    define_axis("momentum", float, (0.0,), "of the descent")
+
+
+def grid_of_flags() -> tuple[Config, ...]:
+    """The configurations that the axes of `define_grid` span."""
+    return grid(FLAGS.eta, FLAGS.batch, FLAGS.lam, FLAGS.q, FLAGS.momentum)
+
+
+def define_run(
+    *,
+    epochs: int,
+    train: str,
+    flip: bool,
+    seeds: int = 1,
+    watch: Sequence[str] = (),
+    recipes: Sequence[str] = tuple(RECIPES),
+) -> None:
     """Defines what every training experiment has; the arguments are this experiment's defaults."""
+    define_recipe(recipes)
     flags.DEFINE_integer("epochs", epochs, "passes over the training images", lower_bound=1)
     flags.DEFINE_enum(
         "loss", "softmax", list(LOSSES), "softmax cross-entropy or multiple binary cross-entropy"
@@ -67,6 +108,12 @@ def define_run(*, epochs: int, train: str, flip: bool) -> None:
         "of η over the epochs: cosine falls to almost nothing, step to a tenth after half of them and a "
         "hundredth after three quarters",
     )
+    flags.DEFINE_integer(
+        "average", 1, "over how many of the last epochs' ends the weights are averaged", lower_bound=1
+    )
+    flags.DEFINE_bool("shuffle", True, "take the training images in a new order every epoch")
+    flags.DEFINE_enum("init", "jax", list(INITS), "whose random numbers are the initial weights")
+    flags.DEFINE_enum("dtype", "float32", ["float32", "float64"], "of all arithmetic")
     flags.DEFINE_enum(
         "train",
         train,
@@ -77,7 +124,18 @@ def define_run(*, epochs: int, train: str, flip: bool) -> None:
     flags.DEFINE_integer(
         "val_size", 1_000, "validation images with --train=full", lower_bound=1, upper_bound=49_999
     )
-    flags.DEFINE_integer("seed", 0, "of weights, order and flips", lower_bound=0, upper_bound=2**32 - 1)
+    flags.DEFINE_list("watch", list(watch), "train, test: measure these too after every epoch")
+    flags.register_validator(
+        "watch",
+        lambda names: set(names) <= {"train", "val", "test"},
+        "name some of train, val and test",
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "the first seed, of weights, order, flips and shifts", lower_bound=0, upper_bound=2**31
+    )
+    flags.DEFINE_integer(
+        "seeds", seeds, "how many seeds, one after the other", lower_bound=1, upper_bound=2**31
+    )
     define_data()
     flags.DEFINE_enum(
         "precision",

@@ -2,42 +2,39 @@
 
     python -m experiments.grid --lam=0.1
 
-sweeps learning rates and batch sizes at λ = 0.1: 16 configurations, 40 epochs.
-Without --lam, λ is swept too: the 48 configurations of the report.
+sweeps learning rates and batch sizes at λ = 0.1: 16 configurations, 40 epochs, about 1 minute on 2 cores.
+Without --lam, λ is swept too: the 48 configurations of the report, under 2 minutes.
 
-Writes to --out: config.json, results.csv (a row per configuration), history.csv (a row per
-configuration and epoch), best_params.npz, heatmap.png and curves.png.
+Writes to --out: config.json, results.csv (a row per configuration and seed), history.csv (a row per
+configuration, seed and epoch), best_params.npz, tables.json, heatmap and curves (.png, .svg).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
-from experiments import plots
+from experiments import plots, table
 from experiments.conduct import conduct
-from experiments.flags import define_run, define_values
+from experiments.flags import define_grid, define_run, grid_of_flags
 from experiments.run import Run
+from experiments.settings import Variant, from_flags
 from experiments.shell import launch
-from linear_cifar.config import grid
-from linear_cifar.dataset import Dataset
+from experiments.table import Table
 
-FLAGS = flags.FLAGS
-
-define_values("eta", float, (0.001, 0.01, 0.1, 1.0), "learning rate η")
-define_values("batch", int, (50, 100, 200, 400), "mini-batch size")
-define_values("lam", float, (0.0, 0.1, 1.0), "L2 strength λ")
+define_grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
 define_run(epochs=40, train="full", flip=True)
 
 
 def main() -> None:
     """Runs the sweep."""
-    conduct("grid", grid(FLAGS.eta, FLAGS.batch, FLAGS.lam), draw)
+    conduct("grid", [Variant("grid", from_flags(), grid_of_flags())], present)
 
 
-def draw(folder: Path, run: Run, dataset: Dataset) -> None:
-    """The grid's two figures."""
-    plots.heatmap(folder / "heatmap.png", run, dataset.name)
-    plots.curves(folder / "curves.png", run, dataset.name)
+def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
+    """The grid's two figures and its ranking."""
+    (run,) = runs
+    plots.heatmap(folder / "heatmap", run)
+    plots.curves(folder / "curves", run)
+    return [table.ranking(run)]
 
 
 if __name__ == "__main__":

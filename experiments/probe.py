@@ -48,7 +48,9 @@ def main() -> None:
     standardizer = fit_standardizer(dataset.train.images)
     train, val = (examples(*split, len(dataset.classes)) for split in (dataset.train, dataset.val))
     loaded = time.time()
-    ends = [time.time() for _ in sweep(many(FLAGS.configs), train, val, standardizer, RECIPE, epochs=2)]
+    ends = [
+        time.time() for _ in sweep(many(FLAGS.configs), train, {"val": val}, standardizer, RECIPE, epochs=2)
+    ]
     start = FLAGS.started or _START
     measured = {
         "configs": FLAGS.configs,

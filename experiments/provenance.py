@@ -4,12 +4,15 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from experiments.run import Run
 from linear_cifar.dataset import Dataset
 
 PACKAGES = ("jax", "jaxlib", "optax", "numpy", "matplotlib", "tensorflow-datasets")
@@ -20,24 +23,34 @@ def command(experiment: str) -> str:
     return shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
 
 
-def describe(experiment: str, settings: dict[str, Any], dataset: Dataset, configs: int) -> dict[str, Any]:
-    """The content of config.json, for a sweep of that many configurations."""
+def describe(experiment: str, settings: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+    """The content of config.json."""
     return {
-        "schema": 1,
+        "schema": 2,
         "experiment": experiment,
         "command": command(experiment),
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         "settings": settings,
-        "dataset": describe_dataset(dataset),
-    } | describe_environment(configs)
+        "dataset": describe_dataset(runs[0].dataset),
+        "variants": {run.variant.name: describe_variant(run) for run in runs},
+    } | describe_environment(max(len(run.configs) * len(run.settings.seeds) for run in runs))
 
 
-def describe_environment(configs: int) -> dict[str, Any]:
-    """What a sweep of that many configurations runs on, and with."""
+def describe_variant(run: Run) -> dict[str, Any]:
+    """What its runs share."""
+    images = {
+        f"{split}_images": len(getattr(run.dataset, split).labels) for split in ("train", "val", "test")
+    }
+    return {"configurations": len(run.configs), **run.settings._asdict(), **images}
+
+
+def describe_environment(runs: int) -> dict[str, Any]:
+    """What a sweep of that many runs runs on, and with."""
     return {
         "git": _git(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        # A device has one configuration at least.
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()[:configs]],
+        # A device has one run at least.
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()[:runs]],
         "machine": f"{platform.system()} {platform.machine()}",
     }
 
@@ -49,9 +62,6 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "origin": dataset.origin,
         "published": dataset.published,
         "fingerprint": dataset.fingerprint,
-        "train_images": len(dataset.train.labels),
-        "val_images": len(dataset.val.labels),
-        "test_images": len(dataset.test.labels),
     }
 
 

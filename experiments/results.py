@@ -1,7 +1,7 @@
 """The files of a run: results.csv, history.csv and best_params.npz, each with its columns' meaning."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,44 +9,55 @@ import numpy as np
 
 from experiments import files
 from experiments.files import whole
-from experiments.run import Run
-from linear_cifar.dataset import Dataset
+from experiments.run import SPLITS, Run
+from linear_cifar.config import Config
 
-# What names a row: the data set, the configuration and the seed.
-KEYS = ("dataset", "eta", "batch", "lam", "seed")
-# A row per configuration: of the final parameters; diverged is empty, or the epoch.
-RESULTS = (*KEYS, "train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc", "diverged")
-# A row per configuration and epoch (from 1); train_* are averages over the epoch's batches.
-HISTORY = (*KEYS, "epoch", "train_loss", "train_acc", "val_loss", "val_acc")
+# What names a run: the variant of the experiment, the data set, the configuration and the seed.
+KEYS = ("variant", "dataset", *Config._fields, "seed")
+_METRICS = tuple(f"{split}_{metric}" for split in SPLITS for metric in ("loss", "acc"))
+# A row per run: of the final parameters; diverged is empty, or the epoch.
+RESULTS = (*KEYS, *_METRICS, "diverged")
+# A row per run and epoch (from 1): running_* are means over the epoch's batches, each before its update;
+# W_norm is Frobenius's. Empty where a split was not measured after every epoch.
+HISTORY = (*KEYS, "epoch", "running_loss", "running_acc", *_METRICS, "W_norm")
 
 
-def write(folder: Path, run: Run, dataset: Dataset) -> None:
-    """Writes the three files; configurations in the order they were given.
+def write(folder: Path, runs: Sequence[Run]) -> None:
+    """Writes the three files; variants, seeds and configurations in the order they were given.
 
     Where every configuration diverged there is no best one, and no best_params.npz.
     """
-    keys = [(dataset.name, *config, run.seed) for config in run.configs]
-    final = [run.train.loss, run.train.accuracy, run.val.loss, run.val.accuracy, *run.test]
-    _write_csv(
-        folder / files.RESULTS,
-        RESULTS,
-        ((*keys[i], *(column[i] for column in final), run.diverged[i]) for i in range(len(keys))),
-    )
-    history = [*run.history.train, *run.history.val]
-    _write_csv(
-        folder / files.HISTORY,
-        HISTORY,
-        (
-            (*keys[i], epoch + 1, *(column[epoch, i] for column in history))
-            for i in range(len(keys))
-            for epoch in range(len(run.history.finite))
-        ),
-    )
-    if run.diverged[run.ranking[0]] is None:
-        _write_best(folder / files.BEST, run, dataset)
+    write_csv(folder / files.RESULTS, RESULTS, (row for run in runs for row in _results(run)))
+    write_csv(folder / files.HISTORY, HISTORY, (row for run in runs for row in _history(run)))
+    ended = [run for run in runs if run.ended.any()]
+    if ended:
+        best = max(ended, key=lambda run: run.final["val"].accuracy[:, run.ranking[0]].mean())
+        _write_best(folder / files.BEST, best)
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def keys(run: Run) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
+    """The indices of seed and configuration of each run, and its cells of KEYS."""
+    for s, seed in enumerate(run.settings.seeds):
+        for c, config in enumerate(run.configs):
+            yield s, c, (run.variant.name, run.dataset.name, *config, seed)
+
+
+def _results(run: Run) -> Iterator[Sequence[Any]]:
+    columns = [column for split in SPLITS for column in run.final[split]]
+    for s, c, its in keys(run):
+        yield *its, *(column[s, c] for column in columns), run.diverged(s, c)
+
+
+def _history(run: Run) -> Iterator[Sequence[Any]]:
+    watched = [run.history.watched.get(split, (None, None)) for split in SPLITS]
+    columns = [*run.history.running, *(column for split in watched for column in split), run.history.norm]
+    for s, c, its in keys(run):
+        for epoch in range(len(run.history.finite)):
+            yield *its, epoch + 1, *(None if column is None else column[epoch, s, c] for column in columns)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a CSV file; None is an empty cell."""
     with whole(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -54,19 +65,22 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
         writer.writerows([["" if cell is None else str(cell) for cell in row] for row in rows])
 
 
-def _write_best(path: Path, run: Run, dataset: Dataset) -> None:
-    """W [K, d], b [K], the standardiser and what they belong to; loads without pickles."""
-    best = run.ranking[0]
+def _write_best(path: Path, run: Run) -> None:
+    """The best configuration's best seed: W [K, d], b [K], the standardiser; loads without pickles."""
+    c = run.ranking[0]
+    s = int(run.final["val"].accuracy[:, c].argmax())
     content = {
-        "W": run.params.W[best],
-        "b": run.params.b[best],
+        "W": run.params.W[s, c],
+        "b": run.params.b[s, c],
         "mean": run.standardizer.mean,
         "std": run.standardizer.std,
-        "classes": dataset.classes,
-        "dataset": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "seed": run.seed,
-        **run.configs[best]._asdict(),
+        "classes": run.dataset.classes,
+        "dataset": run.dataset.name,
+        "fingerprint": run.dataset.fingerprint,
+        "variant": run.variant.name,
+        "loss": run.settings.loss,
+        "seed": run.settings.seeds[s],
+        **run.configs[c]._asdict(),
     }
     with whole(path) as partial:
         np.savez(partial, allow_pickle=False, **{name: np.asarray(value) for name, value in content.items()})

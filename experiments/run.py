@@ -1,92 +1,129 @@
 """One sweep from its data to its measurements; every experiment trains through here."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from experiments.progress import epochs_bar
+from experiments.settings import Settings, Variant
 from linear_cifar.config import Config
 from linear_cifar.dataset import Dataset
-from linear_cifar.evaluation import Examples, Metrics, evaluate, examples
+from linear_cifar.evaluation import Metrics, evaluate, examples
 from linear_cifar.params import Params
-from linear_cifar.schedules import Schedule
 from linear_cifar.standardizer import Standardizer, fit_standardizer
 from linear_cifar.sweep import Record, sweep
-from linear_cifar.training import Recipe
+
+Tree = TypeVar("Tree")
+
+SPLITS = ("train", "val", "test")
 
 
 class Run(NamedTuple):
-    """What was measured of C configurations over E epochs, as NumPy arrays.
+    """What was measured of S seeds × C configurations over E epochs, as NumPy arrays.
 
     Losses are without the penalty, accuracies in [0, 1]; both are NaN from the epoch on at which
-    a configuration left the finite.
+    a run left the finite.
     """
 
-    configs: tuple[Config, ...]
-    seed: int
-    history: Record  # [E, C]
-    train: Metrics  # [C], of the final parameters, on images that are not augmented
-    val: Metrics  # [C]
-    test: Metrics  # [C]
-    params: Params  # W [C, K, d], b [C, K], final
+    variant: Variant
+    dataset: Dataset
+    history: Record  # [E, S, C]
+    final: dict[str, Metrics]  # of each split [S, C], of the final parameters, on images as they are
+    params: Params  # W [S, C, K, d], b [S, C, K], final
     standardizer: Standardizer
 
     @property
-    def diverged(self) -> list[int | None]:
-        """The epoch (1-based) at which each configuration left the finite, if it did."""
-        return [None if all(alive) else 1 + int(np.argmin(alive)) for alive in self.history.finite.T]
+    def configs(self) -> tuple[Config, ...]:
+        """The C configurations."""
+        return self.variant.configs
+
+    @property
+    def settings(self) -> Settings:
+        """What they share."""
+        return self.variant.settings
+
+    @property
+    def ended(self) -> Bool[np.ndarray, " C"]:
+        """Which configurations stayed finite from every seed."""
+        return self.history.finite[-1].all(axis=0)
 
     @property
     def ranking(self) -> list[int]:
-        """Indices of the configurations, best first: by validation accuracy, then loss; diverged last."""
-        accuracy, loss = np.nan_to_num(self.val.accuracy, nan=-1), np.nan_to_num(self.val.loss, nan=np.inf)
-        return [int(i) for i in np.lexsort((loss, -accuracy))]
+        """Indices of the configurations, best first: by validation accuracy, then loss; diverged last.
+
+        Both are means over the seeds.
+        """
+        loss, accuracy = (values.mean(axis=0) for values in self.final["val"])
+        return [
+            int(i) for i in np.lexsort((np.nan_to_num(loss, nan=np.inf), -np.nan_to_num(accuracy, nan=-1)))
+        ]
+
+    def diverged(self, seed: int, config: int) -> int | None:
+        """The epoch (1-based) at which that run left the finite, if it did; by indices."""
+        alive = self.history.finite[:, seed, config]
+        return None if alive.all() else 1 + int(np.argmin(alive))
+
+    def scores(self, split: str, seed: int, config: int) -> Float[np.ndarray, "n K"]:
+        """The final scores of a split's images; by indices."""
+        images = getattr(self.dataset, split).images
+        # The standardiser folded into the weights: W (x − m) / s + b = (W / s) x + (b − (W / s) m).
+        W = self.params.W[seed, config].astype(np.float64) / self.standardizer.std[None, :]
+        return (images.astype(np.float32) @ W.T.astype(np.float32)) + (
+            self.params.b[seed, config] - W @ self.standardizer.mean
+        )[None, :].astype(np.float32)
 
 
-def run(
-    configs: Sequence[Config],
-    dataset: Dataset,
-    recipe: Recipe,
-    epochs: int,
-    seed: int,
-    schedule: Schedule | None = None,
-) -> Run:
-    """Trains the configurations under a progress bar and measures them on all three splits."""
+def run(variant: Variant, dataset: Dataset) -> Run:
+    """Trains the variant's configurations under a progress bar and measures them on all three splits."""
+    settings, configs = variant.settings, variant.configs
     standardizer = fit_standardizer(dataset.train.images)
-    splits = (dataset.train, dataset.val, dataset.test)
-    train, val, test = (examples(split.images, split.labels, len(dataset.classes)) for split in splits)
+    d, K = dataset.train.images.shape[1], len(dataset.classes)
+    parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    splits = {name: examples(part.images, part.labels, K) for name, part in parts.items()}
+    recipe = settings.recipe(configs)
     records = []
     best = 0.0
-    title = f"{dataset.name}: {len(configs)} configurations"
-    with epochs_bar(epochs, title) as advance:
-        for epoch in sweep(configs, train, val, standardizer, recipe, epochs, seed, schedule=schedule):
+    runs = f"{len(configs)} configurations" + f" x {len(settings.seeds)} seeds" * (len(settings.seeds) > 1)
+    with epochs_bar(settings.epochs, f"{dataset.name}, {variant.name}: {runs}") as advance:
+        for epoch in sweep(
+            configs,
+            splits["train"],
+            {name: splits[name] for name in settings.watch},
+            standardizer,
+            recipe,
+            settings.epochs,
+            settings.seeds,
+            settings.initializer(d, K),
+            schedule=settings.eta_factor(),
+            average=settings.average,
+        ):
             records.append(epoch.record)
-            best = max(best, *np.where(epoch.record.finite, epoch.record.val.accuracy, 0))
+            best = max(best, *np.where(epoch.record.finite, epoch.record.watched["val"].accuracy, 0).flat)
             advance(f"best val acc {best:.2%}")
     history = jax.tree.map(lambda *values: np.stack(values), *records)
     # A sum of losses may overflow in one epoch and not in the next: what has left does not come back.
-    history = history._replace(finite=np.logical_and.accumulate(history.finite, axis=0))
+    finite = np.logical_and.accumulate(history.finite, axis=0)
+    running, watched, norm = _mask((history.running, history.watched, history.norm), finite)
 
-    def measure(split: Examples) -> Metrics:
-        split = epoch.layout.copy(split)
-        measured = evaluate(epoch.state.params, split, standardizer, recipe.loss, recipe.precision)
-        return _mask(epoch.layout.gather(measured), history.finite[-1])
+    def measure(name: str) -> Metrics:
+        if name in watched:
+            return jax.tree.map(lambda values: values[-1], watched[name])
+        split = epoch.layout.copy(splits[name])
+        measured = evaluate(epoch.averaged, split, standardizer, recipe.loss, recipe.precision)
+        return _mask(epoch.layout.gather(measured), finite[-1])
 
     return Run(
-        tuple(configs),
-        seed,
-        history._replace(train=_mask(history.train, history.finite), val=_mask(history.val, history.finite)),
-        train=measure(train),
-        val=measure(val),
-        test=measure(test),
-        params=epoch.params,
-        standardizer=standardizer,
+        variant,
+        dataset,
+        Record(running, watched, norm, finite),
+        {name: measure(name) for name in SPLITS},
+        epoch.params,
+        standardizer,
     )
 
 
-def _mask(metrics: Metrics, finite: Bool[np.ndarray, "*shape"]) -> Metrics:
+def _mask(tree: Tree, finite: Bool[np.ndarray, "*shape"]) -> Tree:
     """NaN where not finite: the predictions of such parameters mean nothing."""
-    return jax.tree.map(lambda values: np.where(finite, values, np.nan).astype(values.dtype), metrics)
+    return jax.tree.map(lambda values: np.where(finite, values, np.nan).astype(values.dtype), tree)

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
+from experiments.recipes import apply_recipe
 from linear_cifar.dataset import DataError
 
 
@@ -33,7 +34,9 @@ def launch(experiment: Callable[[], None]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)[1:]
+        extra: list[str] = flags.FLAGS(argv)[1:]
+        apply_recipe()
+        return extra
     except flags.Error as error:
         raise UsageError(" ".join(str(error).split()) + " (--help lists the flags)") from None
 

@@ -1,6 +1,7 @@
-"""A run's configurations as a table for the terminal."""
+"""Tables: on the terminal, in tables.json and for the report."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -8,37 +9,93 @@ from jax.typing import ArrayLike
 from experiments.run import Run
 
 
-def render(run: Run, dataset: str) -> str:
-    """The configurations best first, accuracies in percent, and a line on the best."""
-    header = ["", "eta", "batch", "lam", "train acc", "val acc", "test acc", "val loss", ""]
+class Table(NamedTuple):
+    """A title, the columns' names and rows of as many cells of text; accuracies are in percent."""
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def __str__(self) -> str:
+        """As it stands on the terminal."""
+        return "\n".join([self.title, align([self.columns, *self.rows]), *[self.note] * bool(self.note)])
+
+
+def ranking(run: Run) -> Table:
+    """The configurations of a sweep, best first, and a note on the best."""
+    shown = _varying(run)
     body = []
-    for rank, i in enumerate(run.ranking, start=1):
-        eta, batch, lam = run.configs[i]
-        epoch = run.diverged[i]
-        accuracies = [_percent(split.accuracy[i]) for split in (run.train, run.val, run.test)]
-        loss = "-" if np.isnan(run.val.loss[i]) else f"{run.val.loss[i]:.4g}"
-        note = f"diverged in epoch {epoch}" if epoch else ""
-        body.append([str(rank), f"{eta:g}", str(batch), f"{lam:g}", *accuracies, loss, note])
-    return "\n".join([f"{dataset}, by validation accuracy (%):", align([header, *body]), _best(run, dataset)])
+    for rank, c in enumerate(run.ranking, start=1):
+        settings = [f"{value:g}" for name, value in run.configs[c]._asdict().items() if name in shown]
+        body.append([str(rank), *settings, *accuracies(run, c), _loss(run, c), _divergence(run, c)])
+    columns = ["", *shown, "train acc", "val acc", "test acc", "val loss", ""]
+    return Table("ranking", f"{heading(run)}, by validation accuracy (%):", columns, body, _best(run))
 
 
-def _best(run: Run, dataset: str) -> str:
-    best = run.ranking[0]
-    if run.diverged[best]:
-        return f"{dataset}: every configuration diverged"
-    eta, batch, lam = run.configs[best]
-    train, val, test = (_percent(split.accuracy[best]) for split in (run.train, run.val, run.test))
-    return f"{dataset}, best: eta={eta:g} batch={batch} lam={lam:g}: train {train}, val {val}, test {test}"
+def heading(run: Run) -> str:
+    """The data set, and over how many seeds ± is."""
+    seeds = run.settings.seeds
+    over = f" (mean ± standard deviation over seeds {seeds[0]}-{seeds[-1]})" if len(seeds) > 1 else ""
+    return run.dataset.name + over
 
 
-def _percent(share: ArrayLike) -> str:
-    return "-" if np.isnan(share) else f"{100 * share:.2f}"
+def accuracies(run: Run, config: int) -> list[str]:
+    """Of the three splits, in percent."""
+    return [percent(run.final[split].accuracy[:, config]) for split in ("train", "val", "test")]
+
+
+def name_of(run: Run, config: int) -> str:
+    """The settings of a configuration by which its sweep's differ."""
+    shown = _varying(run)
+    return " ".join(
+        f"{name}={value:g}" for name, value in run.configs[config]._asdict().items() if name in shown
+    )
+
+
+def percent(shares: ArrayLike) -> str:
+    """A share, or mean ± standard deviation of several, in percent; - where one diverged."""
+    values = 100 * np.atleast_1d(np.asarray(shares, np.float64))
+    if np.isnan(values).any():
+        return "-"
+    return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Rows of equally many cells, all but the last to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)) + f"  {row[-1]}"
+        "  ".join(
+            [*(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)), row[-1]]
+        ).rstrip()
         for row in rows
     )
+
+
+def _varying(run: Run) -> list[str]:
+    """The report's settings, and further ones where they differ from 0."""
+    return [name for name in run.configs[0]._fields if name in ("eta", "batch", "lam") or _any(run, name)]
+
+
+def _any(run: Run, name: str) -> bool:
+    return any(getattr(config, name) for config in run.configs)
+
+
+def _loss(run: Run, config: int) -> str:
+    loss: Any = run.final["val"].loss[:, config].mean()
+    return "-" if np.isnan(loss) else f"{loss:.4g}"
+
+
+def _divergence(run: Run, config: int) -> str:
+    epochs = [run.diverged(s, config) for s in range(len(run.settings.seeds))]
+    first = min((epoch for epoch in epochs if epoch), default=None)
+    return f"diverged in epoch {first}" if first else ""
+
+
+def _best(run: Run) -> str:
+    best = run.ranking[0]
+    if not run.ended[best]:
+        return f"{run.dataset.name}: every configuration diverged"
+    train, val, test = accuracies(run, best)
+    return f"{run.dataset.name}, best: {name_of(run, best)}: train {train}, val {val}, test {test}"

@@ -15,11 +15,11 @@ from linear_cifar.model import (
     softmax_probabilities,
 )
 from linear_cifar.objective import gradients, objective
-from linear_cifar.params import Params, init_params
+from linear_cifar.params import Params, init_params, numpy_params
 from linear_cifar.schedules import SCHEDULES
 from linear_cifar.standardizer import Standardizer, fit_standardizer, standardize
 from linear_cifar.sweep import Epoch, Record, sweep
-from linear_cifar.training import Hyper, Recipe, State, train_epoch, train_step
+from linear_cifar.training import Hyper, Recipe, State, heavy_ball, sgd, train_epoch, train_step
 
 __all__ = [
     "LOSSES",
@@ -41,14 +41,17 @@ __all__ = [
     "get_loss",
     "gradients",
     "grid",
+    "heavy_ball",
     "horizontal_flip",
     "in_turn",
     "init_params",
     "logits",
+    "numpy_params",
     "objective",
     "predict_class",
     "predict_labels",
     "random_shift",
+    "sgd",
     "sigmoid_probabilities",
     "softmax_probabilities",
     "standardize",

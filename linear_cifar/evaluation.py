@@ -26,13 +26,15 @@ class Examples(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Loss (without the penalty) and accuracy of each configuration: means, or sums where said so.
+    """Loss and accuracy of each run: means, or sums where said so.
+
+    The loss is without the penalty and cross-entropy (q = 0) whatever was trained with, so that runs compare.
 
     Accuracy is the share of hits, in [0, 1]; as a sum, their number.
     """
 
-    loss: Float[Array | np.ndarray, "*configs"]
-    accuracy: Float[Array | np.ndarray, "*configs"]
+    loss: Float[Array | np.ndarray, "*runs"]
+    accuracy: Float[Array | np.ndarray, "*runs"]
 
 
 def examples(
@@ -49,17 +51,17 @@ def evaluate(
     loss: Loss,
     precision: str = FULL_PRECISION,
 ) -> Metrics:
-    """Metrics of every configuration over all the examples.
+    """Metrics of every run over all the examples.
 
     Args:
-      params: W [C, K, d] and b [C, K] of C configurations.
+      params: W [*runs, K, d] and b [*runs, K].
       examples: what to evaluate on.
       standardizer: of the training split.
       loss: which loss.
       precision: of the product, see `logits`.
 
     Returns:
-      Mean losses [C] and accuracies [C], in the parameters' type.
+      Mean losses and accuracies [*runs], in the parameters' type.
     """
     return mean(_total(params, examples, standardizer, loss, precision), examples.features.shape[0])
 
@@ -68,8 +70,8 @@ def evaluate(
 def _total(
     params: Params, examples: Examples, standardizer: Standardizer, loss: Loss, precision: str
 ) -> Metrics:
-    """Losses and hits [C], summed over the examples."""
-    C, n, dtype = params.W.shape[0], examples.features.shape[0], params.W.dtype
+    """Losses and hits [*runs], summed over the examples."""
+    runs, n, dtype = params.W.shape[:-2], examples.features.shape[0], params.W.dtype
 
     def add_chunk(sums: Metrics, start: Index, size: int) -> Metrics:
         x = standardize(standardizer, rows(examples.features, start, size), dtype)
@@ -78,9 +80,12 @@ def _total(
         def of_one(params: Params) -> Metrics:
             return measure(logits(params, x, precision), y, loss)
 
-        return jax.tree.map(jnp.add, sums, jax.vmap(of_one)(params))
+        of_all = of_one
+        for _ in runs:
+            of_all = jax.vmap(of_all)
+        return jax.tree.map(jnp.add, sums, of_all(params))
 
-    zeros = Metrics(jnp.zeros(C, dtype), jnp.zeros(C, dtype))
+    zeros = Metrics(jnp.zeros(runs, dtype), jnp.zeros(runs, dtype))
     return over_batches(add_chunk, zeros, n, min(CHUNK, n))
 
 
@@ -93,5 +98,5 @@ def mean(sums: Metrics, n: int) -> Metrics:
 
 
 def measure(scores: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss) -> Metrics:
-    """Loss and hits of one configuration, summed over the examples."""
+    """Loss and hits of one run, summed over the examples."""
     return Metrics(jnp.sum(loss.value(scores, y)), jnp.sum(hits(scores, y), dtype=scores.dtype))

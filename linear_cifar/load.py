@@ -27,17 +27,35 @@ def load(
     """Train, validation and test splits of uint8 images [n, 3072] with labels [n].
 
     Args:
+      name, data_dir, tell, report: as for `find`.
+      train: which images to train and validate on, see `divide`.
+      val_size: number of validation images with `full`.
+
+    Raises:
+      DataUnavailable: if `cifar10` is asked for and neither here nor to be fetched.
+      DataError: if a copy on this machine is broken, or the splits don't fit.
+    """
+    return divide(find(name, data_dir, tell, report), train, val_size)
+
+
+def find(
+    name: Name = "auto",
+    data_dir: Path | None = None,
+    tell: Callable[[str], None] = warnings.warn,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Source:
+    """A data set as its makers publish it, to be divided by `divide`.
+
+    Args:
       name: `cifar10`; `synthetic`; or `auto`: CIFAR-10 where it is here or can be fetched, else
         the synthetic images, after telling so.
       data_dir: where CIFAR-10 is looked for and fetched to, see `default_data_dir`.
-      train: which images to train and validate on, see `divide`.
-      val_size: number of validation images with `full`.
       tell: gets what the user must know: that the images are made up, or not the published ones.
       report: gets the progress of a download, see `fetch`.
 
     Raises:
       DataUnavailable: if `cifar10` is asked for and neither here nor to be fetched.
-      DataError: if a copy on this machine is broken, or the splits don't fit.
+      DataError: if a copy on this machine is broken.
     """
     folder = default_data_dir() if data_dir is None else data_dir
     if name == "synthetic":
@@ -55,7 +73,7 @@ def load(
             f"note: no checksum shows {source.origin} to be the published CIFAR-10; results carry the "
             "fingerprint of what it holds"
         )
-    return divide(source, train, val_size)
+    return source
 
 
 def _cifar10(folder: Path, report: Callable[[Progress], None]) -> Source:

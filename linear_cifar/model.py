@@ -47,16 +47,22 @@ def predict_labels(probabilities: Float[Array, "n K"], threshold: float = 0.5) -
     return probabilities >= threshold
 
 
-def of_each(
-    of_one: Callable[[Float[Array, " K"], Float[Array, " K"]], Array],
-) -> Callable[[Float[Array, "n K"], Float[Array, "n K"]], Shaped[Array, "n *out"]]:
-    """A function of one example's scores and targets, for n of them: to [n] or [n, K]."""
+def of_each(of_one: Callable[..., Array]) -> Callable[..., Shaped[Array, "n *out"]]:
+    """A function of one example's scores and targets [K], for n of them [n, K]: to [n] or [n, K].
+
+    Further arguments are shared by the examples.
+    """
 
     @wraps(of_one)
-    def of_all(scores: Float[Array, "n K"], y: Float[Array, "n K"]) -> Shaped[Array, "n *out"]:
+    def of_all(
+        scores: Float[Array, "n K"], y: Float[Array, "n K"], *shared: Shaped[Array, ""] | float
+    ) -> Shaped[Array, "n *out"]:
         # With the examples along the last axis, as `logits` computes them, a CPU's vector units take many
         # at once; K is small.
-        return jax.vmap(of_one, in_axes=-1, out_axes=-1)(scores.T, y.T).T
+        def of_these(scores: Float[Array, " K"], y: Float[Array, " K"]) -> Array:
+            return of_one(scores, y, *shared)
+
+        return jax.vmap(of_these, in_axes=-1, out_axes=-1)(scores.T, y.T).T
 
     return of_all
 

@@ -19,6 +19,7 @@ def objective(
     y: Float[Array, "n K"],
     lam: Scalar | float,
     loss: Loss,
+    q: Scalar | float = 0.0,
     precision: str = FULL_PRECISION,
 ) -> Scalar:
     """J of these examples: mean loss plus penalty.
@@ -29,9 +30,10 @@ def objective(
       y: targets, one- or multi-hot.
       lam: λ ≥ 0, the strength of the L2 penalty.
       loss: which loss.
+      q: its power in [0, 1], see `linear_cifar.losses`.
       precision: of the product, see `logits`.
     """
-    return jnp.mean(loss.value(logits(params, x, precision), y)) + lam * jnp.sum(params.W**2)
+    return jnp.mean(loss.value(logits(params, x, precision), y, q)) + lam * jnp.sum(params.W**2)
 
 
 def gradients(
@@ -40,10 +42,11 @@ def gradients(
     y: Float[Array, "n K"],
     lam: Scalar | float,
     loss: Loss,
+    q: Scalar | float = 0.0,
     precision: str = FULL_PRECISION,
 ) -> Params:
     """∂J/∂W and ∂J/∂b, arguments as for `objective`."""
-    return backward(params, x, loss.gradient(logits(params, x, precision), y), lam, precision)
+    return backward(params, x, loss.gradient(logits(params, x, precision), y, q), lam, precision)
 
 
 def backward(

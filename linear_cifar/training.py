@@ -1,4 +1,4 @@
-"""Mini-batch gradient descent of many configurations over the same examples."""
+"""Mini-batch gradient descent of many runs, seeds × configurations, over the same examples."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from linear_cifar.augment import Augmentation
 from linear_cifar.batches import Index, Pass, over_batches, passes, rows
 from linear_cifar.config import Config
 from linear_cifar.evaluation import Examples, Metrics, measure
-from linear_cifar.layout import AXIS, EVERYWHERE, OVER_DEVICES, Layout
+from linear_cifar.layout import CONFIGS, EVERYWHERE, OF_CONFIGS, OF_RUNS, OF_SEEDS, Layout
 from linear_cifar.losses import Loss
 from linear_cifar.model import FULL_PRECISION, logits
 from linear_cifar.objective import backward
@@ -34,10 +34,12 @@ class Hyper(NamedTuple):
 
     eta: Float[Array, "*configs"]
     lam: Float[Array, "*configs"]
+    q: Float[Array, "*configs"]
+    momentum: Float[Array, "*configs"]
 
 
 class State(NamedTuple):
-    """What an update changes; in a sweep every leaf has a leading axis of configurations."""
+    """What an update changes; in a sweep every leaf has leading axes of seeds and configurations."""
 
     params: Params
     opt_state: optax.OptState
@@ -51,6 +53,11 @@ Optimizer = Callable[[Hyper], optax.GradientTransformation]
 def sgd(hyper: Hyper) -> optax.GradientTransformation:
     """Plain gradient descent with learning rate η."""
     return optax.sgd(hyper.eta)
+
+
+def heavy_ball(hyper: Hyper) -> optax.GradientTransformation:
+    """Gradient descent with momentum μ: v ← μ v + ∂J, W ← W − η v (Polyak 1964)."""
+    return optax.sgd(hyper.eta, momentum=hyper.momentum)
 
 
 class Recipe(NamedTuple):
@@ -68,31 +75,28 @@ class Recipe(NamedTuple):
 
 def hyper_of(configs: Sequence[Config], dtype: DTypeLike = jnp.float32) -> Hyper:
     """The traced settings of C configurations as arrays [C]."""
-    return Hyper(
-        eta=jnp.asarray([config.eta for config in configs], dtype),
-        lam=jnp.asarray([config.lam for config in configs], dtype),
-    )
+    return Hyper(*(jnp.asarray([getattr(one, name) for one in configs], dtype) for name in Hyper._fields))
 
 
 def init_state(params: Params, hyper: Hyper, optimizer: Optimizer = sgd) -> State:
-    """The state of C configurations that all start from the same parameters.
+    """The state of S × C runs; all configurations of a seed start from its parameters.
 
     Args:
-      params: W [K, d] and b [K].
+      params: W [S, K, d] and b [S, K].
       hyper: settings [C].
       optimizer: as in the recipe.
     """
 
-    def of_one(hyper: Hyper) -> State:
+    def of_one(params: Params, hyper: Hyper) -> State:
         return State(params, optimizer(hyper).init(params))
 
-    return jax.vmap(of_one)(hyper)
+    return jax.vmap(jax.vmap(of_one, in_axes=(None, 0)), in_axes=(0, None))(params, hyper)
 
 
 def train_step(
     state: State, hyper: Hyper, x: Float[Array, "n d"], y: Float[Array, "n K"], recipe: Recipe
 ) -> tuple[State, Metrics]:
-    """One update of one configuration on one batch.
+    """One update of one run on one batch.
 
     Args:
       state: before the update.
@@ -105,7 +109,8 @@ def train_step(
       The state after the update, and the batch's loss and hits before it, summed over the examples.
     """
     scores = logits(state.params, x, recipe.precision)
-    grads = backward(state.params, x, recipe.loss.gradient(scores, y), hyper.lam, recipe.precision)
+    dscores = recipe.loss.gradient(scores, y, hyper.q)
+    grads = backward(state.params, x, dscores, hyper.lam, recipe.precision)
     updates, opt_state = recipe.optimizer(hyper).update(grads, state.opt_state, state.params)
     return State(optax.apply_updates(state.params, updates), opt_state), measure(scores, y, recipe.loss)
 
@@ -116,43 +121,43 @@ def train_epoch(
     hyper: Hyper,
     train: Examples,
     standardizer: Standardizer,
-    key: PRNGKeyArray,
+    keys: Key[Array, " S"],
     layout: Layout,
     recipe: Recipe,
-) -> tuple[State, Metrics, Bool[Array, " P"]]:
-    """One pass of all configurations over the training examples, in one program.
+) -> tuple[State, Metrics, Bool[Array, "S C"]]:
+    """One pass of all runs over the training examples, in one program.
 
-    All see the same examples in the same order with the same augmentation, which the key alone
-    decides, each in batches of its own size; the last batch may be smaller.
+    All configurations of a seed see the same examples in the same order with the same augmentation, which
+    its key alone decides, each in batches of its own size; the last batch may be smaller.
 
     Args:
-      state: of the configurations at the layout's P places.
-      hyper: their settings [P]; other values do not compile again.
+      state: of the runs at the layout's S × C places.
+      hyper: the settings [C] of its configurations; other values do not compile again.
       train: n training examples.
       standardizer: of the training features.
-      key: this epoch's random key.
-      layout: which device trains which configurations; batch sizes are at most n.
-      recipe: what the configurations share.
+      keys: this epoch's random keys [S], of its seeds.
+      layout: which device trains which runs; batch sizes are at most n.
+      recipe: what all runs share.
 
     Returns:
-      The state after the epoch; loss and hits [P] summed over the examples, of each batch before
-      its update; whether each configuration is finite still.
+      The state after the epoch; loss and hits [S, C] summed over the examples, of each batch before
+      its update; whether each run is finite still.
     """
     # A program for each set of batch sizes; the devices have nothing to tell one another.
     distinct = list(dict.fromkeys(layout.shares))
     programs = [partial(_train_share, batches=share, tile=layout.tile, recipe=recipe) for share in distinct]
     program_of = np.asarray([distinct.index(share) for share in layout.shares])
 
-    def on_device(*args: Any) -> tuple[State, Metrics, Bool[Array, " s"]]:
-        return jax.lax.switch(jnp.asarray(program_of)[jax.lax.axis_index(AXIS)], programs, *args)
+    def on_device(*args: Any) -> tuple[State, Metrics, Bool[Array, "s c"]]:
+        return jax.lax.switch(jnp.asarray(program_of)[jax.lax.axis_index(CONFIGS)], programs, *args)
 
     return jax.shard_map(
         on_device,
         mesh=layout.mesh,
-        in_specs=(OVER_DEVICES, OVER_DEVICES, EVERYWHERE, EVERYWHERE, EVERYWHERE),
-        out_specs=OVER_DEVICES,
+        in_specs=(OF_RUNS, OF_CONFIGS, EVERYWHERE, EVERYWHERE, OF_SEEDS),
+        out_specs=OF_RUNS,
         check_vma=False,  # the check takes sums that start as constants for equal on all devices
-    )(state, hyper, train, standardizer, key)
+    )(state, hyper, train, standardizer, keys)
 
 
 def _train_share(
@@ -160,12 +165,30 @@ def _train_share(
     hyper: Hyper,
     train: Examples,
     standardizer: Standardizer,
-    key: PRNGKeyArray,
+    keys: Key[Array, " s"],
     batches: tuple[int, ...],
     tile: int,
     recipe: Recipe,
-) -> tuple[State, Metrics, Bool[Array, " s"]]:
-    """`train_epoch` of the configurations on one device."""
+) -> tuple[State, Metrics, Bool[Array, "s c"]]:
+    """`train_epoch` of the runs on one device: one seed after another, since they share nothing."""
+
+    def of_seed(one: tuple[State, PRNGKeyArray]) -> tuple[State, Metrics, Bool[Array, " c"]]:
+        return _train_seed(*one, hyper, train, standardizer, batches, tile, recipe)
+
+    return jax.lax.map(of_seed, (state, keys))
+
+
+def _train_seed(
+    state: State,
+    key: PRNGKeyArray,
+    hyper: Hyper,
+    train: Examples,
+    standardizer: Standardizer,
+    batches: tuple[int, ...],
+    tile: int,
+    recipe: Recipe,
+) -> tuple[State, Metrics, Bool[Array, " c"]]:
+    """An epoch of the configurations [c] of one seed, which see the same examples."""
     n, dtype = train.features.shape[0], state.params.W.dtype
     order_key, augment_key = jax.random.split(key)
     order = jax.random.permutation(order_key, n) if recipe.shuffle else jnp.arange(n)
@@ -211,7 +234,7 @@ def _train_share(
 def _train_one(
     carry: Carry, hyper: Hyper, examples: Examples, standardizer: Standardizer, size: int, recipe: Recipe
 ) -> Carry:
-    """Updates one configuration through a block of examples, and adds to its sums."""
+    """Updates one run through a block of examples, and adds to its sums."""
 
     def step(carry: Carry, start: Index, size: int) -> Carry:
         state, sums = carry
@@ -235,6 +258,6 @@ def _part(tree: Tree, members: slice) -> Tree:
     return jax.tree.map(lambda leaf: leaf[members], tree)
 
 
-def is_finite(params: Params) -> Bool[Array, " C"]:
+def is_finite(params: Params) -> Bool[Array, " c"]:
     """Whether every number of each configuration is finite."""
     return jnp.isfinite(params.W).all(axis=(1, 2)) & jnp.isfinite(params.b).all(axis=1)

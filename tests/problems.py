@@ -20,24 +20,35 @@ def sigmoid(s):
     return 1 / (1 + np.exp(-s))
 
 
-def reference_loss(name, s, y):
+def reference_loss(name, s, y, q=0.0):
     """Losses [n] as the formulas have them; for moderate scores."""
+
+    def miss(p):
+        return (1 - p**q) / q if q else -np.log(p)
+
     if name == "softmax":
-        return -(y * np.log(softmax(s))).sum(axis=1)
+        return (y * miss(softmax(s))).sum(axis=1)
     p = sigmoid(s)
-    return -((1 - y) * np.log(1 - p) + y * np.log(p)).mean(axis=1)
+    return ((1 - y) * miss(1 - p) + y * miss(p)).mean(axis=1)
 
 
-def reference_dscores(name, s, y):
-    return softmax(s) - y if name == "softmax" else (sigmoid(s) - y) / s.shape[1]
+def reference_dscores(name, s, y, q=0.0):
+    """For one-hot targets: p_y^q (p - y), and the same of each label by itself."""
+    if name == "softmax":
+        p = softmax(s)
+        return (p * y).sum(axis=1, keepdims=True) ** q * (p - y)
+    p = sigmoid(s)
+    return np.where(y > 0, p, 1 - p) ** q * (p - y) / s.shape[1]
 
 
-def train_by_loop(W, b, x, y, eta, batch, lam, loss, epochs):
-    """Plain mini-batch gradient descent in file order, one example batch after another."""
+def train_by_loop(W, b, x, y, eta, batch, lam, loss, epochs, q=0.0, momentum=0.0):
+    """Mini-batch gradient descent in file order, one example batch after another."""
     W, b = W.copy(), b.copy()
+    dW, db = np.zeros_like(W), np.zeros_like(b)
     for _ in range(epochs):
         for start in range(0, len(x), batch):
             xs, ys = x[start : start + batch], y[start : start + batch]
-            G = reference_dscores(loss, xs @ W.T + b, ys) / len(xs)
-            W, b = W - eta * (G.T @ xs + 2 * lam * W), b - eta * G.sum(axis=0)
+            G = reference_dscores(loss, xs @ W.T + b, ys, q) / len(xs)
+            dW, db = momentum * dW + G.T @ xs + 2 * lam * W, momentum * db + G.sum(axis=0)
+            W, b = W - eta * dW, b - eta * db
     return W, b

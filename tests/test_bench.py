@@ -44,7 +44,7 @@ def test_the_sweep_goes_on_where_it_was():
     ours = contestants.linear_cifar(arena(), many(12)[:1])
     first, second = ours.epoch(), ours.epoch()
     assert (first.number, second.number) == (1, 2)
-    assert second.record.val.loss[0] < first.record.val.loss[0]
+    assert second.record.watched["val"].loss < first.record.watched["val"].loss
 
 
 @pytest.mark.parametrize("count", [12, 48, 120])

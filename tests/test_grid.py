@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = ["best_params.npz", "config.json", "curves.png", "heatmap.png", "history.csv", "results.csv"]
+FILES = [
+    "best_params.npz", "config.json", "curves.png", "curves.svg", "heatmap.png", "heatmap.svg", "history.csv",
+    "results.csv", "tables.json",
+]  # fmt: skip
 QUICK = ["--dataset=synthetic", "--train=batch1", "--epochs=1", "--eta=0.001,0.01", "--batch=100,400"]
 
 

@@ -15,6 +15,7 @@ OPTAX = {
 SHAPES = [(1, 2), (5, 3), (4, 10)]
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+each_power = pytest.mark.parametrize("q", [0.0, 1e-6, 0.3, 0.7, 1.0])
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
@@ -29,6 +30,39 @@ def test_value_matches_the_formula_and_optax(loss, shape):
     s, y = scores_and_targets(shape)
     np.testing.assert_allclose(loss.value(s, y), problems.reference_loss(loss.name, np.array(s), np.array(y)))
     np.testing.assert_allclose(loss.value(s, y), OPTAX[loss.name](s, y), rtol=1e-12)
+
+
+@each_loss
+@each_power
+def test_the_generalised_loss_and_its_gradient_match_the_formulas(loss, q):
+    s, y = scores_and_targets((5, 3))
+    arrays = np.array(s), np.array(y)
+    # (1 - p^q)/q in NumPy loses digits to cancellation as q goes to 0.
+    tolerance = 1e-8 if q == 1e-6 else 1e-12
+    np.testing.assert_allclose(
+        loss.value(s, y, q), problems.reference_loss(loss.name, *arrays, q), rtol=tolerance
+    )
+    np.testing.assert_allclose(loss.gradient(s, y, q), problems.reference_dscores(loss.name, *arrays, q))
+
+
+@each_loss
+@each_power
+@pytest.mark.parametrize("multi_hot", [False, True])
+def test_the_generalised_gradient_matches_autodiff_also_for_traced_powers(loss, q, multi_hot):
+    s, y = scores_and_targets((5, 3), multi_hot)
+    by_autodiff = jax.vmap(lambda q: jax.grad(lambda s: loss.value(s, y, q).sum())(s))(jnp.array([q, 0.5]))
+    by_hand = jax.vmap(lambda q: loss.gradient(s, y, q))(jnp.array([q, 0.5]))
+    np.testing.assert_allclose(by_hand, by_autodiff, rtol=1e-9, atol=1e-12)
+
+
+@each_loss
+def test_the_powers_ends_are_cross_entropy_and_absolute_error(loss):
+    s, y = scores_and_targets((5, 3))
+    np.testing.assert_array_equal(loss.value(s, y, 0.0), loss.value(s, y))
+    np.testing.assert_allclose(loss.value(s, y, 1e-9), loss.value(s, y), rtol=1e-7)
+    # |p - y| summed over the classes is twice 1 - p_y; with sigmoid it is the mean over the classes.
+    error = jnp.abs(loss.probabilities(s) - y).sum(axis=1) / {"softmax": 2, "bce": 3}[loss.name]
+    np.testing.assert_allclose(loss.value(s, y, 1.0), error, rtol=1e-12)
 
 
 @each_loss
@@ -59,6 +93,20 @@ def test_manual_gradient_passes_check_grads(loss, shape):
 
     value.defvjp(lambda s: (value(s), s), lambda s, g: (g[:, None] * loss.gradient(s, y),))
     check_grads(value, (s,), order=1, modes=["rev"])
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("q", [1e-3, 0.7, 1.0])
+def test_extreme_scores_stay_finite_with_every_power(loss, dtype, q):
+    s = jnp.array([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4], [-1e4, -1e4]], dtype)
+    y = jnp.array([[1, 0]] * 4, dtype)
+    value, gradient = loss.value(s, y, q), loss.gradient(s, y, q)
+    assert value.dtype == gradient.dtype == dtype
+    by_autodiff = jax.grad(lambda s: loss.value(s, y, q).sum())(s)
+    np.testing.assert_allclose(gradient, by_autodiff, rtol=1e-5, atol=1e-7)
+    assert jnp.isfinite(value).all()
+    assert (value <= 1 / q + 1e-3).all()
 
 
 @each_loss

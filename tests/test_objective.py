@@ -32,11 +32,12 @@ def test_objective_is_mean_loss_plus_unpenalised_bias(loss, lam):
 @each_loss
 @each_lam
 @each_size
+@pytest.mark.parametrize("q", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("multi_hot", [False, True])
-def test_manual_gradients_match_autodiff(loss, lam, size, multi_hot):
+def test_manual_gradients_match_autodiff(loss, lam, size, q, multi_hot):
     params, x, y = arrays(size, multi_hot=multi_hot)
-    by_autodiff = jax.grad(objective)(params, x, y, lam, loss)
-    manual = gradients(params, x, y, lam, loss)
+    by_autodiff = jax.grad(objective)(params, x, y, lam, loss, q)
+    manual = gradients(params, x, y, lam, loss, q)
     np.testing.assert_allclose(manual.W, by_autodiff.W, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(manual.b, by_autodiff.b, rtol=1e-10, atol=1e-13)
 

@@ -5,15 +5,23 @@ import pytest
 
 from experiments import plots, results, table
 from experiments.run import Run, run
-from linear_cifar.augment import horizontal_flip
+from experiments.settings import Settings, Variant
 from linear_cifar.config import Config, grid
 from linear_cifar.dataset import Dataset, divide
 from linear_cifar.evaluation import Metrics
-from linear_cifar.losses import get_loss
 from linear_cifar.synthetic import synthetic
-from linear_cifar.training import Recipe
 
-EPOCHS = 2
+EPOCHS, SEEDS = 2, (3, 4)
+SETTINGS = Settings(
+    train="full", val_size=50, loss="softmax", flip=True, shift=0, epochs=EPOCHS, schedule="constant",
+    average=1, shuffle=True, init="jax", dtype="float32", precision="float32", seeds=(3,), watch=("val",),
+)  # fmt: skip
+
+
+def variant(configs, **settings):
+    return Variant("one", SETTINGS._replace(**settings), tuple(configs))
+
+
 # The last one grows by |1 - 2 eta lam| ≈ 2e10 per update: beyond float32 within the first epoch.
 CONFIGS = (*grid([0.001, 0.01], [20, 64], [0.0, 0.1]), Config(1.0, 20, 1e10))
 
@@ -25,7 +33,7 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def done(dataset) -> Run:
-    return run(CONFIGS, dataset, Recipe(get_loss("softmax"), augment=horizontal_flip), EPOCHS, seed=3)
+    return run(variant(CONFIGS, seeds=SEEDS), dataset)
 
 
 def read(path):
@@ -33,88 +41,138 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_results_csv(tmp_path, done, dataset):
-    results.write(tmp_path, done, dataset)
+def config_of(row):
+    return Config(*(float(row[name]) if name != "batch" else int(row[name]) for name in Config._fields))
+
+
+def test_results_csv(tmp_path, done):
+    results.write(tmp_path, [done])
     rows = read(tmp_path / "results.csv")
-    assert [Config(float(r["eta"]), int(r["batch"]), float(r["lam"])) for r in rows] == list(CONFIGS)
-    assert {(r["dataset"], r["seed"]) for r in rows} == {("synthetic", "3")}
-    assert [r["diverged"] for r in rows] == [""] * 8 + ["1"]
+    assert [config_of(row) for row in rows] == [*CONFIGS] * 2
+    assert [row["seed"] for row in rows] == ["3"] * 9 + ["4"] * 9
+    assert {(row["variant"], row["dataset"]) for row in rows} == {("one", "synthetic")}
+    assert [row["diverged"] for row in rows] == ([""] * 8 + ["1"]) * 2
     for split, images in (("train", 250), ("val", 50), ("test", 100)):
-        for c, row in enumerate(rows[:-1]):
-            metrics: Metrics = getattr(done, split)
-            assert np.float32(row[f"{split}_loss"]) == metrics.loss[c]
+        loss, accuracy = (values.reshape(-1) for values in done.final[split])
+        for i, row in enumerate(rows):
+            if row["diverged"]:
+                assert row[f"{split}_loss"] == row[f"{split}_acc"] == "nan"
+                continue
+            assert np.float32(row[f"{split}_loss"]) == loss[i]
             # A share of whole images, to the last digit.
             count = round(float(row[f"{split}_acc"]) * images)
-            assert np.float32(row[f"{split}_acc"]) == np.float32(count / images)
-        assert rows[-1][f"{split}_loss"] == rows[-1][f"{split}_acc"] == "nan"
+            assert np.float32(row[f"{split}_acc"]) == np.float32(count / images) == accuracy[i]
 
 
-def test_history_csv(tmp_path, done, dataset):
-    results.write(tmp_path, done, dataset)
+def test_history_csv(tmp_path, done):
+    results.write(tmp_path, [done])
     rows = read(tmp_path / "history.csv")
-    assert [(int(r["epoch"]), float(r["eta"])) for r in rows[:3]] == [(1, 0.001), (2, 0.001), (1, 0.001)]
-    assert len(rows) == EPOCHS * len(CONFIGS)
+    assert [(int(r["epoch"]), float(r["lam"])) for r in rows[:3]] == [(1, 0.0), (2, 0.0), (1, 0.1)]
+    assert len(rows) == EPOCHS * len(CONFIGS) * len(SEEDS)
     final = read(tmp_path / "results.csv")
     for last, result in zip(rows[EPOCHS - 1 :: EPOCHS], final, strict=True):
         assert last["val_loss"] == result["val_loss"]
         assert last["val_acc"] == result["val_acc"]
-        assert last["train_loss"] != result["train_loss"] or result["diverged"]
+        assert last["train_loss"] == last["test_acc"] == ""
+        assert last["running_loss"] != result["train_loss"] or result["diverged"]
+    norms = np.linalg.norm(done.params.W.reshape(2, 9, -1), axis=-1).reshape(-1)
+    written = np.array([float(row["W_norm"]) for row in rows[EPOCHS - 1 :: EPOCHS]])
+    np.testing.assert_allclose(written[:8], norms[:8], rtol=1e-5)
+    assert np.isnan(written[8])
+
+
+def test_what_is_watched_is_measured_after_every_epoch(dataset, tmp_path):
+    one = run(variant(CONFIGS[:1], watch=("train", "val", "test")), dataset)
+    results.write(tmp_path, [one])
+    rows = read(tmp_path / "history.csv")
+    assert all(row[f"{split}_acc"] for row in rows for split in ("train", "val", "test"))
+    unwatched = run(variant(CONFIGS[:1]), dataset)
+    for split in ("train", "val", "test"):
+        assert one.history.watched[split].accuracy[-1] == one.final[split].accuracy
+        np.testing.assert_allclose(unwatched.final[split].accuracy, one.final[split].accuracy)
+    assert one.history.watched["train"].loss[0] != one.history.running.loss[0]
 
 
 def test_best_params_reproduce_the_best_row(tmp_path, done, dataset):
-    results.write(tmp_path, done, dataset)
+    results.write(tmp_path, [done])
     with np.load(tmp_path / "best_params.npz", allow_pickle=False) as best:
         x = (dataset.test.images - best["mean"]) / best["std"]
-        predicted = (x @ best["W"].T + best["b"]).argmax(axis=1)
-        config = Config(float(best["eta"]), int(best["batch"]), float(best["lam"]))
+        scores = x @ best["W"].T + best["b"]
+        config = Config(**{name: best[name].item() for name in Config._fields})
         assert str(best["dataset"]) == "synthetic"
+        assert str(best["loss"]) == "softmax"
         assert str(best["fingerprint"]) == dataset.fingerprint
-    index = CONFIGS.index(config)
-    assert index == done.ranking[0]
-    assert (predicted == dataset.test.labels).mean() == pytest.approx(done.test.accuracy[index])
-    assert done.val.accuracy[index] == np.nanmax(done.val.accuracy)
+        s = SEEDS.index(int(best["seed"]))
+    c = CONFIGS.index(config)
+    assert c == done.ranking[0]
+    assert (scores.argmax(axis=1) == dataset.test.labels).mean() == pytest.approx(
+        done.final["test"].accuracy[s, c]
+    )
+    assert done.final["val"].accuracy[:, c].mean() == np.nanmax(done.final["val"].accuracy.mean(axis=0))
+    assert done.final["val"].accuracy[s, c] == done.final["val"].accuracy[:, c].max()
+    np.testing.assert_allclose(done.scores("test", s, c), scores, rtol=1e-4, atol=1e-4)
 
 
-def test_ranking_is_by_validation_accuracy_then_loss_with_diverged_last(done):
-    accuracy = np.array([0.3, 0.4, np.nan, 0.4], np.float32)
-    loss = np.array([1.0, 2.0, np.nan, 1.5], np.float32)
-    assert done._replace(val=Metrics(loss, accuracy)).ranking == [3, 1, 0, 2]
+def test_ranking_is_by_mean_validation_accuracy_then_loss_with_diverged_last(done):
+    accuracy = np.array([[0.2, 0.4, np.nan, 0.3], [0.4, 0.4, 0.9, 0.5]], np.float32)
+    loss = np.array([[1.0, 2.0, np.nan, 1.5], [1.0, 2.0, 1.0, 1.5]], np.float32)
+    assert done._replace(final={"val": Metrics(loss, accuracy)}).ranking == [3, 1, 0, 2]
 
 
-def test_table_names_the_data_and_what_diverged(done):
-    text = table.render(done, "synthetic")
+def test_table_names_the_data_the_seeds_and_what_diverged(done):
+    text = str(table.ranking(done))
     lines = text.splitlines()
     assert len(lines) == len(CONFIGS) + 3
-    assert lines[0].startswith("synthetic")
+    assert lines[0].startswith("synthetic (mean ± standard deviation over seeds 3-4)")
     assert "diverged in epoch 1" in lines[-2]
     assert lines[-1].startswith("synthetic, best:")
 
 
+def test_percent_is_mean_and_sample_deviation():
+    assert table.percent(0.25) == "25.00"
+    assert table.percent([0.25, 0.27]) == "26.00 ± 1.41"
+    assert table.percent([0.25, np.nan]) == "-"
+
+
 @pytest.mark.parametrize("chosen", [slice(None), slice(0, 1), slice(8, 9)], ids=["all", "one", "diverged"])
 def test_figures_are_drawn_whatever_was_run(tmp_path, dataset, chosen):
-    one = run(CONFIGS[chosen], dataset, Recipe(get_loss("bce")), 1, seed=0)
-    plots.heatmap(tmp_path / "heatmap.png", one, "synthetic")
-    plots.curves(tmp_path / "curves.png", one, "synthetic")
-    assert all(
-        (tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("heatmap.png", "curves.png")
-    )
-    results.write(tmp_path, one, dataset)
-    diverged = all(one.diverged)
+    one = run(variant(CONFIGS[chosen], loss="bce", epochs=1, watch=("train", "val", "test")), dataset)
+    pairs = [(one, 0), (one, one.ranking[0])]
+    drawn = {
+        "heatmap": lambda path: plots.heatmap(path, one),
+        "curves": lambda path: plots.curves(path, one),
+        "costs": lambda path: plots.costs(path, one),
+        "samples": lambda path: plots.samples(path, dataset),
+        "weights": lambda path: plots.weights(path, one),
+        "histograms": lambda path: plots.histograms(path, pairs),
+        "reliability": lambda path: plots.reliabilities(path, pairs),
+        "gap": lambda path: plots.gaps(path, pairs),
+        "progress": lambda path: plots.progress(path, one, 0),
+        "steps": lambda path: plots.steps(
+            path, ["a", "b"], [np.array([0.3, 0.4]), np.array([np.nan])], "synthetic"
+        ),
+    }
+    for name, draw in drawn.items():
+        draw(tmp_path / name)
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text(), name
+    results.write(tmp_path, [one])
+    diverged = not one.ended.any()
     assert (tmp_path / "best_params.npz").exists() is not diverged
-    assert ("every configuration diverged" in table.render(one, "synthetic")) is diverged
+    assert ("every configuration diverged" in str(table.ranking(one))) is diverged
 
 
-def test_a_configuration_that_left_the_finite_stays_marked(monkeypatch, dataset):
+def test_a_run_that_left_the_finite_stays_marked(monkeypatch, dataset):
     from experiments import run as module
     from linear_cifar.sweep import sweep
 
     def losing(*arguments, **more):
         for epoch in sweep(*arguments, **more):
-            finite = np.array([True, epoch.number != 2])
+            finite = np.array([[True, epoch.number != 2]])
             yield epoch._replace(record=epoch.record._replace(finite=finite))
 
     monkeypatch.setattr(module, "sweep", losing)
-    one = run(CONFIGS[:2], dataset, Recipe(get_loss("softmax")), 3, seed=0)
-    assert one.diverged == [None, 2]
+    one = run(variant(CONFIGS[:2], epochs=3), dataset)
+    assert [one.diverged(0, 0), one.diverged(0, 1)] == [None, 2]
     assert one.ranking == [0, 1]
-    assert np.isnan(one.history.val.loss[:, 1]).tolist() == [False, True, True]
+    assert np.isnan(one.history.watched["val"].loss[:, 0, 1]).tolist() == [False, True, True]

@@ -35,7 +35,13 @@ def start(dtype=jnp.float64):
 
 def run(configs, epochs=2, recipe=None, params=None, **kwargs):
     recipe = recipe or Recipe(get_loss("softmax"), augment=flip)
-    return list(sweep(configs, *splits(), recipe, epochs, params=params or start(), **kwargs))
+    train, val, standardizer = splits()
+    init = lambda seed: params or start()  # noqa: E731
+    return list(sweep(configs, train, {"val": val}, standardizer, recipe, epochs, init=init, **kwargs))
+
+
+def val(epoch):
+    return epoch.record.watched["val"]
 
 
 GRID = grid([0.001, 0.01], [7, 20, 60], [0.0, 0.1])
@@ -47,18 +53,51 @@ def test_a_sweep_equals_its_configurations_trained_alone(loss):
     together = run(GRID, recipe=recipe)
     for c, config in enumerate(GRID):
         for alone, all_ in zip(run([config], recipe=recipe), together, strict=True):
-            np.testing.assert_allclose(alone.params.W[0], all_.params.W[c], rtol=1e-9, atol=1e-12)
-            np.testing.assert_allclose(alone.params.b[0], all_.params.b[c], rtol=1e-9, atol=1e-12)
-            np.testing.assert_allclose(alone.record.train.loss[0], all_.record.train.loss[c], rtol=1e-9)
-            np.testing.assert_allclose(alone.record.val.loss[0], all_.record.val.loss[c], rtol=1e-9)
-            assert alone.record.val.accuracy[0] == all_.record.val.accuracy[c]
+            np.testing.assert_allclose(alone.params.W[0, 0], all_.params.W[0, c], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(alone.params.b[0, 0], all_.params.b[0, c], rtol=1e-9, atol=1e-12)
+            for of in (lambda epoch: epoch.record.running, val):
+                np.testing.assert_allclose(of(alone).loss[0, 0], of(all_).loss[0, c], rtol=1e-9)
+                assert of(alone).accuracy[0, 0] == of(all_).accuracy[0, c]
+
+
+@pytest.mark.parametrize("seeds", [(5, 3), (3, 4, 5)])
+def test_seeds_together_equal_each_seed_alone(seeds):
+    # Two seeds on two devices are divided, three share both.
+    train, validation, standardizer = splits()
+    recipe = Recipe(get_loss("softmax"), augment=flip)
+
+    def trained(seeds, configs):
+        *_, last = sweep(configs, train, {"val": validation}, standardizer, recipe, 2, seeds)
+        return last
+
+    together = trained(seeds, GRID[:4])
+    assert together.params.W.shape[:2] == (len(seeds), 4)
+    for s, seed in enumerate(seeds):
+        for c in (0, 3):
+            alone = trained([seed], [GRID[c]])
+            np.testing.assert_allclose(together.params.W[s, c], alone.params.W[0, 0], rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(val(together).loss[s, c], val(alone).loss[0, 0], rtol=1e-5)
+    assert not np.allclose(together.params.W[0], together.params.W[1], atol=1e-3)
+
+
+def test_the_parameters_that_count_are_the_mean_over_the_last_epochs():
+    plain, averaged = run(GRID[:2], epochs=4), run(GRID[:2], epochs=4, average=3)
+    np.testing.assert_array_equal(averaged[0].params.W, plain[0].params.W)
+    np.testing.assert_array_equal(averaged[1].params.W, plain[1].params.W)
+    for last in (2, 3):
+        mean = np.mean([epoch.params.W for epoch in plain[1 : last + 1]], axis=0)
+        np.testing.assert_allclose(averaged[last].params.W, mean, rtol=1e-12)
+        norms = np.linalg.norm(mean.reshape(1, 2, -1), axis=-1)
+        np.testing.assert_allclose(averaged[last].record.norm, norms, rtol=1e-12)
+    np.testing.assert_array_equal(averaged[3].state.params.W, plain[3].state.params.W)
+    assert not np.array_equal(val(averaged[3]).loss, val(plain[3]).loss)
 
 
 @pytest.mark.parametrize("chosen", [[11, 0, 5], [3, 3, 2], list(reversed(range(12)))])
 def test_any_subset_in_any_order_gives_the_same(chosen):
     together, some = run(GRID)[-1], run([GRID[i] for i in chosen])[-1]
-    np.testing.assert_allclose(some.params.W, together.params.W[jnp.array(chosen)], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(some.record.val.loss, together.record.val.loss[jnp.array(chosen)], rtol=1e-9)
+    np.testing.assert_allclose(some.params.W, together.params.W[:, chosen], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(val(some).loss, val(together).loss[:, chosen], rtol=1e-9)
 
 
 def test_the_same_program_gives_the_same_bits_even_at_a_high_learning_rate():
@@ -70,7 +109,9 @@ def test_the_same_program_gives_the_same_bits_even_at_a_high_learning_rate():
 def test_the_seed_decides_weights_order_and_augmentation():
     def weights(seed, params=None):
         recipe = Recipe(get_loss("softmax"), augment=flip)
-        (epoch,) = sweep([Config(0.01, 7, 0.0)], *splits(), recipe, 1, seed, params)
+        train, _, standardizer = splits()
+        init = (lambda seed: params) if params else None
+        (epoch,) = sweep([Config(0.01, 7, 0.0)], train, {}, standardizer, recipe, 1, [seed], init)
         return np.array(epoch.params.W)
 
     np.testing.assert_array_equal(weights(0), weights(0))
@@ -82,7 +123,7 @@ def test_the_seed_decides_weights_order_and_augmentation():
 def test_every_epoch_has_its_own_order():
     recipe, configs = Recipe(get_loss("softmax")), [Config(0.1, 7, 0.0)]
     first, second = run(configs, recipe=recipe)
-    after_first = Params(first.params.W[0], first.params.b[0])
+    after_first = Params(jnp.array(first.params.W[0, 0]), jnp.array(first.params.b[0, 0]))
     same_order_again, _ = run(configs, recipe=recipe, params=after_first)
     assert not np.allclose(second.params.W, same_order_again.params.W, rtol=1e-6)
 
@@ -92,12 +133,12 @@ def test_a_diverging_configuration_is_marked_and_changes_nothing_in_the_others()
     # W grows by |1 - 2 eta lam| = 1e30 per update, three updates per epoch: beyond 1e308 in the fourth.
     bad = [Config(1.0, 20, 1e30 / 2)]
     alone, beside = run(good, epochs=5), run([*good[:2], *bad, *good[2:]], epochs=5)
-    keep = jnp.array([0, 1, 3, 4])
+    keep = [0, 1, 3, 4]
     for without, with_ in zip(alone, beside, strict=True):
-        np.testing.assert_allclose(without.params.W, with_.params.W[keep], rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(without.record.val.loss, with_.record.val.loss[keep], rtol=1e-9)
-        assert with_.record.finite[keep].all()
-    assert [bool(epoch.record.finite[2]) for epoch in beside] == [True, True, True, False, False]
+        np.testing.assert_allclose(without.params.W, with_.params.W[:, keep], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(val(without).loss, val(with_).loss[:, keep], rtol=1e-9)
+        assert with_.record.finite[:, keep].all()
+    assert [bool(epoch.record.finite[0, 2]) for epoch in beside] == [True, True, True, False, False]
 
 
 def test_a_schedule_is_eta_by_epoch_and_compiles_nothing_again():
@@ -107,9 +148,9 @@ def test_a_schedule_is_eta_by_epoch_and_compiles_nothing_again():
     np.testing.assert_allclose(first.params.W, run(configs, 1, recipe)[0].params.W, rtol=1e-12)
     halved = [config._replace(eta=config.eta / 2) for config in configs]
     for c in range(2):
-        after_first = Params(jnp.array(first.params.W[c]), jnp.array(first.params.b[c]))
+        after_first = Params(jnp.array(first.params.W[0, c]), jnp.array(first.params.b[0, c]))
         (expected,) = run(halved, 1, recipe, after_first)
-        np.testing.assert_allclose(second.params.W[c], expected.params.W[c], rtol=1e-10)
+        np.testing.assert_allclose(second.params.W[0, c], expected.params.W[0, c], rtol=1e-10)
     assert train_epoch._cache_size() == compiled
 
 

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,11 @@ import pytest
 from linear_cifar import layout, training
 from linear_cifar.config import Config
 from linear_cifar.evaluation import Examples, mean
-from linear_cifar.layout import lay_out
+from linear_cifar.layout import OF_CONFIGS, OF_RUNS, lay_out
 from linear_cifar.losses import LOSSES, get_loss
 from linear_cifar.params import Params
 from linear_cifar.standardizer import Standardizer
-from linear_cifar.training import Recipe, hyper_of, init_state, train_epoch
+from linear_cifar.training import Recipe, heavy_ball, hyper_of, init_state, train_epoch
 
 IN_ORDER = Recipe(get_loss("softmax"), shuffle=False)
 
@@ -20,24 +22,28 @@ IN_ORDER = Recipe(get_loss("softmax"), shuffle=False)
 def train(arrays, configs, recipe=IN_ORDER, epochs=1, dtype=jnp.float64, standardizer=None, devices=None):
     W, b, x, y = (a if a.dtype == np.uint8 else jnp.array(a, dtype) for a in arrays)
     standardizer = standardizer or Standardizer(np.zeros(x.shape[1]), np.ones(x.shape[1]))
-    spread = lay_out([config.batch for config in configs], devices or jax.local_devices(), W.nbytes)
-    hyper = spread.split(hyper_of([configs[i] for i in spread.order], dtype))
-    state = spread.split(init_state(Params(W, b), hyper, recipe.optimizer))
+    spread = lay_out([config.batch for config in configs], 1, devices or jax.local_devices(), W.nbytes)
+    hyper = spread.split(hyper_of([configs[i] for i in spread.order], dtype), OF_CONFIGS)
+    state = spread.split(init_state(Params(W[None], b[None]), hyper, recipe.optimizer), OF_RUNS)
     examples, standardizer = spread.copy((Examples(jnp.array(x), y), standardizer))
     for epoch in range(epochs):
-        key = jax.random.key(epoch)
-        state, sums, finite = train_epoch(state, hyper, examples, standardizer, key, spread, recipe)
-    return spread.gather((state.params, mean(sums, len(x)), finite))
+        keys = jax.random.key(epoch)[None]
+        state, sums, finite = train_epoch(state, hyper, examples, standardizer, keys, spread, recipe)
+    return jax.tree.map(lambda leaf: leaf[0], spread.gather((state.params, mean(sums, len(x)), finite)))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_matches_a_plain_loop_with_partial_last_batches(loss):
     arrays = problems.problem(n=23, d=5, K=3)
-    configs = [Config(0.1, 5, 0.0), Config(0.05, 23, 0.2), Config(0.1, 8, 0.1), Config(0.2, 5, 0.3)]
-    params, _, finite = train(arrays, configs, Recipe(get_loss(loss), shuffle=False), epochs=3)
+    configs = [
+        Config(0.1, 5, 0.0), Config(0.05, 23, 0.2), Config(0.1, 8, 0.1, q=0.7), Config(0.2, 5, 0.3, q=1.0),
+        Config(0.1, 5, 0.0, momentum=0.9), Config(0.1, 5, 0.1, q=0.5, momentum=0.5),
+    ]  # fmt: skip
+    recipe = Recipe(get_loss(loss), heavy_ball, shuffle=False)
+    params, _, finite = train(arrays, configs, recipe, epochs=3)
     assert finite.all()
-    for c, (eta, batch, lam) in enumerate(configs):
-        W, b = problems.train_by_loop(*arrays, eta, batch, lam, loss, epochs=3)
+    for c, (eta, batch, lam, q, momentum) in enumerate(configs):
+        W, b = problems.train_by_loop(*arrays, eta, batch, lam, loss, 3, q, momentum)
         np.testing.assert_allclose(params.W[c], W, rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(params.b[c], b, rtol=1e-12, atol=1e-13)
 
@@ -66,19 +72,30 @@ def test_devices_and_tiles_change_nothing(devices, tile, monkeypatch):
     ]
     monkeypatch.setattr(layout, "CPU_TILE_BYTES", tile * W.nbytes)
     params, _, _ = train(arrays, configs, devices=jax.local_devices()[:devices])
-    for c, (eta, batch, lam) in enumerate(configs):
+    for c, (eta, batch, lam, *_) in enumerate(configs):
         expected, _ = problems.train_by_loop(*arrays, eta, batch, lam, "softmax", epochs=1)
         np.testing.assert_allclose(params.W[c], expected, rtol=1e-12, atol=1e-13)
 
 
-def test_devices_do_not_communicate():
+@pytest.mark.parametrize(
+    ("batches", "seeds", "shape"),
+    [
+        ([3, 4, 9], 1, {"seeds": 1, "configs": 2}),
+        ([3, 4], 3, {"seeds": 1, "configs": 2}),
+        ([3, 4], 4, {"seeds": 2, "configs": 1}),
+    ],
+)
+def test_devices_do_not_communicate(batches, seeds, shape):
     W, b, x, y = (jnp.array(a) for a in problems.problem(n=9))
-    spread = lay_out([3, 4, 9], jax.local_devices(), W.nbytes)
-    hyper = spread.split(hyper_of([Config(0.1, batch, 0.1) for batch in spread.batches], W.dtype))
-    state = spread.split(init_state(Params(W, b), hyper))
+    spread = lay_out(batches, seeds, jax.local_devices(), W.nbytes)
+    assert spread.mesh.shape == shape
+    hyper = spread.split(hyper_of([Config(0.1, batch, 0.1) for batch in spread.batches], W.dtype), OF_CONFIGS)
+    S = len(spread.seeds)
+    state = spread.split(init_state(Params(jnp.stack([W] * S), jnp.stack([b] * S)), hyper), OF_RUNS)
+    keys = jax.random.split(jax.random.key(0), S)
     standardizer = Standardizer(np.zeros(x.shape[1]), np.ones(x.shape[1]))
     examples, standardizer = spread.copy((Examples(x, y), standardizer))
-    lowered = train_epoch.lower(state, hyper, examples, standardizer, jax.random.key(0), spread, IN_ORDER)
+    lowered = train_epoch.lower(state, hyper, examples, standardizer, keys, spread, IN_ORDER)
     program = lowered.compile().as_text()
     assert "num_partitions=2" in program
     for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
@@ -153,11 +170,11 @@ def test_other_settings_do_not_compile_again():
     assert train_epoch._cache_size() == compiled
 
 
-def test_all_batch_sizes_are_one_program():
+def test_all_batch_sizes_and_epochs_are_one_program(caplog):
     arrays = problems.problem(n=11, d=4, K=3)
-    before = train_epoch._cache_size()
-    train(arrays, [Config(0.1, size, 0.0) for size in (1, 2, 3, 5, 11)], epochs=2)
-    assert train_epoch._cache_size() == before + 1
+    with jax.log_compiles():
+        train(arrays, [Config(0.1, size, 0.0) for size in (1, 2, 3, 5, 11)], epochs=2)
+    assert len(re.findall(r"Finished XLA compilation of jit\(train_epoch\)", caplog.text)) == 1
 
 
 def test_float32_stays_float32():

@@ -1,0 +1,93 @@
+"""Table 2: sigmoid with multiple binary cross-entropy against softmax, and Figure 6.
+
+    python -m experiments.bce
+
+trains both losses on data_batch_1 under the report's (η, λ), batch 100, 40 epochs, five seeds, and under a
+small grid, of which each loss's best by validation is shown too.
+
+Writes to --out: config.json, results.csv, history.csv, measures.csv (confidence, calibration, labels by
+threshold), best_params.npz, tables.json; histograms (Figure 6), reliability and gap (training and test
+accuracy per epoch), at the report's settings and, with _best, at each loss's best; each as .png and .svg.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments import measures, plots, table
+from experiments.conduct import conduct
+from experiments.flags import define_grid, define_pairs, define_run, grid_of_flags
+from experiments.measures import THRESHOLD
+from experiments.run import Run
+from experiments.settings import Variant, from_flags
+from experiments.shell import launch
+from experiments.table import Table, percent
+from linear_cifar.config import Config
+
+FLAGS = flags.FLAGS
+
+define_grid(eta=(0.001, 0.003, 0.01, 0.03, 0.1), batch=(100,), lam=(0.0, 0.001, 0.01, 0.1))
+define_pairs("softmax_at", ((0.01, 0.1),), "the report's η:λ for softmax")
+define_pairs("bce_at", ((0.01, 0.01),), "the report's η:λ for binary cross-entropy")
+define_run(epochs=40, train="batch1", flip=False, seeds=5, watch=("train", "test"))
+
+
+def main() -> None:
+    """Trains both losses."""
+    settings = from_flags()
+    variants = []
+    for loss, pairs in (("softmax", FLAGS.softmax_at), ("bce", FLAGS.bce_at)):
+        at = tuple(Config(eta, FLAGS.batch[0], lam) for eta, lam in pairs)
+        configs = tuple(dict.fromkeys(at + grid_of_flags()))
+        variants.append(Variant(loss, settings._replace(loss=loss), configs))
+    conduct("bce", variants, present)
+
+
+def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
+    """Table 2 by argmax and by threshold, Figure 6, the reliability diagram and the gaps."""
+    measures.write(folder, runs)
+    # The report's configuration is the first of each loss.
+    reported = [(run, 0) for run in runs]
+    best = [(run, run.ranking[0]) for run in runs]
+    for chosen, suffix in ((reported, ""), (best, "_best")):
+        plots.histograms(folder / f"histograms{suffix}", chosen)
+        plots.reliabilities(folder / f"reliability{suffix}", chosen)
+        plots.gaps(folder / f"gap{suffix}", chosen)
+    heading = table.heading(runs[0])
+    by_argmax, confidence, by_threshold = [], [], []
+    for where, chosen in (("report's", reported), ("own best", best)):
+        for run, c in chosen:
+            its = [run.variant.name, where, table.name_of(run, c)]
+            of = measures.of_config(run, c)
+            by_argmax.append([*its, *table.accuracies(run, c)])
+            confidence.append([*its, *map(percent, of[1:7])])
+            by_threshold.append([*its, *map(percent, of[7:])])
+    columns = ["loss", "settings", ""]
+    return [
+        Table(
+            "table2",
+            f"Table 2: {heading}, accuracy by argmax in %:",
+            [*columns, "train", "val", "test"],
+            by_argmax,
+        ),
+        Table(
+            "confidence",
+            f"{heading}, test images: probability of the predicted class, expected calibration error, wrong "
+            f"predictions from {THRESHOLD:g} on, probability of the true class on right and on wrong images, "
+            "probability of the second class, all in %:",
+            [*columns, "predicted", "ECE", "overconfident", "true, right", "true, wrong", "second"],
+            confidence,
+        ),
+        Table(
+            "threshold",
+            f"{heading}, test images: labels of probability {THRESHOLD:g} and more; images with no label and "
+            "with several, all in %:",
+            [*columns, "precision", "recall", "no label", "several"],
+            by_threshold,
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    launch(main)

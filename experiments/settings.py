@@ -1,0 +1,81 @@
+"""What the runs of a sweep share, in the words of the flags, and what the core makes of it."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from absl import flags
+
+from linear_cifar.augment import Augmentation, horizontal_flip, in_turn, random_shift
+from linear_cifar.config import Config
+from linear_cifar.dataset import TrainSplit
+from linear_cifar.losses import get_loss
+from linear_cifar.params import numpy_params
+from linear_cifar.schedules import SCHEDULES, Schedule
+from linear_cifar.sweep import Initializer, jax_params
+from linear_cifar.training import Recipe, heavy_ball, sgd
+
+# As the products' precision is called on the command line, and as `jax.numpy.matmul` calls it.
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
+# Initial weights: (seed, d, K, dtype) → parameters.
+INITS: dict[str, Callable[..., Any]] = {"jax": jax_params, "numpy": numpy_params}
+
+
+class Settings(NamedTuple):
+    """Flags of the same names; the seeds are `--seed` and those after it."""
+
+    train: TrainSplit
+    val_size: int
+    loss: str
+    flip: bool
+    shift: int
+    epochs: int
+    schedule: str
+    average: int
+    shuffle: bool
+    init: str
+    dtype: str
+    precision: str
+    seeds: tuple[int, ...]
+    watch: tuple[str, ...]
+
+    def recipe(self, configs: Sequence[Config]) -> Recipe:
+        """The recipe of a sweep of these configurations."""
+        augmentations: list[Augmentation] = [horizontal_flip] if self.flip else []
+        if self.shift:
+            augmentations.append(partial(random_shift, pixels=self.shift))
+        return Recipe(
+            get_loss(self.loss),
+            # A velocity takes memory and time: only where one is asked for.
+            heavy_ball if any(config.momentum for config in configs) else sgd,
+            in_turn(augmentations),
+            self.shuffle,
+            PRECISIONS[self.precision],
+        )
+
+    def initializer(self, d: int, K: int) -> Initializer:
+        """Initial weights of d features and K classes."""
+        return partial(INITS[self.init], d=d, K=K, dtype=jnp.dtype(self.dtype))
+
+    def eta_factor(self) -> Schedule:
+        """The schedule over these epochs."""
+        return SCHEDULES[self.schedule](self.epochs)
+
+
+class Variant(NamedTuple):
+    """One sweep of an experiment, by its name."""
+
+    name: str
+    settings: Settings
+    configs: tuple[Config, ...]
+
+
+def from_flags() -> Settings:
+    """The settings that the flags give."""
+    own = [name for name in Settings._fields if name not in ("seeds", "watch")]
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in own}
+    seeds = tuple(range(flags.FLAGS.seed, flags.FLAGS.seed + flags.FLAGS.seeds))
+    # In the order of their names' definition, the validation images always among them.
+    watch = tuple(name for name in ("train", "val", "test") if name == "val" or name in flags.FLAGS.watch)
+    return Settings(**values, seeds=seeds, watch=watch)
