@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 
 _BEYOND = {
-    "train": "full", "flip": True, "shift": 1, "schedule": "cosine", "epochs": 150, "seeds": 5,
+    "train": "full", "flip": True, "shift": 1, "schedule": "cosine", "epochs": 200, "seeds": 5,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     # Every flag as its experiment has it.
@@ -16,7 +16,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "init": "numpy", "seed": 42, "seeds": 1, "shuffle": False, "flip": False, "dtype": "float64",
     },
     # The highest accuracies found for each loss; see the README for what they give.
-    "best": _BEYOND | {"eta": (0.1,), "batch": (100,), "lam": (0.00003, 0.0001), "q": (0.6, 0.7)},
+    "best": _BEYOND | {"eta": (0.1, 0.2), "batch": (200,), "lam": (0.00003, 0.0001), "q": (0.7,)},
     "best-softmax": _BEYOND | {"eta": (0.01, 0.03), "batch": (100,), "lam": (0.0, 0.001)},
     "best-bce": _BEYOND | {
         "loss": "bce", "eta": (0.1, 0.3), "batch": (100,), "lam": (0.00003,), "q": (0.2, 0.4),
