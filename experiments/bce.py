@@ -27,10 +27,13 @@ from linear_cifar.config import Config
 
 FLAGS = flags.FLAGS
 
-define_grid(eta=(0.001, 0.003, 0.01, 0.03, 0.1), batch=(100,), lam=(0.0, 0.001, 0.01, 0.1))
-define_pairs("softmax_at", ((0.01, 0.1),), "the report's η:λ for softmax")
-define_pairs("bce_at", ((0.01, 0.01),), "the report's η:λ for binary cross-entropy")
-define_run(epochs=40, train="batch1", flip=False, seeds=5, watch=("train", "test"))
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    define_grid(eta=(0.001, 0.003, 0.01, 0.03, 0.1), batch=(100,), lam=(0.0, 0.001, 0.01, 0.1))
+    define_pairs("softmax_at", ((0.01, 0.1),), "the report's η:λ for softmax")
+    define_pairs("bce_at", ((0.01, 0.01),), "the report's η:λ for binary cross-entropy")
+    define_run(epochs=40, train="batch1", flip=False, seeds=5, watch=("train", "test"))
 
 
 def main() -> None:
@@ -90,4 +93,4 @@ def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(define_flags, main)

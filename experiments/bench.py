@@ -43,13 +43,16 @@ from linear_cifar.training import hyper_of, init_state, train_epoch
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_bool("quick", False, "fewer images, repeats and sizes: under 2 minutes")
-flags.DEFINE_string("out", None, "folder for bench.json (default: results/bench/<time>)")
-define_data("synthetic")
-
 BATCHES = (50, 100, 200, 400)
 GRID = 48
 D, K = 3072, 10
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_bool("quick", False, "fewer images, repeats and sizes: under 2 minutes")
+    flags.DEFINE_string("out", None, "folder for bench.json (default: results/bench/<time>)")
+    define_data("synthetic")
 
 
 def main() -> None:
@@ -277,4 +280,4 @@ def _show(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(define_flags, main)

@@ -44,12 +44,20 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> N
     with folder_for_run(out) as folder:
         source = _source()
         runs = [_run(variant, source) for variant in variants]
-        results.write(folder, runs)
-        tables = present(folder, runs)
-        write_json(folder / TABLES, {"schema": 1, "tables": [table._asdict() for table in tables]})
-        write_json(folder / CONFIG, provenance.describe(experiment, _settings(), runs))
+        tables = write(folder, experiment, _settings(), runs, present)
     print("\n\n".join(map(str, tables)))
     print(f"files: {folder}")
+
+
+def write(
+    folder: Path, experiment: str, settings: dict[str, Any], runs: Sequence[Run], present: Present
+) -> Sequence[Table]:
+    """Writes all files of an experiment that was run; `settings` are its flags. Gives its tables."""
+    results.write(folder, runs)
+    tables = present(folder, runs)
+    write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
+    write_json(folder / CONFIG, provenance.describe(experiment, settings, runs))
+    return tables
 
 
 def _check(variant: Variant) -> None:

@@ -20,8 +20,11 @@ from experiments.settings import Variant, from_flags
 from experiments.shell import launch
 from experiments.table import Table
 
-define_grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
-define_run(epochs=40, train="full", flip=True)
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    define_grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
+    define_run(epochs=40, train="full", flip=True)
 
 
 def main() -> None:
@@ -38,4 +41,4 @@ def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(define_flags, main)

@@ -78,8 +78,11 @@ STEPS = (
     _of_recipe("best L_q", "cosine, shift 1, L_q", "best"),
 )  # fmt: skip
 
-define_run(epochs=40, train="full", flip=True, seeds=5, recipes=("report",))
-flags.DEFINE_string("steps", "", "names of steps, separated by semicolons (default: all)")
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    define_run(epochs=40, train="full", flip=True, seeds=5, recipes=("report",))
+    flags.DEFINE_string("steps", "", "names of steps, separated by semicolons (default: all)")
 
 
 def main() -> None:
@@ -139,4 +142,4 @@ def _gain(run: Run, base: Run) -> str:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(define_flags, main)

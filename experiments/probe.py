@@ -26,10 +26,6 @@ from linear_cifar.sweep import sweep
 FLAGS = flags.FLAGS
 _START = time.time()
 
-flags.DEFINE_integer("configs", 48, "how many, a multiple of 12", lower_bound=12)
-flags.DEFINE_float("started", None, "when the process was started, in seconds since 1970")
-define_data("synthetic")
-
 
 def peak_bytes() -> int:
     """The most memory that this process has held."""
@@ -39,6 +35,13 @@ def peak_bytes() -> int:
         # Linux; its rusage would tell the parent's peak if that was higher.
         return 1024 * int(found[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_integer("configs", 48, "how many, a multiple of 12", lower_bound=12)
+    flags.DEFINE_float("started", None, "when the process was started, in seconds since 1970")
+    define_data("synthetic")
 
 
 def main() -> None:
@@ -64,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(define_flags, main)

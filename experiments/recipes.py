@@ -8,6 +8,9 @@ from absl import flags
 _BEYOND = {
     "train": "full", "flip": True, "shift": 1, "schedule": "cosine", "epochs": 200, "seeds": 5,
 }  # fmt: skip
+# The flag belongs to the experiment that calls for it.
+flags.disclaim_key_flags()
+
 RECIPES: dict[str, dict[str, Any]] = {
     # Every flag as its experiment has it.
     "report": {},

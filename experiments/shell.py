@@ -16,12 +16,13 @@ class UsageError(Exception):
     """The command can't be carried out as given; the message is one line for the user."""
 
 
-def launch(experiment: Callable[[], None]) -> None:
-    """Parses the flags and runs the experiment.
+def launch(define_flags: Callable[[], None], experiment: Callable[[], None]) -> None:
+    """Defines and parses the flags, and runs the experiment.
 
     Exits with 2 after a mistake in the command or the data, with 1 where the machine refuses
     (a full disk, say), with 130 after Ctrl+C.
     """
+    define_flags()
     try:
         app.run(lambda extra: _run(experiment, extra), flags_parser=_parse)
     except (UsageError, DataError) as error:

@@ -26,9 +26,16 @@ from linear_cifar.config import Config
 
 FLAGS = flags.FLAGS
 
-define_pairs("eta_lam", ((0.1, 0.0), (0.001, 0.0), (0.001, 0.1), (0.001, 1.0)), "the rows, pairs of η and λ")
-define_axis("batch", int, (100,), "mini-batch size")
-define_run(epochs=40, train="batch1", flip=False, seeds=5, watch=("train",), recipes=("report", "reference"))
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    define_pairs(
+        "eta_lam", ((0.1, 0.0), (0.001, 0.0), (0.001, 0.1), (0.001, 1.0)), "the rows, pairs of η and λ"
+    )
+    define_axis("batch", int, (100,), "mini-batch size")
+    define_run(
+        epochs=40, train="batch1", flip=False, seeds=5, watch=("train",), recipes=("report", "reference")
+    )
 
 
 def main() -> None:
@@ -52,4 +59,4 @@ def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(define_flags, main)

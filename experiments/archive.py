@@ -1,0 +1,145 @@
+"""Finished runs read back from their folders."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from experiments import files
+from experiments.measures import Measures
+from experiments.results import HISTORY, KEYS, RESULTS
+from experiments.table import Table
+from linear_cifar.config import Config
+
+SCHEMA = 2
+_INTEGERS = ("batch", "seed", "epoch", "diverged")
+_WORDS = ("variant", "dataset")
+
+
+class ArchiveError(Exception):
+    """A folder does not hold what a run writes; the message is one line for the user."""
+
+
+class Row(NamedTuple):
+    """Whose row it is, and its further columns by name; an empty cell is None."""
+
+    variant: str
+    config: Config
+    seed: int
+    cells: dict[str, Any]
+
+
+class Archive:
+    """A run's folder: config.json and tables.json at once, the CSV files when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads what the run says of itself.
+
+        Raises:
+          ArchiveError: if the files are missing, broken or of another version.
+        """
+        self.folder = folder
+        self.config: dict[str, Any] = _json(folder / files.CONFIG)
+        if self.config.get("schema") != SCHEMA:
+            raise ArchiveError(f"{folder / files.CONFIG} is not of schema {SCHEMA}: run the experiment again")
+        try:
+            self.experiment = str(self.config["experiment"])
+            self.finished = str(self.config["finished"])
+            self.dataset = str(self.config["dataset"]["name"])
+            self.variants: dict[str, dict[str, Any]] = dict(self.config["variants"])
+            self.plain = all(one["init"] == "numpy" for one in self.variants.values())
+            tables = _json(folder / files.TABLES)["tables"]
+            self.tables = {table["name"]: Table(**table) for table in tables}
+        except (KeyError, TypeError) as error:
+            raise ArchiveError(f"{folder} lacks {error} in config.json or tables.json") from None
+
+    @cached_property
+    def results(self) -> list[Row]:
+        """The rows of results.csv."""
+        return list(_rows(self.folder / files.RESULTS, RESULTS))
+
+    @cached_property
+    def history(self) -> list[Row]:
+        """The rows of history.csv."""
+        return list(_rows(self.folder / files.HISTORY, HISTORY))
+
+    @cached_property
+    def measures(self) -> list[Row]:
+        """The rows of measures.csv."""
+        return list(_rows(self.folder / files.MEASURES, (*KEYS, *Measures._fields)))
+
+    def configs(self, variant: str) -> tuple[Config, ...]:
+        """A variant's configurations, in the order they were given."""
+        return tuple(dict.fromkeys(row.config for row in self.results if row.variant == variant))
+
+    def values(
+        self, column: str, variant: str, config: Config, rows: Sequence[Row] | None = None
+    ) -> Float[np.ndarray, " S"]:
+        """A column of one configuration over its seeds, NaN where it diverged; of results.csv or others."""
+        found = [
+            row.cells[column]
+            for row in (self.results if rows is None else rows)
+            if row.variant == variant and row.config == config
+        ]
+        return np.asarray(found, np.float64)
+
+    def best(self, variant: str) -> Config:
+        """The configuration of the highest validation accuracy, its mean over the seeds; diverged last."""
+        return max(
+            self.configs(variant),
+            key=lambda config: np.nan_to_num(self.values("val_acc", variant, config), nan=-1).mean(),
+        )
+
+
+def find(folder: Path, tell: Callable[[str], None]) -> list[Archive]:
+    """The runs in a folder and below it, newest first.
+
+    Args:
+      folder: where to look.
+      tell: gets a line about each folder that looks like a run's but can't be read.
+    """
+    found = []
+    for path in sorted(folder.rglob(files.CONFIG)):
+        try:
+            found.append(Archive(path.parent))
+        except ArchiveError as error:
+            tell(f"left out: {error}")
+    return sorted(found, key=lambda archive: archive.finished, reverse=True)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArchiveError(f"{path} can't be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ArchiveError(f"{path} does not hold an object")
+    return content
+
+
+def _rows(path: Path, header: Sequence[str]) -> Iterator[Row]:
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file, restkey="", restval="")
+            if tuple(reader.fieldnames or ()) != tuple(header):
+                raise ArchiveError(f"{path} has other columns than this version writes")
+            for cells in reader:
+                read = {name: _cell(name, text) for name, text in cells.items()}
+                config = Config(*(read[name] for name in Config._fields))
+                further = {name: read[name] for name in header if name not in KEYS}
+                yield Row(read["variant"], config, read["seed"], further)
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise ArchiveError(f"{path} can't be read: {error}") from None
+
+
+def _cell(name: str, text: str) -> Any:
+    if name in _WORDS:
+        return text
+    if not text:
+        return None
+    return int(text) if name in _INTEGERS else float(text)
