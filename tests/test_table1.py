@@ -1,4 +1,4 @@
-"""Table 1 as a user runs it; its reference recipe meets the figures that plain NumPy gave, see golden.json."""
+"""Table 1 as a user runs it; its reference recipe meets the figures that plain NumPy gave (golden.json)."""
 
 import json
 import os
