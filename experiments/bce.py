@@ -33,17 +33,24 @@ def define_flags() -> None:
     define_grid(eta=(0.001, 0.003, 0.01, 0.03, 0.1), batch=(100,), lam=(0.0, 0.001, 0.01, 0.1))
     define_pairs("softmax_at", ((0.01, 0.1),), "the report's η:λ for softmax")
     define_pairs("bce_at", ((0.01, 0.01),), "the report's η:λ for binary cross-entropy")
-    define_run(epochs=40, train="batch1", flip=False, seeds=5, watch=("train", "test"))
+    define_run(
+        epochs=40,
+        train="batch1",
+        flip=False,
+        seeds=5,
+        watch=("train", "test"),
+        recipes=("report",),
+        fixed=("loss",),
+    )
 
 
 def main() -> None:
     """Trains both losses."""
-    settings = from_flags()
     variants = []
     for loss, pairs in (("softmax", FLAGS.softmax_at), ("bce", FLAGS.bce_at)):
         at = tuple(Config(eta, FLAGS.batch[0], lam) for eta, lam in pairs)
         configs = tuple(dict.fromkeys(at + grid_of_flags()))
-        variants.append(Variant(loss, settings._replace(loss=loss), configs))
+        variants.append(Variant(loss, from_flags(loss=loss), configs))
     conduct("bce", variants, present)
 
 

@@ -86,8 +86,15 @@ def define_run(
     seeds: int = 1,
     watch: Sequence[str] = (),
     recipes: Sequence[str] = tuple(RECIPES),
+    fixed: Sequence[str] = (),
 ) -> None:
-    """Defines what every training experiment has; the arguments are this experiment's defaults."""
+    """Defines what every training experiment has; the arguments are this experiment's defaults.
+
+    Args:
+      epochs, train, flip, seeds, watch: values of those flags.
+      recipes: which ones make sense here.
+      fixed: flags that this experiment lacks, since it sets what they say by itself.
+    """
     define_recipe(recipes)
     flags.DEFINE_integer("epochs", epochs, "passes over the training images", lower_bound=1)
     flags.DEFINE_enum(
@@ -144,6 +151,8 @@ def define_run(
         "of matrix products on accelerators; CPUs always use float32",
     )
     flags.DEFINE_string("out", None, "folder for the results (default: results/<experiment>/<time>)")
+    for name in fixed:
+        delattr(FLAGS, name)
 
 
 def define_data(dataset: str = "auto") -> None:

@@ -53,6 +53,8 @@ FINE = grid((0.003, 0.01, 0.03), (100,), (0.0, 0.001, 0.01))
 PUSHED = grid((0.0003, 0.001, 0.003), (100,), (0.0, 0.001, 0.01), momenta=(0.9,))
 BOUNDED = grid((0.03, 0.1, 0.3), (100,), (0.0, 0.0001, 0.001), (0.5, 0.7))
 
+# What the steps change.
+PLAIN = {"loss": "softmax", "train": "full", "flip": False, "shift": 0, "schedule": "constant", "average": 1}
 SMALL, FULL = {"train": "batch1", "flip": False}, {"train": "full", "flip": False}
 FLIPS = {"train": "full", "flip": True}
 
@@ -81,13 +83,13 @@ STEPS = (
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    define_run(epochs=40, train="full", flip=True, seeds=5, recipes=("report",))
+    define_run(epochs=40, train="full", flip=True, seeds=5, recipes=("report",), fixed=tuple(PLAIN))
     flags.DEFINE_string("steps", "", "names of steps, separated by semicolons (default: all)")
 
 
 def main() -> None:
     """Trains the steps."""
-    settings = from_flags()
+    settings = from_flags(**PLAIN)
     variants = [
         Variant(one.name, settings._replace(**one.settings), one.configs) for one in _chosen(FLAGS.steps)
     ]

@@ -34,16 +34,16 @@ def _block(block: Block, folder: Path) -> str:
         case Paragraph(text, warning):
             return f"**{_escape(text)}**" if warning else _escape(text)
         case TableOf(table, archive):
-            title = _escape(table.title.rstrip(":"))
+            title = _credited(f"**{_escape(table.title.rstrip(':'))}**", archive, folder)
             note = f"\n\n{_escape(table.note)}" if table.note else ""
-            return f"**{title}**{_link(archive, folder)}\n\n{_rows(table.columns, table.rows)}{note}"
+            return f"{title}\n\n{_rows(table.columns, table.rows)}{note}"
         case Figure():
             target = _relative(block.path.with_suffix(".png"), folder)
             caption = _escape(block.caption)
-            return f"![{caption}]({target})\n\n{caption}{_link(block.archive, folder)}"
+            return f"![{caption}]({target})\n\n{_credited(caption, block.archive, folder)}"
         case Verdicts(findings):
             columns, rows = verdict_rows(findings)
-            links = [_link(one.archive, folder).strip(" ()") for one in findings]
+            links = [_link(one.archive, folder) for one in findings]
             cells = [[*map(_escape, row), link] for row, link in zip(rows, links, strict=True)]
             return _table([*columns, "run"], cells)
         case Sources(archives):
@@ -64,7 +64,12 @@ def _link(archive: Archive | None, folder: Path) -> str:
     if archive is None:
         return ""
     where = _relative(archive.folder, folder)
-    return f" ([{where}]({where}))"
+    return f"[{where}]({where})"
+
+
+def _credited(text: str, archive: Archive | None, folder: Path) -> str:
+    """With a link to the run that it is from."""
+    return f"{text} ({_link(archive, folder)})" if archive else text
 
 
 def _relative(path: Path, folder: Path) -> str:

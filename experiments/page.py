@@ -64,10 +64,10 @@ def _block(block: Block, folder: Path) -> str:
             return f"<p{' class=warning' if warning else ''}>{escape(text)}</p>"
         case TableOf(table, archive):
             note = f"<p>{escape(table.note)}</p>" if table.note else ""
-            title = f"{escape(table.title.rstrip(':'))}{_link(archive, folder)}"
+            title = _credited(escape(table.title.rstrip(":")), archive, folder)
             return _table(table.columns, [map(escape, row) for row in table.rows], title) + note
         case Figure():
-            caption = f"{escape(block.caption)}{_link(block.archive, folder)}"
+            caption = _credited(escape(block.caption), block.archive, folder)
             return (
                 f'<figure><img src="{_embedded(block.path)}" alt="{escape(block.caption)}">'
                 f"<figcaption>{caption}</figcaption></figure>"
@@ -75,14 +75,14 @@ def _block(block: Block, folder: Path) -> str:
         case Verdicts(findings):
             columns, rows = verdict_rows(findings)
             cells = [
-                [escape(claim), _badge(verdict), *map(escape, rest), _link(one.archive, folder).strip(" ()")]
+                [escape(claim), _badge(verdict), *map(escape, rest), _link(one.archive, folder)]
                 for (claim, verdict, *rest), one in zip(rows, findings, strict=True)
             ]
             return _table([*columns, "run"], cells, "", "verdicts")
         case Sources(archives):
             columns, rows = source_rows(archives)
             cells = [
-                [_link(one, folder).strip(" ()"), f"<code>{escape(row[0])}</code>", *map(escape, row[1:])]
+                [_link(one, folder), f"<code>{escape(row[0])}</code>", *map(escape, row[1:])]
                 for one, row in zip(archives, rows, strict=True)
             ]
             return _table(["run", *columns], cells)
@@ -110,7 +110,12 @@ def _link(archive: Archive | None, folder: Path) -> str:
     if archive is None:
         return ""
     where = Path(os.path.relpath(archive.folder, folder)).as_posix()
-    return f' (<a href="{escape(where, quote=True)}/">{escape(where)}</a>)'
+    return f'<a href="{escape(where, quote=True)}/">{escape(where)}</a>'
+
+
+def _credited(text: str, archive: Archive | None, folder: Path) -> str:
+    """With a link to the run that it is from."""
+    return f"{text} ({_link(archive, folder)})" if archive else text
 
 
 def _embedded(path: Path) -> str:

@@ -71,10 +71,10 @@ class Variant(NamedTuple):
     configs: tuple[Config, ...]
 
 
-def from_flags() -> Settings:
-    """The settings that the flags give."""
-    own = [name for name in Settings._fields if name not in ("seeds", "watch")]
-    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in own}
+def from_flags(**fixed: Any) -> Settings:
+    """The settings that the flags give, but for those that the experiment itself fixes."""
+    own = [name for name in Settings._fields if name not in ("seeds", "watch", *fixed)]
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in own} | fixed
     seeds = tuple(range(flags.FLAGS.seed, flags.FLAGS.seed + flags.FLAGS.seeds))
     # In the order of their names' definition, the validation images always among them.
     watch = tuple(name for name in ("train", "val", "test") if name == "val" or name in flags.FLAGS.watch)
