@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 def _of_recipe(name: str, base: str, recipe: str) -> Step:
     """A recipe's settings and grid."""
-    own = {key: value for key, value in RECIPES[recipe].items() if key in Settings._fields}
+    own = {key: RECIPES[recipe][key] for key in Settings._fields if key in RECIPES[recipe] and key != "seeds"}
     axes = (RECIPES[recipe].get(axis, (0.0,)) for axis in Config._fields)
     return Step(name, base, own, grid(*axes))
 
@@ -49,9 +49,9 @@ def _of_recipe(name: str, base: str, recipe: str) -> Step:
 # bounded losses, whose gradients are smaller, and smaller ones for momentum, which multiplies them by 10.
 ONE = (Config(0.001, 100, 0.1),)
 REPORT = grid((0.001, 0.01, 0.1, 1.0), (50, 100, 200, 400), (0.0, 0.1, 1.0))
-FINE = grid((0.003, 0.01, 0.03), (100,), (0.0, 0.001, 0.01))
-PUSHED = grid((0.0003, 0.001, 0.003), (100,), (0.0, 0.001, 0.01), momenta=(0.9,))
-BOUNDED = grid((0.03, 0.1, 0.3), (100,), (0.0, 0.0001, 0.001), (0.5, 0.7))
+FINE = grid((0.003, 0.01, 0.03), (100,), (0.0, 0.003))
+PUSHED = grid((0.0003, 0.001, 0.003), (100,), (0.0, 0.003), momenta=(0.9,))
+BOUNDED = grid((0.03, 0.1), (100,), (0.0001, 0.001), (0.5, 0.7))
 
 # What the steps change.
 PLAIN = {"loss": "softmax", "train": "full", "flip": False, "shift": 0, "schedule": "constant", "average": 1}

@@ -282,7 +282,7 @@ def progress(path: Path, run: Run, config: int) -> None:
     with _figure(path, (7.5, 3.2), title) as figure:
         loss_panel, accuracy_panel = figure.subplots(1, 2)
         for split, metrics in {"running": run.history.running, **run.history.watched}.items():
-            color = SPLIT_COLORS.get(split, BLUE)
+            color = SPLIT_COLORS.get(split, SKY)
             label = "training, as it goes (flipped and shifted)" if split == "running" else split
             _band(loss_panel, metrics.loss[:, :, config], color, label)
             _band(accuracy_panel, 100 * metrics.accuracy[:, :, config], color, label)

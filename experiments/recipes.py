@@ -19,10 +19,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "init": "numpy", "seed": 42, "seeds": 1, "shuffle": False, "flip": False, "dtype": "float64",
     },
     # The highest accuracies found for each loss; see the README for what they give.
-    "best": _BEYOND | {"eta": (0.1, 0.2), "batch": (200,), "lam": (0.00003, 0.0001), "q": (0.7,)},
-    "best-softmax": _BEYOND | {"eta": (0.01, 0.03), "batch": (100,), "lam": (0.0, 0.001)},
+    "best": _BEYOND | {"eta": (0.1,), "batch": (200,), "lam": (0.00003, 0.0001), "q": (0.7,)},
+    "best-softmax": _BEYOND | {"eta": (0.01, 0.03), "batch": (100,), "lam": (0.001,)},
     "best-bce": _BEYOND | {
-        "loss": "bce", "eta": (0.1, 0.3), "batch": (100,), "lam": (0.00003,), "q": (0.2, 0.4),
+        "loss": "bce", "eta": (0.1, 0.3), "batch": (100,), "lam": (0.00003,), "q": (0.4,),
     },
 }  # fmt: skip
 

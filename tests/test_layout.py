@@ -35,7 +35,16 @@ def test_gathering_undoes_the_division(seeds):
 
 @pytest.mark.parametrize(
     ("seeds", "configs", "rows", "columns"),
-    [(1, 1, 1, 1), (1, 8, 1, 8), (8, 1, 8, 1), (4, 4, 4, 2), (8, 48, 8, 1), (3, 8, 1, 8), (20, 48, 4, 2)],
+    [
+        (1, 1, 1, 1),
+        (1, 8, 1, 8),
+        (8, 1, 8, 1),
+        (4, 4, 4, 2),
+        (8, 48, 8, 1),
+        (3, 8, 3, 2),
+        (5, 8, 1, 8),
+        (20, 48, 4, 2),
+    ],
 )
 def test_whole_seeds_go_to_a_device_where_none_waits_for_another(seeds, configs, rows, columns):
     assert shape(seeds, configs, devices=8) == (rows, columns)
