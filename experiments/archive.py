@@ -13,16 +13,20 @@ from jaxtyping import Float
 from experiments import files
 from experiments.measures import Measures
 from experiments.results import HISTORY, KEYS, RESULTS
+from experiments.run import rank
 from experiments.table import Table
 from linear_cifar.config import Config
 
-SCHEMA = 2
 _INTEGERS = ("batch", "seed", "epoch", "diverged")
 _WORDS = ("variant", "dataset")
 
 
 class ArchiveError(Exception):
     """A folder does not hold what a run writes; the message is one line for the user."""
+
+
+class Missing(Exception):
+    """A run does not hold what is asked of it; the message names it."""
 
 
 class Row(NamedTuple):
@@ -45,14 +49,15 @@ class Archive:
         """
         self.folder = folder
         self.config: dict[str, Any] = _json(folder / files.CONFIG)
-        if self.config.get("schema") != SCHEMA:
-            raise ArchiveError(f"{folder / files.CONFIG} is not of schema {SCHEMA}: run the experiment again")
+        if self.config.get("schema") != files.SCHEMA:
+            raise ArchiveError(
+                f"{folder / files.CONFIG} is not of schema {files.SCHEMA}: run the experiment again"
+            )
         try:
             self.experiment = str(self.config["experiment"])
             self.finished = str(self.config["finished"])
             self.dataset = str(self.config["dataset"]["name"])
             self.variants: dict[str, dict[str, Any]] = dict(self.config["variants"])
-            self.plain = all(one["init"] == "numpy" for one in self.variants.values())
             tables = _json(folder / files.TABLES)["tables"]
             self.tables = {table["name"]: Table(**table) for table in tables}
         except (KeyError, TypeError) as error:
@@ -80,20 +85,31 @@ class Archive:
     def values(
         self, column: str, variant: str, config: Config, rows: Sequence[Row] | None = None
     ) -> Float[np.ndarray, " S"]:
-        """A column of one configuration over its seeds, NaN where it diverged; of results.csv or others."""
+        """A column of one configuration over its seeds, NaN where it diverged; of results.csv or others.
+
+        Raises:
+          Missing: if that configuration was not run.
+        """
         found = [
             row.cells[column]
             for row in (self.results if rows is None else rows)
             if row.variant == variant and row.config == config
         ]
+        if not found:
+            raise Missing(f"{variant} with eta {config.eta:g}, batch {config.batch}, lam {config.lam:g}")
         return np.asarray(found, np.float64)
 
-    def best(self, variant: str) -> Config:
-        """The configuration of the highest validation accuracy, its mean over the seeds; diverged last."""
-        return max(
-            self.configs(variant),
-            key=lambda config: np.nan_to_num(self.values("val_acc", variant, config), nan=-1).mean(),
-        )
+    def best(self, variant: str, among: Callable[[Config], bool] = lambda config: True) -> Config:
+        """The configuration that is best by validation, see `rank`, of those that `among` takes.
+
+        Raises:
+          Missing: if there are none.
+        """
+        configs = [config for config in self.configs(variant) if among(config)]
+        if not configs:
+            raise Missing(variant)
+        columns = [[self.values(name, variant, one) for one in configs] for name in ("val_loss", "val_acc")]
+        return configs[rank(*(np.transpose(column) for column in columns))[0]]
 
 
 def find(folder: Path, tell: Callable[[str], None]) -> list[Archive]:

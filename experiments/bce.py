@@ -27,21 +27,24 @@ from linear_cifar.config import Config
 
 FLAGS = flags.FLAGS
 
+# Measures in the tables, and their heads.
+CONFIDENCE = {
+    "confidence": "predicted",
+    "ece": "ECE",
+    "overconfident": "overconfident",
+    "true_right": "true, right",
+    "true_wrong": "true, wrong",
+    "second": "second",
+}
+LABELS = {"precision": "precision", "recall": "recall", "none": "no label", "several": "several"}
+
 
 def define_flags() -> None:
     """Defines the flags of this command."""
     define_grid(eta=(0.001, 0.003, 0.01, 0.03, 0.1), batch=(100,), lam=(0.0, 0.001, 0.01, 0.1))
     define_pairs("softmax_at", ((0.01, 0.1),), "the report's η:λ for softmax")
     define_pairs("bce_at", ((0.01, 0.01),), "the report's η:λ for binary cross-entropy")
-    define_run(
-        epochs=40,
-        train="batch1",
-        flip=False,
-        seeds=5,
-        watch=("train", "test"),
-        recipes=("report",),
-        fixed=("loss",),
-    )
+    define_run(epochs=40, train="batch1", flip=False, seeds=5, recipes=("report",), fixed=("loss", "watch"))
 
 
 def main() -> None:
@@ -50,29 +53,30 @@ def main() -> None:
     for loss, pairs in (("softmax", FLAGS.softmax_at), ("bce", FLAGS.bce_at)):
         at = tuple(Config(eta, FLAGS.batch[0], lam) for eta, lam in pairs)
         configs = tuple(dict.fromkeys(at + grid_of_flags()))
-        variants.append(Variant(loss, from_flags(loss=loss), configs))
+        variants.append(Variant(loss, from_flags(loss=loss, watch=("train", "test")), configs))
     conduct("bce", variants, present)
 
 
 def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
     """Table 2 by argmax and by threshold, Figure 6, the reliability diagram and the gaps."""
-    measures.write(folder, runs)
-    # The report's configuration is the first of each loss.
-    reported = [(run, 0) for run in runs]
-    best = [(run, run.ranking[0]) for run in runs]
-    for chosen, suffix in ((reported, ""), (best, "_best")):
+    predicted = [measures.predictions(run) for run in runs]
+    measured = [measures.measure_all(run, its) for run, its in zip(runs, predicted, strict=True)]
+    measures.write(folder, list(zip(runs, measured, strict=True)))
+    heading = table.heading(runs[0])
+    by_argmax, confidence, by_threshold = [], [], []
+    for where, suffix in (("report's", ""), ("own best", "_best")):
+        chosen = []
+        for run, its, of in zip(runs, predicted, measured, strict=True):
+            # The report's configuration is the first.
+            c = run.ranking[0] if suffix else 0
+            chosen.append((run, c, its))
+            row = [run.variant.name, where, table.name_of(run, c)]
+            by_argmax.append([*row, *table.accuracies(run, c)])
+            confidence.append([*row, *(percent(getattr(of, name)[:, c]) for name in CONFIDENCE)])
+            by_threshold.append([*row, *(percent(getattr(of, name)[:, c]) for name in LABELS)])
         plots.histograms(folder / f"histograms{suffix}", chosen)
         plots.reliabilities(folder / f"reliability{suffix}", chosen)
         plots.gaps(folder / f"gap{suffix}", chosen)
-    heading = table.heading(runs[0])
-    by_argmax, confidence, by_threshold = [], [], []
-    for where, chosen in (("report's", reported), ("own best", best)):
-        for run, c in chosen:
-            its = [run.variant.name, where, table.name_of(run, c)]
-            of = measures.of_config(run, c)
-            by_argmax.append([*its, *table.accuracies(run, c)])
-            confidence.append([*its, *map(percent, of[1:7])])
-            by_threshold.append([*its, *map(percent, of[7:])])
     columns = ["loss", "settings", ""]
     return [
         Table(
@@ -86,14 +90,14 @@ def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
             f"{heading}, test images: probability of the predicted class, expected calibration error, wrong "
             f"predictions from {THRESHOLD:g} on, probability of the true class on right and on wrong images, "
             "probability of the second class, all in %:",
-            [*columns, "predicted", "ECE", "overconfident", "true, right", "true, wrong", "second"],
+            [*columns, *CONFIDENCE.values()],
             confidence,
         ),
         Table(
             "threshold",
             f"{heading}, test images: labels of probability {THRESHOLD:g} and more; images with no label and "
             "with several, all in %:",
-            [*columns, "precision", "recall", "no label", "several"],
+            [*columns, *LABELS.values()],
             by_threshold,
         ),
     ]

@@ -43,7 +43,11 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> N
     out = Path(FLAGS.out or f"results/{experiment}/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
     with folder_for_run(out) as folder:
         source = _source()
-        runs = [_run(variant, source) for variant in variants]
+        runs: list[Run] = []
+        for variant in variants:
+            runs.append(_run(variant, source))
+            # What is finished stays, whatever becomes of the rest.
+            results.write(folder, runs)
         tables = write(folder, experiment, _settings(), runs, present)
     print("\n\n".join(map(str, tables)))
     print(f"files: {folder}")
@@ -54,9 +58,9 @@ def write(
 ) -> Sequence[Table]:
     """Writes all files of an experiment that was run; `settings` are its flags. Gives its tables."""
     results.write(folder, runs)
+    write_json(folder / CONFIG, provenance.describe(experiment, settings, runs))
     tables = present(folder, runs)
     write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
-    write_json(folder / CONFIG, provenance.describe(experiment, settings, runs))
     return tables
 
 

@@ -1,8 +1,10 @@
 """The report as sections of blocks, whichever format it is written in."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from experiments.archive import Archive
 from experiments.claims import Finding
@@ -62,6 +64,11 @@ class Section(NamedTuple):
 
     title: str
     blocks: Sequence[Block]
+
+
+def target(path: Path, folder: Path) -> str:
+    """A path as a link from a file in the folder."""
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
 Rows = tuple[Sequence[str], Sequence[Sequence[str]]]

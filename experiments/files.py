@@ -10,6 +10,8 @@ from typing import Any
 
 from experiments.shell import UsageError
 
+# Of config.json and the CSV files.
+SCHEMA = 2
 CONFIG, TABLES = "config.json", "tables.json"
 RESULTS, HISTORY, MEASURES, BEST = "results.csv", "history.csv", "measures.csv", "best_params.npz"
 

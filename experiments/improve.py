@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import plots, table
+from experiments import plots, results, table
 from experiments.conduct import conduct
 from experiments.flags import define_run
 from experiments.recipes import RECIPES
@@ -90,9 +90,13 @@ def define_flags() -> None:
 def main() -> None:
     """Trains the steps."""
     settings = from_flags(**PLAIN)
-    variants = [
-        Variant(one.name, settings._replace(**one.settings), one.configs) for one in _chosen(FLAGS.steps)
-    ]
+    variants = []
+    for one in _chosen(FLAGS.steps):
+        own = dict(one.settings)
+        if FLAGS["epochs"].present:  # a recipe's own else
+            own["epochs"] = FLAGS.epochs
+        its = settings._replace(**own)
+        variants.append(Variant(one.name, its._replace(average=min(its.average, its.epochs)), one.configs))
     conduct("improve", variants, present)
 
 
@@ -123,7 +127,7 @@ def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
     tested = [np.asarray(run.final["test"].accuracy[:, run.ranking[0]]) for run in runs]
     heading = table.heading(runs[0])
     plots.steps(folder / "steps", list(by_name), tested, f"{heading}: test accuracy")
-    best = max(runs, key=lambda run: np.nan_to_num(run.final["val"].accuracy[:, run.ranking[0]].mean()))
+    best = results.best(runs)
     plots.progress(folder / "curves", best, best.ranking[0])
     return [
         Table(

@@ -1,8 +1,8 @@
 """The report as Markdown; figures and runs are linked, relative to where it is written."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from experiments.archive import Archive
 from experiments.document import (
@@ -15,6 +15,7 @@ from experiments.document import (
     TableOf,
     Verdicts,
     source_rows,
+    target,
     verdict_rows,
 )
 
@@ -38,9 +39,9 @@ def _block(block: Block, folder: Path) -> str:
             note = f"\n\n{_escape(table.note)}" if table.note else ""
             return f"{title}\n\n{_rows(table.columns, table.rows)}{note}"
         case Figure():
-            target = _relative(block.path.with_suffix(".png"), folder)
+            image = target(block.path.with_suffix(".png"), folder)
             caption = _escape(block.caption)
-            return f"![{caption}]({target})\n\n{_credited(caption, block.archive, folder)}"
+            return f"![{caption}]({image})\n\n{_credited(caption, block.archive, folder)}"
         case Verdicts(findings):
             columns, rows = verdict_rows(findings)
             links = [_link(one.archive, folder) for one in findings]
@@ -63,17 +64,13 @@ def _table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 def _link(archive: Archive | None, folder: Path) -> str:
     if archive is None:
         return ""
-    where = _relative(archive.folder, folder)
-    return f"[{where}]({where})"
+    where = target(archive.folder, folder)
+    return f"[{_escape(unquote(where))}]({where})"
 
 
 def _credited(text: str, archive: Archive | None, folder: Path) -> str:
     """With a link to the run that it is from."""
     return f"{text} ({_link(archive, folder)})" if archive else text
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix().replace(" ", "%20")
 
 
 def _escape(text: str) -> str:

@@ -2,11 +2,11 @@
 
 import base64
 import json
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from experiments.document import (
     TableOf,
     Verdicts,
     source_rows,
+    target,
     verdict_rows,
 )
 from experiments.table import percent
@@ -109,8 +110,8 @@ def _badge(verdict: str) -> str:
 def _link(archive: Archive | None, folder: Path) -> str:
     if archive is None:
         return ""
-    where = Path(os.path.relpath(archive.folder, folder)).as_posix()
-    return f'<a href="{escape(where, quote=True)}/">{escape(where)}</a>'
+    where = target(archive.folder, folder)
+    return f'<a href="{where}/">{escape(unquote(where))}</a>'
 
 
 def _credited(text: str, archive: Archive | None, folder: Path) -> str:
@@ -138,7 +139,7 @@ def _explorer(archives: Sequence[Archive]) -> str:
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return (
         "<p>Means over the seeds, accuracies in %. A column's head sorts, the boxes filter. Point at a row, "
-        "or move to it with the tab key, to see its curves; click it (or press Enter) to keep them.</p>"
+        "or go to it with tab and arrow keys, to see its curves; click it or press Enter to keep them.</p>"
         '<noscript><p class="warning">This table needs JavaScript.</p></noscript>'
         f'<div id="explorer"></div><script id="explorer-data" type="application/json">{text}</script>'
     )

@@ -19,10 +19,13 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments import table
 from experiments.files import whole
-from experiments.measures import predictions
+from experiments.measures import Predictions
 from experiments.run import Run
 from linear_cifar.calibration import expected_calibration_error, reliability
 from linear_cifar.dataset import Dataset
+
+# A sweep, the index of one of its configurations, and the sweep's predictions.
+Chosen = tuple[Run, int, Predictions]
 
 SUFFIXES = (".png", ".svg")
 STYLE: dict[Any, Any] = {
@@ -203,30 +206,27 @@ def weights(path: Path, run: Run) -> None:
             panels[c, 0].set_ylabel(label, rotation=0, ha="right", va="center")
 
 
-def histograms(path: Path, chosen: Sequence[tuple[Run, int]]) -> None:
-    """The true class's probability on right and wrong test images, a panel for each run and configuration.
-
-    Of the first seed.
-    """
+def histograms(path: Path, chosen: Sequence[Chosen]) -> None:
+    """The true class's probability on right and wrong test images, a panel for each; of the first seed."""
     title = f"{chosen[0][0].dataset.name}, test images: probability of the true class"
     with _figure(path, (3.6 * len(chosen) + 0.2, 3.2), title) as figure:
         panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
         edges = np.linspace(0, 1, 41)
-        for panel, (run, c) in zip(panels, chosen, strict=True):
+        for panel, (run, c, predicted) in zip(panels, chosen, strict=True):
             panel.set_title(f"{run.variant.name}: {table.name_of(run, c)}", fontsize=9)
             panel.set_xlabel("probability of the true class")
             panel.set_xlim(0, 1)
             if run.diverged(0, c):
                 _mark_diverged(panel)
                 continue
-            of = predictions(run, 0, c)
+            of = predicted.of(0, c)
             for which, color, label in ((~of.right, ORANGE, "wrong"), (of.right, BLUE, "right")):
                 panel.hist(of.true[which], edges, color=color, alpha=0.6, label=f"classified {label}")
         panels[0].set_ylabel("test images")
         _legend(figure, panels[0])
 
 
-def reliabilities(path: Path, chosen: Sequence[tuple[Run, int]]) -> None:
+def reliabilities(path: Path, chosen: Sequence[Chosen]) -> None:
     """Share of right predictions over the probability of the predicted class; the diagonal is perfect.
 
     Points are as large as their share of the test images; first seed.
@@ -235,45 +235,42 @@ def reliabilities(path: Path, chosen: Sequence[tuple[Run, int]]) -> None:
     with _figure(path, (4.6, 4.9), title) as figure:
         panel = figure.subplots()
         panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
-        for (run, c), color, marker in zip(chosen, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False):
+        for (run, c, predicted), color, marker in zip(
+            chosen, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False
+        ):
             if run.diverged(0, c):
                 continue
-            of = predictions(run, 0, c)
+            of = predicted.of(0, c)
             binned = reliability(of.predicted, of.right)
-            label = (
-                f"{run.variant.name}, {table.name_of(run, c)}: ECE {expected_calibration_error(binned):.3f}"
-            )
+            error = expected_calibration_error(binned)
+            label = f"{run.variant.name}, {table.name_of(run, c)}: ECE {error:.3f}"
             seen = binned.counts > 0
-            panel.plot(binned.confidence[seen], binned.accuracy[seen], color=color, linewidth=1)
-            area = 8 + 400 * binned.counts[seen] / binned.counts.sum()
-            panel.scatter(
-                binned.confidence[seen],
-                binned.accuracy[seen],
-                s=area,
-                color=color,
-                marker=marker,
-                alpha=0.8,
-                label=label,
-            )
+            x, y, share = binned.confidence[seen], binned.accuracy[seen], binned.counts[seen] / len(of.right)
+            panel.plot(x, y, color=color, linewidth=1)
+            panel.scatter(x, y, s=8 + 400 * share, color=color, marker=marker, alpha=0.8, label=label)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         panel.set_xlabel("probability of the predicted class")
         panel.set_ylabel("share of right predictions")
         _legend(figure, panel, columns=1)
 
 
-def gaps(path: Path, chosen: Sequence[tuple[Run, int]]) -> None:
-    """Accuracy on training and test images per epoch; a panel for each run and configuration."""
+def gaps(path: Path, chosen: Sequence[Chosen]) -> None:
+    """Accuracy on training and test images per epoch, a panel for each; in the last one, their gaps."""
     title = f"{table.heading(chosen[0][0])}: training and test accuracy"
-    with _figure(path, (3.6 * len(chosen) + 0.2, 3.2), title) as figure:
-        panels = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
-        for panel, (run, c) in zip(panels, chosen, strict=True):
-            for split in ("train", "test"):
-                accuracy = 100 * run.history.watched[split].accuracy[:, :, c]
-                _band(panel, accuracy, SPLIT_COLORS[split], split)
-            panel.set_title(f"{run.variant.name}: {table.name_of(run, c)}", fontsize=9)
+    with _figure(path, (2.8 * (len(chosen) + 1) + 0.2, 3.4), title) as figure:
+        *panels, last = figure.subplots(1, len(chosen) + 1)
+        for panel, (run, c, _), color in zip(panels, chosen, (SKY, "#CC79A7"), strict=False):
+            train, test = (100 * run.history.watched[name].accuracy[:, :, c] for name in ("train", "test"))
+            _band(panel, train, SPLIT_COLORS["train"], "train")
+            _band(panel, test, SPLIT_COLORS["test"], "test")
+            _band(last, train - test, color, f"{run.variant.name}: train − test")
+            panel.set_title(f"{run.variant.name}\n{table.name_of(run, c)}", fontsize=9)
+            panel.sharey(panels[0])
             _epochs(panel)
+        last.set_title("gap, points", fontsize=9)
+        _epochs(last)
         panels[0].set_ylabel("accuracy, %")
-        _legend(figure, panels[0])
+        _legend(figure, panels[0], last)
 
 
 def progress(path: Path, run: Run, config: int) -> None:
@@ -283,7 +280,7 @@ def progress(path: Path, run: Run, config: int) -> None:
         loss_panel, accuracy_panel = figure.subplots(1, 2)
         for split, metrics in {"running": run.history.running, **run.history.watched}.items():
             color = SPLIT_COLORS.get(split, SKY)
-            label = "training, as it goes (flipped and shifted)" if split == "running" else split
+            label = "training, mean over each epoch's batches" if split == "running" else split
             _band(loss_panel, metrics.loss[:, :, config], color, label)
             _band(accuracy_panel, 100 * metrics.accuracy[:, :, config], color, label)
         loss_panel.set_ylabel("cross-entropy")
@@ -342,14 +339,16 @@ def _epochs(panel: Axes) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _legend(figure: Figure, panel: Axes, columns: int = 5) -> None:
-    """One legend below all panels; a label that several curves share stands once."""
-    handles, labels = panel.get_legend_handles_labels()
-    entries = dict(zip(labels, handles, strict=True))
+def _legend(figure: Figure, *panels: Axes, columns: int = 5) -> None:
+    """One legend below, of these panels; a label that several curves share stands once."""
+    entries: dict[str, Any] = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
     if entries:
         figure.legend(
-            entries.values(),
-            entries.keys(),
+            list(entries.values()),
+            list(entries),
             loc="outside lower center",
             frameon=False,
             ncols=min(len(entries), columns),

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from experiments.files import SCHEMA
 from experiments.run import Run
 from linear_cifar.dataset import Dataset
 
@@ -26,7 +27,7 @@ def command(experiment: str) -> str:
 def describe(experiment: str, settings: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
     """The content of config.json."""
     return {
-        "schema": 2,
+        "schema": SCHEMA,
         "experiment": experiment,
         "command": command(experiment),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -56,7 +57,7 @@ def describe_environment(runs: int) -> dict[str, Any]:
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """Which data, and how many images were used for what."""
+    """Which data."""
     return {
         "name": dataset.name,
         "origin": dataset.origin,

@@ -2,9 +2,9 @@
 
     python -m experiments.report
 
-gathers the newest run of each experiment under --results (default: results), in seconds, and writes there
-report.html (one file: it needs no network) and report.md. Runs on real images are preferred to those on
-made-up ones, which are shown as such.
+gathers a run of each experiment under --results (default: results), in seconds, and writes there report.html
+(one file: it needs no network) and report.md. Of several runs it takes one on real images rather than on
+made-up ones, with the report's settings, complete, and new. Made-up images are shown as such.
 """
 
 import sys
@@ -17,6 +17,7 @@ from experiments import archive, claims, markdown, page
 from experiments.archive import Archive, ArchiveError
 from experiments.document import Block, Explorer, Figure, Paragraph, Section, Sources, TableOf, Verdicts
 from experiments.files import whole
+from experiments.recipes import RECIPES
 from experiments.shell import UsageError, launch
 from experiments.table import Table
 
@@ -57,13 +58,13 @@ def main() -> None:
     """Writes both formats."""
     folder = Path(FLAGS.results).expanduser()
     found = archive.find(folder, lambda line: print(line, file=sys.stderr))
-    runs = {name: newest for name in EXPERIMENTS if (newest := _newest(found, name))}
-    if not runs:
+    runs = {name: chosen for name in EXPERIMENTS if (chosen := choose(found, name, plain=False))}
+    plain = choose(found, "table1", plain=True)
+    if not runs and not plain:
         raise UsageError(
             f"--results={folder} holds no finished run: python -m experiments.table1 makes one "
             "(so do grid, bce and improve)"
         )
-    plain = _newest(found, "table1", plain=True)
     try:
         sections = document(runs, plain)
         for name, render in (("report.html", page.render), ("report.md", markdown.render)):
@@ -79,26 +80,38 @@ def main() -> None:
     print(f"files: {folder / 'report.html'}, {folder / 'report.md'}")
 
 
-def _newest(found: Sequence[Archive], experiment: str, plain: bool = False) -> Archive | None:
-    """The newest run of an experiment, of the plain recipe or not, on real images if there is one."""
-    its = [one for one in found if (one.experiment, one.plain) == (experiment, plain)]
-    real = [one for one in its if one.dataset != "synthetic"]
-    return next(iter(real or its), None)
+def choose(found: Sequence[Archive], experiment: str, plain: bool) -> Archive | None:
+    """A run of an experiment, of the plain recipe or not.
+
+    Rather one on real images, with the report's settings, complete, and new, in this order.
+    """
+
+    def merit(one: Archive) -> tuple[bool, bool, int, str]:
+        size = sum(variant["configurations"] for variant in one.variants.values())
+        return one.dataset != "synthetic", claims.deviation(one) is None, size, one.finished
+
+    its = [one for one in found if one.experiment == experiment and is_plain(one) is plain]
+    return max(its, key=merit, default=None)
+
+
+def is_plain(one: Archive) -> bool:
+    """Whether a run is Table 1 by the reference recipe."""
+    expected = {name: RECIPES["reference"][name] for name in ("init", "shuffle", "dtype")}
+    return one.experiment == "table1" and all(
+        its[name] == value for its in one.variants.values() for name, value in expected.items()
+    )
 
 
 def document(runs: dict[str, Archive], plain: Archive | None) -> list[Section]:
     """The report of these runs, by experiment; `plain` is Table 1 by the reference recipe."""
     every = [*runs.values(), *([plain] if plain else [])]
-    parts = {"table1": _table1, "grid": _grid, "bce": _bce, "improve": _improve}
     sections = [
         Section("Verdicts", [*_about(every), Verdicts(claims.findings(runs)), Paragraph(claims.RULE)])
     ]
-    for name, part in parts.items():
-        if name in runs:
-            sections.append(part(runs[name]))
-    if plain and "table1" in runs:
-        recipe = Paragraph("The plain recipe: initial weights of NumPy's seed 42, the files' order, float64:")
-        sections[1] = Section(sections[1].title, [*sections[1].blocks, recipe, *_tables(plain)])
+    if "table1" in runs or plain:
+        sections.append(_table1(runs.get("table1"), plain))
+    parts = {"grid": _grid, "bce": _bce, "improve": _improve}
+    sections += [part(runs[name]) for name, part in parts.items() if name in runs]
     sections.append(Section("All configurations", [Explorer(list(runs.values()))]))
     sections.append(Section("Sources", [Sources(every)]))
     return sections
@@ -127,19 +140,22 @@ def _tables(archive: Archive, *names: str) -> list[Block]:
     return [TableOf(archive.tables[name], archive) for name in names or archive.tables]
 
 
-def _table1(run: Archive) -> Section:
-    return Section(
-        "Table 1: learning rate and L2 strength",
-        [
-            TableOf(TABLE1),
-            *_tables(run),
-            Figure(run, "samples", "Figure 1. Training images of each class."),
-            Figure(
-                run, "curves", "Figure 2. Loss and cost (with the penalty) after every epoch, full passes."
-            ),
-            Figure(run, "weights", "Figure 3. Weights of each class as an image, each scaled to its range."),
-        ],
-    )
+def _table1(run: Archive | None, plain: Archive | None) -> Section:
+    blocks: list[Block] = [TableOf(TABLE1)]
+    if run:
+        blocks += _tables(run)
+    if plain:
+        recipe = "The plain recipe: initial weights of NumPy's generator, the files' order, float64:"
+        blocks += [Paragraph(recipe), *_tables(plain)]
+    shown = run or plain
+    if shown:
+        captions = {
+            "samples": "Figure 1. Training images of each class.",
+            "curves": "Figure 2. Loss and cost (with the penalty) after every epoch, full passes.",
+            "weights": "Figure 3. Weights of each class as an image, each scaled to its range.",
+        }
+        blocks += [Figure(shown, name, caption) for name, caption in captions.items()]
+    return Section("Table 1: learning rate and L2 strength", blocks)
 
 
 def _grid(run: Archive) -> Section:

@@ -29,10 +29,21 @@ def write(folder: Path, runs: Sequence[Run]) -> None:
     """
     write_csv(folder / files.RESULTS, RESULTS, (row for run in runs for row in _results(run)))
     write_csv(folder / files.HISTORY, HISTORY, (row for run in runs for row in _history(run)))
-    ended = [run for run in runs if run.ended.any()]
-    if ended:
-        best = max(ended, key=lambda run: run.final["val"].accuracy[:, run.ranking[0]].mean())
-        _write_best(folder / files.BEST, best)
+    run = best(runs)
+    if run.ended.any():
+        _write_best(folder / files.BEST, run)
+
+
+def best(runs: Sequence[Run]) -> Run:
+    """The variant that is best by validation, of those that are validated on the last one's images."""
+
+    def images(run: Run) -> tuple[str, int]:
+        return run.settings.train, run.settings.val_size
+
+    def accuracy(run: Run) -> float:
+        return float(np.nan_to_num(run.final["val"].accuracy[:, run.ranking[0]].mean(), nan=-1))
+
+    return max((run for run in runs if images(run) == images(runs[-1])), key=accuracy)
 
 
 def keys(run: Run) -> Iterator[tuple[int, int, tuple[Any, ...]]]:

@@ -4,7 +4,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from experiments.progress import epochs_bar
 from experiments.settings import Settings, Variant
@@ -51,28 +51,13 @@ class Run(NamedTuple):
 
     @property
     def ranking(self) -> list[int]:
-        """Indices of the configurations, best first: by validation accuracy, then loss; diverged last.
-
-        Both are means over the seeds.
-        """
-        loss, accuracy = (values.mean(axis=0) for values in self.final["val"])
-        return [
-            int(i) for i in np.lexsort((np.nan_to_num(loss, nan=np.inf), -np.nan_to_num(accuracy, nan=-1)))
-        ]
+        """Indices of the configurations, best first, see `rank`."""
+        return rank(*self.final["val"])
 
     def diverged(self, seed: int, config: int) -> int | None:
         """The epoch (1-based) at which that run left the finite, if it did; by indices."""
         alive = self.history.finite[:, seed, config]
         return None if alive.all() else 1 + int(np.argmin(alive))
-
-    def scores(self, split: str, seed: int, config: int) -> Float[np.ndarray, "n K"]:
-        """The final scores of a split's images; by indices."""
-        images = getattr(self.dataset, split).images
-        # The standardiser folded into the weights: W (x − m) / s + b = (W / s) x + (b − (W / s) m).
-        W = self.params.W[seed, config].astype(np.float64) / self.standardizer.std[None, :]
-        return (images.astype(np.float32) @ W.T.astype(np.float32)) + (
-            self.params.b[seed, config] - W @ self.standardizer.mean
-        )[None, :].astype(np.float32)
 
 
 def run(variant: Variant, dataset: Dataset) -> Run:
@@ -122,6 +107,13 @@ def run(variant: Variant, dataset: Dataset) -> Run:
         epoch.params,
         standardizer,
     )
+
+
+def rank(loss: Float[Array | np.ndarray, "S C"], accuracy: Float[Array | np.ndarray, "S C"]) -> list[int]:
+    """Indices of C configurations, best first: by mean accuracy over seeds, then mean loss; diverged last."""
+    mean_loss, mean_accuracy = (np.asarray(values, np.float64).mean(axis=0) for values in (loss, accuracy))
+    keys = np.nan_to_num(mean_loss, nan=np.inf), -np.nan_to_num(mean_accuracy, nan=-1)
+    return [int(i) for i in np.lexsort(keys)]
 
 
 def _mask(tree: Tree, finite: Bool[np.ndarray, "*shape"]) -> Tree:

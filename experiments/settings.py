@@ -73,9 +73,9 @@ class Variant(NamedTuple):
 
 def from_flags(**fixed: Any) -> Settings:
     """The settings that the flags give, but for those that the experiment itself fixes."""
-    own = [name for name in Settings._fields if name not in ("seeds", "watch", *fixed)]
+    own = [name for name in Settings._fields if name not in fixed]
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in own} | fixed
-    seeds = tuple(range(flags.FLAGS.seed, flags.FLAGS.seed + flags.FLAGS.seeds))
-    # In the order of their names' definition, the validation images always among them.
-    watch = tuple(name for name in ("train", "val", "test") if name == "val" or name in flags.FLAGS.watch)
-    return Settings(**values, seeds=seeds, watch=watch)
+    values["seeds"] = tuple(range(flags.FLAGS.seed, flags.FLAGS.seed + flags.FLAGS.seeds))
+    # In this order, the validation images always among them.
+    values["watch"] = tuple(name for name in ("train", "val", "test") if name in ("val", *values["watch"]))
+    return Settings(**values)

@@ -47,7 +47,7 @@ def accuracies(run: Run, config: int) -> list[str]:
 
 
 def name_of(run: Run, config: int) -> str:
-    """The settings of a configuration by which its sweep's differ."""
+    """η, batch and λ of a configuration, and what else is not 0 everywhere in its sweep."""
     shown = _varying(run)
     return " ".join(
         f"{name}={value:g}" for name, value in run.configs[config]._asdict().items() if name in shown
@@ -55,7 +55,7 @@ def name_of(run: Run, config: int) -> str:
 
 
 def percent(shares: ArrayLike) -> str:
-    """A share, or mean ± standard deviation of several, in percent; - where one diverged."""
+    """A share, or mean ± standard deviation of several, in percent; - where one is undefined."""
     values = 100 * np.atleast_1d(np.asarray(shares, np.float64))
     if np.isnan(values).any():
         return "-"
@@ -74,7 +74,7 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _varying(run: Run) -> list[str]:
-    """The report's settings, and further ones where they differ from 0."""
+    """η, batch and λ, and further settings that are not 0 in all configurations."""
     return [name for name in run.configs[0]._fields if name in ("eta", "batch", "lam") or _any(run, name)]
 
 

@@ -40,8 +40,8 @@ def define_flags() -> None:
 
 def main() -> None:
     """Trains the rows."""
-    configs = tuple(Config(eta, batch, lam) for eta, lam in FLAGS.eta_lam for batch in FLAGS.batch)
-    conduct("table1", [Variant("table1", from_flags(), configs)], present)
+    configs = dict.fromkeys(Config(eta, batch, lam) for eta, lam in FLAGS.eta_lam for batch in FLAGS.batch)
+    conduct("table1", [Variant("table1", from_flags(), tuple(configs))], present)
 
 
 def present(folder: Path, runs: Sequence[Run]) -> list[Table]:

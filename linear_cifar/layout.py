@@ -33,7 +33,7 @@ class Layout(NamedTuple):
     seeds: tuple[int, ...]  # the index of the seed at each place of the first axis
     order: tuple[int, ...]  # the index of the configuration at each place of the second axis
     batches: tuple[int, ...]  # its batch size
-    tile: int  # configurations of one batch size that a device trains side by side; 0: all
+    tile: int  # configurations of one batch size that a device trains side by side; 0: all, and all seeds
 
     @property
     def shares(self) -> list[tuple[int, ...]]:

@@ -106,12 +106,14 @@ def sweep(
       average: over how many of the last epochs' ends the parameters are averaged (Izmailov et al. 2018).
 
     Raises:
-      ValueError: when first iterated, if there are no configurations, seeds or epochs to average over, or a
-        configuration is out of range (a batch larger than n too).
+      ValueError: when first iterated, if there are no configurations or seeds, or a configuration is out of
+        range (a batch larger than n too), or `average` is.
     """
     n, d = train.features.shape
-    if not configs or not seeds or average < 1:
-        raise ValueError("a sweep needs at least one configuration, one seed and one epoch to average over")
+    if not configs or not seeds:
+        raise ValueError("a sweep needs at least one configuration and one seed")
+    if not 1 <= average <= epochs:
+        raise ValueError(f"average is {average}: give a number of epochs from 1 to {epochs}")
     for one in configs:
         config.check(one, n)
     init = init or partial(jax_params, d=d, K=train.targets.shape[1])

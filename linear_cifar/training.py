@@ -170,12 +170,12 @@ def _train_share(
     tile: int,
     recipe: Recipe,
 ) -> tuple[State, Metrics, Bool[Array, "s c"]]:
-    """`train_epoch` of the runs on one device: one seed after another, since they share nothing."""
+    """`train_epoch` of the runs on one device: on a CPU one seed after another, since they share nothing."""
 
     def of_seed(one: tuple[State, PRNGKeyArray]) -> tuple[State, Metrics, Bool[Array, " c"]]:
         return _train_seed(*one, hyper, train, standardizer, batches, tile, recipe)
 
-    return jax.lax.map(of_seed, (state, keys))
+    return jax.lax.map(of_seed, (state, keys), batch_size=None if tile else len(keys))
 
 
 def _train_seed(

@@ -1,4 +1,5 @@
 import pytest
+from test_results import SETTINGS
 
 from experiments import improve
 from experiments.improve import STEPS
@@ -32,3 +33,10 @@ def test_the_last_steps_are_the_recipes():
     best = STEPS[-1]
     assert best.settings["epochs"] == RECIPES["best"]["epochs"]
     assert {config.q for config in best.configs} == set(RECIPES["best"]["q"])
+
+
+def test_a_step_changes_settings_of_the_same_kind():
+    for one in STEPS:
+        changed = SETTINGS._replace(**one.settings)
+        for name, before, after in zip(SETTINGS._fields, SETTINGS, changed, strict=True):
+            assert type(after) is type(before), (one.name, name)

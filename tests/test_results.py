@@ -1,9 +1,10 @@
 import csv
 
 import numpy as np
+import problems
 import pytest
 
-from experiments import plots, results, table
+from experiments import measures, plots, results, table
 from experiments.run import Run, run
 from experiments.settings import Settings, Variant
 from linear_cifar.config import Config, grid
@@ -110,7 +111,14 @@ def test_best_params_reproduce_the_best_row(tmp_path, done, dataset):
     )
     assert done.final["val"].accuracy[:, c].mean() == np.nanmax(done.final["val"].accuracy.mean(axis=0))
     assert done.final["val"].accuracy[s, c] == done.final["val"].accuracy[:, c].max()
-    np.testing.assert_allclose(done.scores("test", s, c), scores, rtol=1e-4, atol=1e-4)
+    predicted = measures.predictions(done).of(s, c)
+    np.testing.assert_allclose(predicted.probabilities, problems.softmax(scores), rtol=1e-4)
+    np.testing.assert_array_equal(predicted.right, scores.argmax(axis=1) == dataset.test.labels)
+    np.testing.assert_allclose(predicted.predicted, predicted.probabilities.max(axis=1))
+    of = measures.measure_all(done, measures.predictions(done))
+    assert of.accuracy[s, c] == pytest.approx(done.final["test"].accuracy[s, c])
+    assert of.true_right[s, c] == pytest.approx(predicted.predicted[predicted.right].mean())
+    assert np.isnan(of.ece[:, 8]).all()
 
 
 def test_ranking_is_by_mean_validation_accuracy_then_loss_with_diverged_last(done):
@@ -137,19 +145,20 @@ def test_percent_is_mean_and_sample_deviation():
 @pytest.mark.parametrize("chosen", [slice(None), slice(0, 1), slice(8, 9)], ids=["all", "one", "diverged"])
 def test_figures_are_drawn_whatever_was_run(tmp_path, dataset, chosen):
     one = run(variant(CONFIGS[chosen], loss="bce", epochs=1, watch=("train", "val", "test")), dataset)
-    pairs = [(one, 0), (one, one.ranking[0])]
+    predicted = measures.predictions(one)
+    chosen = [(one, 0, predicted), (one, one.ranking[0], predicted)]
     drawn = {
         "heatmap": lambda path: plots.heatmap(path, one),
         "curves": lambda path: plots.curves(path, one),
         "costs": lambda path: plots.costs(path, one),
         "samples": lambda path: plots.samples(path, dataset),
         "weights": lambda path: plots.weights(path, one),
-        "histograms": lambda path: plots.histograms(path, pairs),
-        "reliability": lambda path: plots.reliabilities(path, pairs),
-        "gap": lambda path: plots.gaps(path, pairs),
+        "histograms": lambda path: plots.histograms(path, chosen),
+        "reliability": lambda path: plots.reliabilities(path, chosen),
+        "gap": lambda path: plots.gaps(path, chosen),
         "progress": lambda path: plots.progress(path, one, 0),
         "steps": lambda path: plots.steps(
-            path, ["a", "b"], [np.array([0.3, 0.4]), np.array([np.nan])], "synthetic"
+            path, ["a", "b"], [np.array([0.3, 0.4]), np.array([np.nan])], "made up"
         ),
     }
     for name, draw in drawn.items():

@@ -1,3 +1,5 @@
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import problems
@@ -6,6 +8,7 @@ import pytest
 from linear_cifar.augment import horizontal_flip
 from linear_cifar.config import Config, grid
 from linear_cifar.evaluation import Examples
+from linear_cifar.layout import lay_out
 from linear_cifar.losses import LOSSES, get_loss
 from linear_cifar.params import Params
 from linear_cifar.standardizer import fit_standardizer
@@ -60,9 +63,11 @@ def test_a_sweep_equals_its_configurations_trained_alone(loss):
                 assert of(alone).accuracy[0, 0] == of(all_).accuracy[0, c]
 
 
-@pytest.mark.parametrize("seeds", [(5, 3), (3, 4, 5)])
-def test_seeds_together_equal_each_seed_alone(seeds):
-    # Two seeds on two devices are divided, three share both.
+@pytest.mark.parametrize(("seeds", "tile"), [((5, 3), 9), ((3, 4, 5), 9), ((3, 4, 5), 0)])
+def test_seeds_together_equal_each_seed_alone(seeds, tile, monkeypatch):
+    # Two seeds on two devices are divided, three share both; without tiles, as on accelerators, they are vmapped.
+    module = sys.modules["linear_cifar.sweep"]
+    monkeypatch.setattr(module, "lay_out", lambda *one: lay_out(*one)._replace(tile=tile))
     train, validation, standardizer = splits()
     recipe = Recipe(get_loss("softmax"), augment=flip)
 
@@ -162,3 +167,6 @@ def test_mistakes_are_named():
     ]:
         with pytest.raises(ValueError, match=message):
             run(configs)
+    for average in (0, 3):
+        with pytest.raises(ValueError, match=f"average is {average}: give a number of epochs from 1 to 2"):
+            run([Config(0.1, 6, 0.0)], average=average)

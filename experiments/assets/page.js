@@ -44,7 +44,7 @@
   const clear = make("button", filters, { type: "button" }, "drop kept curves");
   clear.addEventListener("click", () => {
     state.pinned = [];
-    fill();
+    mark();
     draw();
   });
 
@@ -64,7 +64,7 @@
 
   const pin = (row) => {
     state.pinned = state.pinned.includes(row) ? state.pinned.filter((one) => one !== row) : [...state.pinned, row].slice(-colors.length);
-    fill();
+    mark();
     draw();
   };
   const show = (row) => {
@@ -88,16 +88,32 @@
     }
     body.replaceChildren();
     for (const row of kept) {
-      const line = make("tr", body, { tabindex: "0", "aria-selected": String(state.pinned.includes(row)) });
-      line.style.setProperty("--mark", colors[state.pinned.indexOf(row)] ?? "transparent");
+      const line = make("tr", body, { tabindex: row === kept[0] ? "0" : "-1" });
+      line.row = row;
       row.key.forEach((value, i) => make("td", line, i < 2 ? {} : { class: "number" }, String(value)));
       for (const name of finals) make("td", line, { class: "number" }, row.text[name] === "-" ? "diverged" : row.text[name]);
       line.addEventListener("click", () => pin(row));
       line.addEventListener("keydown", (event) => {
         if (event.key === "Enter") pin(row);
+        // One stop of the tab key for the whole table; the arrows move in it.
+        const next = { ArrowDown: line.nextSibling, ArrowUp: line.previousSibling }[event.key];
+        if (!next) return;
+        event.preventDefault();
+        line.tabIndex = -1;
+        next.tabIndex = 0;
+        next.focus();
       });
       line.addEventListener("mouseenter", () => show(row));
       line.addEventListener("focus", () => show(row));
+    }
+    mark();
+  }
+
+  function mark() {
+    for (const line of body.children) {
+      const place = state.pinned.indexOf(line.row);
+      line.setAttribute("aria-selected", String(place >= 0));
+      line.style.setProperty("--mark", colors[place] ?? "transparent");
     }
   }
 
