@@ -38,6 +38,13 @@ def test_the_commands_name_what_exists():
         assert module == "pytest" or (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
 
 
+def test_every_command_that_is_named_exists():
+    named = set(re.findall(r"python -m experiments\.(\w+)", README))
+    assert {"table1", "grid", "bce", "improve", "report", "bench"} <= named
+    for name in named:
+        assert f"python -m experiments.{name}" in (ROOT / "experiments" / f"{name}.py").read_text()
+
+
 def test_the_core_needs_no_more_than_the_readme_says():
     absent = ["tensorflow_datasets", "requests", "PIL", "matplotlib", "tqdm", "sklearn"]
     program = f"import sys; sys.modules.update(dict.fromkeys({absent})); import linear_cifar"

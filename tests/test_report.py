@@ -212,6 +212,20 @@ def test_of_several_runs_the_one_that_says_most_is_taken(as_reported):
     assert len(report.document({}, plain)) == 4
 
 
+def test_the_command_writes_both_formats_and_prints_the_verdicts(folder, tmp_path, monkeypatch, capsys):
+    class Flags:
+        results = str(tmp_path)
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(report, "FLAGS", Flags)
+    report.main()
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "report.md").read_text().startswith("# Single-layer classifiers")
+    printed = capsys.readouterr().out
+    assert all(claim.text in printed for claim in claims.CLAIMS)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_without_runs_one_line_says_what_to_do(tmp_path, monkeypatch):
     class Flags:
         results = str(tmp_path)
