@@ -100,8 +100,8 @@ def shape(seeds: int, configs: int, devices: int) -> tuple[int, int]:
         return min(configs, devices // rows)
 
     def work_of_a_device(rows: int) -> int:
-        # To shuffle and augment the images of a seed takes as long as to train one more configuration.
-        return math.ceil(seeds / rows) * (math.ceil(configs / columns(rows)) + 1)
+        # To shuffle and augment the images of a seed takes as long as to train three configurations more.
+        return math.ceil(seeds / rows) * (math.ceil(configs / columns(rows)) + 3)
 
     # The most rows of those that are equally good.
     rows = min(range(min(seeds, devices), 0, -1), key=work_of_a_device)

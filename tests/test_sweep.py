@@ -65,7 +65,7 @@ def test_a_sweep_equals_its_configurations_trained_alone(loss):
 
 @pytest.mark.parametrize(("seeds", "tile"), [((5, 3), 9), ((3, 4, 5), 9), ((3, 4, 5), 0)])
 def test_seeds_together_equal_each_seed_alone(seeds, tile, monkeypatch):
-    # Two seeds on two devices are divided, three share both; without tiles, as on accelerators, they are
+    # Two and three seeds are divided over the two devices; without tiles, as on accelerators, they are
     # vmapped.
     module = sys.modules["linear_cifar.sweep"]
     monkeypatch.setattr(module, "lay_out", lambda *one: lay_out(*one)._replace(tile=tile))

@@ -81,7 +81,7 @@ def test_devices_and_tiles_change_nothing(devices, tile, monkeypatch):
     ("batches", "seeds", "shape"),
     [
         ([3, 4, 9], 1, {"seeds": 1, "configs": 2}),
-        ([3, 4, 5, 9], 3, {"seeds": 1, "configs": 2}),
+        ([3, 4, 5, 9, 9, 9, 9, 9], 3, {"seeds": 1, "configs": 2}),
         ([3, 4], 4, {"seeds": 2, "configs": 1}),
     ],
 )
