@@ -16,7 +16,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "reference": {
         "init": "numpy", "seed": 42, "seeds": 1, "shuffle": False, "flip": False, "dtype": "float64",
     },
-    # The highest accuracies found for each loss, by searches that held 5,000 training images out; see the README.
+    # The highest accuracies found, by searches that held 5,000 training images out; see the README.
     "best": _BEYOND | {"epochs": 200, "eta": (0.1,), "batch": (200,), "lam": (0.0001,), "q": (0.7,)},
     "best-softmax": _BEYOND | {"epochs": 100, "eta": (0.01, 0.03), "lam": (0.001,)},
     "best-bce": _BEYOND | {"epochs": 100, "loss": "bce", "eta": (0.3,), "lam": (0.00003,), "q": (0.4,)},

@@ -63,10 +63,10 @@ def test_a_sweep_equals_its_configurations_trained_alone(loss):
                 assert of(alone).accuracy[0, 0] == of(all_).accuracy[0, c]
 
 
-@pytest.mark.parametrize(("seeds", "tile"), [((5, 3), 9), ((3, 4, 5), 9), ((3, 4, 5), 0)])
-def test_seeds_together_equal_each_seed_alone(seeds, tile, monkeypatch):
-    # Two and three seeds are divided over the two devices; without tiles, as on accelerators, they are
-    # vmapped.
+@pytest.mark.parametrize(("seeds", "count", "tile"), [((5, 3), 4, 9), ((3, 4, 5), 8, 9), ((3, 4, 5), 8, 0)])
+def test_seeds_together_equal_each_seed_alone(seeds, count, tile, monkeypatch):
+    # Two seeds are divided over the two devices, of three their configurations are; without tiles, as on
+    # accelerators, seeds are vmapped.
     module = sys.modules["linear_cifar.sweep"]
     monkeypatch.setattr(module, "lay_out", lambda *one: lay_out(*one)._replace(tile=tile))
     train, validation, standardizer = splits()
@@ -76,8 +76,8 @@ def test_seeds_together_equal_each_seed_alone(seeds, tile, monkeypatch):
         *_, last = sweep(configs, train, {"val": validation}, standardizer, recipe, 2, seeds)
         return last
 
-    together = trained(seeds, GRID[:4])
-    assert together.params.W.shape[:2] == (len(seeds), 4)
+    together = trained(seeds, GRID[:count])
+    assert together.params.W.shape[:2] == (len(seeds), count)
     for s, seed in enumerate(seeds):
         for c in (0, 3):
             alone = trained([seed], [GRID[c]])
