@@ -90,7 +90,8 @@ def source_rows(archives: Sequence[Archive]) -> Rows:
 
 
 def _source(config: dict[str, Any]) -> list[str]:
-    data, settings, versions, git = (config[name] for name in ("dataset", "settings", "versions", "git"))
+    data, versions, git = (config[name] for name in ("dataset", "versions", "git"))
+    settings = next(iter(config["variants"].values()))
     published = {"synthetic": "made up"}.get(
         data["name"], "published" if data["published"] else "not shown to be the published images"
     )
@@ -98,7 +99,7 @@ def _source(config: dict[str, Any]) -> list[str]:
     return [
         config["command"],
         f"{data['name']}, {published}, SHA-256 {data['fingerprint'][:16]}…",
-        f"{settings['seed']}-{settings['seed'] + settings['seeds'] - 1}",
+        ", ".join(map(str, settings["seeds"])),
         f"{count} x {device}, {config['machine']}",
         f"{settings['dtype']}, products in {settings['precision']}",
         ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "numpy", "optax")),

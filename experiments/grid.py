@@ -3,7 +3,7 @@
     python -m experiments.grid --lam=0.1
 
 sweeps learning rates and batch sizes at λ = 0.1: 16 configurations, 40 epochs, about 1 minute on 2 cores.
-Without --lam, λ is swept too: the 48 configurations of the report, under 2 minutes.
+Without --lam, λ is swept too: the 48 configurations of the report, 2 minutes.
 
 Writes to --out: config.json, results.csv (a row per configuration and seed), history.csv (a row per
 configuration, seed and epoch), best_params.npz, tables.json, heatmap and curves (.png, .svg).

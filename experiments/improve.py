@@ -3,7 +3,7 @@
     python -m experiments.improve
 
 trains each step from five seeds, selects its configuration by validation accuracy (mean over the seeds) and
-tests that one. --steps=... takes only some (and those that they are compared with).
+tests that one: 45 minutes on 2 cores. --steps=... takes only some (and those that they are compared with).
 
 Writes to --out: config.json, results.csv, history.csv, best_params.npz, tables.json; steps (test accuracy of
 each) and curves (Figure 4: the best configuration's loss and accuracy per epoch), each as .png and .svg.

@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
             loss = variant if variant in claims.TABLE2 else "softmax"
             settings = SETTINGS._replace(**{"seeds": SEEDS, "val_size": 60, "loss": loss} | own)
             runs.append(run(Variant(variant, settings, configs), data))
-        flags = {"seed": 5, "seeds": 3, "dtype": "float32", "precision": "float32"}
+        flags = {"seed": 5}
         conduct.write(where, name, flags, runs, module.present)
     return root
 
