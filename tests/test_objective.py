@@ -32,7 +32,7 @@ def test_objective_is_mean_loss_plus_unpenalised_bias(loss, lam):
 @each_loss
 @each_lam
 @each_size
-@pytest.mark.parametrize("q", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("q", [0.0, 0.7])
 @pytest.mark.parametrize("multi_hot", [False, True])
 def test_manual_gradients_match_autodiff(loss, lam, size, q, multi_hot):
     params, x, y = arrays(size, multi_hot=multi_hot)

@@ -25,7 +25,7 @@ def test_an_experiment_that_fails_ends_in_one_line(raised, code, line):
     program = f"""
 import linear_cifar.dataset, experiments.shell
 def experiment(): raise {raised}
-experiments.shell.launch(experiment)
+experiments.shell.launch(lambda: None, experiment)
 """
     process = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -34,7 +34,7 @@ experiments.shell.launch(experiment)
 
 
 def test_a_bug_is_not_hidden():
-    program = "import experiments.shell\ndef experiment(): 1 / 0\nexperiments.shell.launch(experiment)"
+    program = "import experiments.shell\ndef experiment(): 1 / 0\nexperiments.shell.launch(lambda: None, experiment)"
     process = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
     )

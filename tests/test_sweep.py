@@ -63,7 +63,7 @@ def test_a_sweep_equals_its_configurations_trained_alone(loss):
                 assert of(alone).accuracy[0, 0] == of(all_).accuracy[0, c]
 
 
-@pytest.mark.parametrize(("seeds", "count", "tile"), [((5, 3), 4, 9), ((3, 4, 5), 8, 9), ((3, 4, 5), 8, 0)])
+@pytest.mark.parametrize(("seeds", "count", "tile"), [((5, 3), 4, 9), ((3, 4, 5), 8, 0)])
 def test_seeds_together_equal_each_seed_alone(seeds, count, tile, monkeypatch):
     # Two seeds are divided over the two devices, of three their configurations are; without tiles, as on
     # accelerators, seeds are vmapped.

@@ -68,7 +68,7 @@ def test_a_recipe_gives_flags_that_the_command_line_may_change(tmp_path):
     } < names
 
 
-@pytest.mark.parametrize("flag", ["--eta_lam=0.1", "--eta_lam=0.1:a", "--eta_lam=0.1:0:0"])
+@pytest.mark.parametrize("flag", ["--eta_lam=0.1:a"])
 def test_pairs_are_checked(tmp_path, flag):
     process = table1(flag, cwd=tmp_path)
     assert process.returncode == 2
