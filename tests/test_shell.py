@@ -34,7 +34,9 @@ experiments.shell.launch(lambda: None, experiment)
 
 
 def test_a_bug_is_not_hidden():
-    program = "from experiments.shell import launch\ndef experiment(): 1 / 0\nlaunch(lambda: None, experiment)"
+    program = (
+        "from experiments.shell import launch\ndef experiment(): 1 / 0\nlaunch(lambda: None, experiment)"
+    )
     process = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
