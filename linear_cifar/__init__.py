@@ -18,7 +18,7 @@ from linear_cifar.objective import gradients, objective
 from linear_cifar.params import Params, init_params, numpy_params
 from linear_cifar.schedules import SCHEDULES
 from linear_cifar.standardizer import Standardizer, fit_standardizer, standardize
-from linear_cifar.sweep import Epoch, Record, sweep
+from linear_cifar.sweep import Epoch, Record, Snapshot, begin, evaluate_runs, sweep
 from linear_cifar.training import Hyper, Recipe, State, heavy_ball, sgd, train_epoch, train_step
 
 __all__ = [
@@ -33,9 +33,12 @@ __all__ = [
     "Params",
     "Recipe",
     "Record",
+    "Snapshot",
     "Standardizer",
     "State",
+    "begin",
     "evaluate",
+    "evaluate_runs",
     "examples",
     "fit_standardizer",
     "get_loss",

@@ -45,6 +45,11 @@ class Layout(NamedTuple):
         """Leaves of all places to the devices that train them."""
         return jax.device_put(tree, NamedSharding(self.mesh, spec))
 
+    def arrange(self, tree: Tree) -> Tree:
+        """Leaves of runs [S, C, ...], in the order that was asked for, to NumPy arrays at their places."""
+        places = np.ix_(self.seeds, self.order)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[places], tree)
+
     def copy(self, tree: Tree) -> Tree:
         """Every leaf to all the devices."""
         if on_cpu(self.mesh.devices.flat[0]):
@@ -53,7 +58,7 @@ class Layout(NamedTuple):
         return jax.device_put(tree, NamedSharding(self.mesh, EVERYWHERE))
 
     def gather(self, tree: Tree) -> Tree:
-        """Leaves of runs at their places to NumPy arrays [S, C, ...], in the order that was asked for."""
+        """Undoes `arrange`."""
         rows, columns = ({index: i for i, index in enumerate(axis)} for axis in (self.seeds, self.order))
         places = np.ix_([rows[s] for s in range(len(rows))], [columns[c] for c in range(len(columns))])
         return jax.tree.map(lambda leaf: np.asarray(leaf)[places], tree)

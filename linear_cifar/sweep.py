@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from linear_cifar import config
 from linear_cifar.config import Config
@@ -18,7 +18,7 @@ from linear_cifar.layout import OF_CONFIGS, OF_RUNS, Layout, lay_out
 from linear_cifar.params import Params, init_params
 from linear_cifar.schedules import Schedule
 from linear_cifar.standardizer import Standardizer
-from linear_cifar.training import Recipe, State, hyper_of, init_state, train_epoch
+from linear_cifar.training import Optimizer, Recipe, State, hyper_of, init_state, sgd, train_epoch
 
 # W [K, d] and b [K] to start from, by the seed.
 Initializer = Callable[[int], Params]
@@ -45,11 +45,23 @@ class Record(NamedTuple):
     finite: Bool[np.ndarray, "*epochs S C"]
 
 
+class Snapshot(NamedTuple):
+    """All that S × C runs need to go on, with leading axes [S, C] in the order that was asked for.
+
+    There is no random state in it: an epoch's keys follow from the seed and the epoch's number. `averaged`
+    are the parameters that count: those of `state`, or their mean over the last epochs, where that was
+    asked for.
+    """
+
+    number: int | Integer[np.ndarray, ""]  # of epochs done
+    state: State
+    averaged: Params
+
+
 class Epoch(NamedTuple):
     """Where S × C runs stand after an epoch.
 
-    `averaged` are the parameters that count: those of `state`, or their mean over the last epochs, where
-    that was asked for. Both are at the layout's places.
+    `state` and `averaged`, see `Snapshot`, are at the layout's places.
     """
 
     number: int  # 1-based
@@ -63,6 +75,11 @@ class Epoch(NamedTuple):
         """The parameters that count, W [S, C, K, d] and b [S, C, K], as NumPy arrays."""
         return self.layout.gather(self.averaged)
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """What it takes to go on from here, as NumPy arrays."""
+        return Snapshot(self.number, *self.layout.gather((self.state, self.averaged)))
+
 
 def stream(seed: int, use: Stream) -> PRNGKeyArray:
     """The random key of one use of a seed."""
@@ -72,6 +89,16 @@ def stream(seed: int, use: Stream) -> PRNGKeyArray:
 def jax_params(seed: int, d: int, K: int, dtype: DTypeLike = jnp.float32) -> Params:
     """The parameters that a sweep starts from by itself, see `init_params`."""
     return init_params(stream(seed, Stream.INIT), d, K, dtype=dtype)
+
+
+def begin(
+    configs: Sequence[Config], seeds: Sequence[int], init: Initializer, optimizer: Optimizer = sgd
+) -> Snapshot:
+    """Where runs stand before their first epoch."""
+    starts = [init(seed) for seed in seeds]
+    start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    state = init_state(start, hyper_of(configs, start.W.dtype), optimizer)
+    return Snapshot(0, state, state.params)
 
 
 def sweep(
@@ -86,6 +113,7 @@ def sweep(
     devices: Sequence[jax.Device] | None = None,
     schedule: Schedule | None = None,
     average: int = 1,
+    start: Snapshot | None = None,
 ) -> Iterator[Epoch]:
     """Trains every configuration from every seed at once and yields after each epoch.
 
@@ -98,12 +126,14 @@ def sweep(
       watch: what to evaluate after every epoch, by name: validation examples, say.
       standardizer: of the training features, see `fit_standardizer`.
       recipe: what all runs share.
-      epochs: how many passes over the training examples.
+      epochs: how many passes over the training examples, those before the snapshot included.
       seeds: the S seeds, each of weights, order and augmentation.
       init: parameters to start from, `jax_params` by default; their type is that of all arithmetic.
       devices: the runs are divided among; all local ones by default.
       schedule: of η over the epochs; constant by default.
       average: over how many of the last epochs' ends the parameters are averaged (Izmailov et al. 2018).
+      start: an earlier sweep's snapshot to go on from, of the same configurations, seeds and settings: what
+        follows is, on the same devices, to the bit what that sweep would have yielded. Instead of `init`.
 
     Raises:
       ValueError: when first iterated, if there are no configurations or seeds, or a configuration is out of
@@ -116,17 +146,15 @@ def sweep(
         raise ValueError(f"average is {average}: give a number of epochs from 1 to {epochs}")
     for one in configs:
         config.check(one, n)
-    init = init or partial(jax_params, d=d, K=train.targets.shape[1])
-    starts = [init(seed) for seed in seeds]
-    W, _ = starts[0]
-    layout = lay_out([one.batch for one in configs], len(seeds), devices or jax.local_devices(), W.nbytes)
-    hyper = layout.split(hyper_of([configs[i] for i in layout.order], W.dtype), OF_CONFIGS)
-    start = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(starts[i] for i in layout.seeds))
-    state = layout.split(init_state(start, hyper, recipe.optimizer), OF_RUNS)
+    if start is None:
+        init = init or partial(jax_params, d=d, K=train.targets.shape[1])
+        start = begin(configs, seeds, init, recipe.optimizer)
+    layout = _layout(configs, start.averaged, devices)
+    hyper = layout.split(hyper_of([configs[i] for i in layout.order], start.averaged.W.dtype), OF_CONFIGS)
+    state, averaged = layout.split(layout.arrange((start.state, start.averaged)), OF_RUNS)
     roots = jnp.stack([stream(seeds[i], Stream.EPOCH) for i in layout.seeds])
     train, watch, standardizer = layout.copy((train, dict(watch), standardizer))
-    averaged = state.params
-    for number in range(1, epochs + 1):
+    for number in range(int(start.number) + 1, epochs + 1):
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(roots, number)
         factor = schedule(number - 1) if schedule else 1.0
         now = hyper._replace(eta=hyper.eta * np.asarray(factor, hyper.eta.dtype))
@@ -138,6 +166,34 @@ def sweep(
         }
         record = layout.gather(Record(mean(sums, n), watched, _norm(averaged.W), finite))
         yield Epoch(number, record, state, averaged, layout)
+
+
+def evaluate_runs(
+    configs: Sequence[Config],
+    params: Params,
+    examples: Examples,
+    standardizer: Standardizer,
+    recipe: Recipe,
+    devices: Sequence[jax.Device] | None = None,
+) -> Metrics:
+    """Metrics [S, C] of the runs of a sweep, measured where `sweep` trains them.
+
+    Args:
+      configs, standardizer, recipe, devices: as for `sweep`.
+      params: W [S, C, K, d] and b [S, C, K].
+      examples: what to measure on.
+    """
+    layout = _layout(configs, params, devices)
+    params = layout.split(layout.arrange(params), OF_RUNS)
+    examples, standardizer = layout.copy((examples, standardizer))
+    return layout.gather(evaluate(params, examples, standardizer, recipe.loss, recipe.precision))
+
+
+def _layout(configs: Sequence[Config], params: Params, devices: Sequence[jax.Device] | None) -> Layout:
+    """Where runs of these parameters are trained."""
+    S, _, K, d = params.W.shape
+    nbytes = K * d * params.W.dtype.itemsize
+    return lay_out([config.batch for config in configs], S, devices or jax.local_devices(), nbytes)
 
 
 def _average(averaged: Params, params: Params, count: int) -> Params:

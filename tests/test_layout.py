@@ -31,6 +31,7 @@ def test_gathering_undoes_the_division(seeds):
     assert len(placed.sharding.device_set) == 2
     expected = [[10 * config + seed for config in range(5)] for seed in range(seeds)]
     np.testing.assert_array_equal(layout.gather(placed), expected)
+    np.testing.assert_array_equal(layout.arrange(np.array(expected)), at_places)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import problems
@@ -12,8 +13,8 @@ from linear_cifar.layout import lay_out
 from linear_cifar.losses import LOSSES, get_loss
 from linear_cifar.params import Params
 from linear_cifar.standardizer import fit_standardizer
-from linear_cifar.sweep import sweep
-from linear_cifar.training import Recipe, train_epoch
+from linear_cifar.sweep import evaluate_runs, sweep
+from linear_cifar.training import Recipe, heavy_ball, sgd, train_epoch
 
 SHAPE = (3, 2, 4)
 
@@ -110,6 +111,33 @@ def test_the_same_program_gives_the_same_bits_even_at_a_high_learning_rate():
     configs = grid([1.0], [7, 60], [0.0, 0.1])
     for first, second in zip(run(configs), run(configs), strict=True):
         np.testing.assert_array_equal(first.params.W, second.params.W)
+
+
+@pytest.mark.parametrize(("optimizer", "average"), [(sgd, 1), (heavy_ball, 4)])
+def test_going_on_from_a_snapshot_gives_the_same_bits_even_at_a_high_learning_rate(optimizer, average):
+    configs = grid([1.0], [7, 60], [0.0, 0.1], momenta=[0.9])
+    recipe = Recipe(get_loss("softmax"), optimizer, augment=flip)
+    more = {"seeds": [3, 1, 2], "average": average}
+    straight = run(configs, 5, recipe, **more)
+    for number in (1, 3):
+        snapshot = straight[number - 1].snapshot
+        assert snapshot.number == number
+        assert snapshot.state.params.W.shape[:2] == (3, 4)
+        rest = run(configs, 5, recipe, start=snapshot, **more)
+        for one, other in zip(rest, straight[number:], strict=True):
+            assert one.number == other.number
+            for a, b in zip(jax.tree.leaves(one[1:-1]), jax.tree.leaves(other[1:-1]), strict=True):
+                np.testing.assert_array_equal(a, b)
+    assert not run(configs, 5, recipe, start=straight[-1].snapshot, **more)
+
+
+def test_runs_are_evaluated_as_in_the_sweep():
+    configs, recipe = grid([0.01], [7, 60, 20], [0.0]), Recipe(get_loss("softmax"))
+    *_, last = run(configs, recipe=recipe, seeds=[0, 1])
+    _, validation, standardizer = splits()
+    again = evaluate_runs(configs, last.params, validation, standardizer, recipe)
+    np.testing.assert_array_equal(again.loss, val(last).loss)
+    np.testing.assert_array_equal(again.accuracy, val(last).accuracy)
 
 
 def test_the_seed_decides_weights_order_and_augmentation():
