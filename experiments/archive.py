@@ -1,7 +1,6 @@
 """Finished runs read back from their folders."""
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from experiments.run import rank
 from experiments.table import Table
 from linear_cifar.config import Config
 
-_INTEGERS = ("batch", "seed", "epoch", "diverged")
+_INTEGERS = ("batch", "seed", "epoch", "epochs", "diverged")
 _WORDS = ("variant", "dataset")
 
 
@@ -39,7 +38,10 @@ class Row(NamedTuple):
 
 
 class Archive:
-    """A run's folder: config.json and tables.json at once, the CSV files when they are asked for."""
+    """A run's folder: config.json and tables.json at once, the CSV files when they are asked for.
+
+    Of an incomplete run there are no tables, and the rows are those of what was trained.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Reads what the run says of itself.
@@ -55,10 +57,12 @@ class Archive:
             )
         try:
             self.experiment = str(self.config["experiment"])
-            self.finished = str(self.config["finished"])
+            self.complete = self.config["complete"] is True
+            self.command = str(self.config["command"])
+            self.written = str(self.config["written"])
             self.dataset = str(self.config["dataset"]["name"])
             self.variants: dict[str, dict[str, Any]] = dict(self.config["variants"])
-            tables = _json(folder / files.TABLES)["tables"]
+            tables = _json(folder / files.TABLES)["tables"] if self.complete else []
             self.tables = {table["name"]: Table(**table) for table in tables}
         except (KeyError, TypeError) as error:
             raise ArchiveError(f"{folder} lacks {error} in config.json or tables.json") from None
@@ -112,30 +116,42 @@ class Archive:
         return configs[rank(*(np.transpose(column) for column in columns))[0]]
 
 
+def read(folder: Path) -> Archive:
+    """The run in a folder: what results.csv, history.csv, config.json and the other files hold.
+
+    Raises:
+      ArchiveError: if the files are missing, broken or of another version; those of the CSV files when they
+        are asked for.
+    """
+    return Archive(folder)
+
+
 def find(folder: Path, tell: Callable[[str], None]) -> list[Archive]:
-    """The runs in a folder and below it, newest first.
+    """The complete runs in a folder and below it, newest first.
 
     Args:
       folder: where to look.
-      tell: gets a line about each folder that looks like a run's but can't be read.
+      tell: gets a line about each folder that looks like a run's but can't be read, or is incomplete.
     """
     found = []
     for path in sorted(folder.rglob(files.CONFIG)):
         try:
-            found.append(Archive(path.parent))
+            one = read(path.parent)
         except ArchiveError as error:
             tell(f"left out: {error}")
-    return sorted(found, key=lambda archive: archive.finished, reverse=True)
+            continue
+        if one.complete:
+            found.append(one)
+        else:
+            tell(f"left out: {one.folder} is incomplete; the same command goes on with it: {one.command}")
+    return sorted(found, key=lambda archive: archive.written, reverse=True)
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        return files.read_json(path)
     except (OSError, ValueError) as error:
         raise ArchiveError(f"{path} can't be read: {error}") from None
-    if not isinstance(content, dict):
-        raise ArchiveError(f"{path} does not hold an object")
-    return content
 
 
 def _rows(path: Path, header: Sequence[str]) -> Iterator[Row]:

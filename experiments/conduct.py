@@ -1,23 +1,30 @@
 """What every training experiment does around its settings and figures: checks, data, sweeps, files."""
 
+import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
 
-from experiments import provenance, results
-from experiments.files import CONFIG, TABLES, folder_for_run, write_json
+from experiments import archive, blocks, files, provenance, results
+from experiments.archive import Archive, ArchiveError
+from experiments.blocks import BlockError, Held
+from experiments.checkpoints import Checkpoints
+from experiments.files import folder_for_run, write_json
+from experiments.interruption import interruptible
 from experiments.progress import download_bar
-from experiments.run import Run, run
+from experiments.run import Run, run, size_of, standing_of
 from experiments.settings import Variant
-from experiments.shell import UsageError
+from experiments.shell import Stopped, UsageError
 from experiments.table import Table
 from linear_cifar.config import check
-from linear_cifar.dataset import Source, divide, train_size
+from linear_cifar.dataset import Dataset, Source, divide, train_size
 from linear_cifar.load import find
 
 FLAGS = flags.FLAGS
@@ -25,9 +32,28 @@ FLAGS = flags.FLAGS
 # Draws an experiment's figures into the folder, and gives its tables.
 Present = Callable[[Path, Sequence[Run]], Sequence[Table]]
 
+# Flags that decide nothing that is measured.
+INDIFFERENT = ("out", "save_every", "data_dir", "dataset")
+
+
+class Work(NamedTuple):
+    """A run of an experiment: what is to be trained on which data, and where its files go."""
+
+    experiment: str
+    flags: dict[str, Any]
+    variants: list[tuple[Variant, Dataset]]
+    environment: dict[str, Any]
+    folder: Path
+
+    def description(self, complete: bool) -> dict[str, Any]:
+        """The content of config.json."""
+        return provenance.describe(self.experiment, self.flags, self.variants, self.environment, complete)
+
 
 def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> None:
     """Trains the variants, writes the run's files and prints its tables.
+
+    What the folder holds of the same run is gone on with: finished blocks are not trained again.
 
     Args:
       experiment: name of the experiment's module.
@@ -35,33 +61,172 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> N
       present: the experiment's own figures and tables.
 
     Raises:
-      UsageError: if the flags don't go together, or the folder can't be used; before anything is loaded.
+      UsageError: if the flags don't go together, or the folder can't be used or holds something else; nothing
+        in it is touched.
       DataError: if there is no usable data.
+      Stopped: after Ctrl+C or SIGTERM; the state is saved.
+      SaveError: if the state can't be saved.
     """
     for variant in variants:
         _check(variant)
     out = Path(FLAGS.out or f"results/{experiment}/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
-    with folder_for_run(out) as folder:
+    again = provenance.command_to_go_on(experiment, out)
+    with folder_for_run(out) as folder, _stopping_by(again):
+        before = _before(folder, experiment)
         source = _source()
-        runs: list[Run] = []
-        for variant in variants:
-            runs.append(_run(variant, source))
-            # What is finished stays, whatever becomes of the rest.
-            results.write(folder, runs)
-        tables = write(folder, experiment, _settings(), runs, present)
+        divided = {
+            how: divide(source, *how) for how in {(v.settings.train, v.settings.val_size) for v in variants}
+        }
+        datasets = [divided[variant.settings.train, variant.settings.val_size] for variant in variants]
+        environment = provenance.describe_environment(max(map(_runs, variants)))
+        work = Work(experiment, _flags(), list(zip(variants, datasets, strict=True)), environment, folder)
+        held = _held(work, before)
+        if before and before.complete and _same(before, work):
+            _tell(f"finished already, {before.written}: nothing to do")
+            tables: Sequence[Table] = list(before.tables.values())
+        else:
+            tables = _carry_out(work, held, present, again)
     print("\n\n".join(map(str, tables)))
     print(f"files: {folder}")
 
 
-def write(
-    folder: Path, experiment: str, settings: dict[str, Any], runs: Sequence[Run], present: Present
-) -> Sequence[Table]:
-    """Writes all files of an experiment that was run; `settings` are its flags. Gives its tables."""
-    results.write(folder, runs)
-    write_json(folder / CONFIG, provenance.describe(experiment, settings, runs))
-    tables = present(folder, runs)
-    write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
+def write(work: Work, runs: Sequence[Run], present: Present) -> Sequence[Table]:
+    """Writes all files of an experiment that was run. Gives its tables."""
+    results.write(work.folder, runs)
+    tables = present(work.folder, runs)
+    write_json(work.folder / files.TABLES, {"tables": [table._asdict() for table in tables]})
+    write_json(work.folder / files.CONFIG, work.description(complete=True))
     return tables
+
+
+def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -> Sequence[Table]:
+    """Trains what is yet to be trained, and writes the files."""
+    write_json(work.folder / files.CONFIG, work.description(complete=False))
+
+    def note(number: int) -> None:
+        _tell(f"\n{signal.Signals(number).name}: finishing this epoch and saving; a second one stops at once")
+
+    parts, number = interruptible(lambda stopped: _train(work, held, stopped), note)
+    done = len(parts) == len(work.variants) and all(part.complete for its in parts for part in its)
+    if done:
+        joined = zip(work.variants, parts, strict=True)
+        return write(work, [blocks.join(variant, its) for (variant, _), its in joined], present)
+    assert number is not None, "only a signal stops a run before its end"
+    every = [part for its in parts for part in its]
+    results.write(work.folder, every)
+    last = every[-1]
+    raise Stopped(
+        f"stopped after epoch {last.epochs} of {last.settings.epochs} of {last.variant.name}: state saved, "
+        f"{work.folder} holds what there is, marked incomplete; to go on: {again}",
+        number,
+    )
+
+
+def _train(work: Work, held: Sequence[Held], stopped: Callable[[], bool]) -> list[list[Run]]:
+    """The runs of each variant's blocks, up to the one in which it was stopped."""
+    parts: list[list[Run]] = []
+    for variant, dataset in work.variants:
+        parts.append([])
+        for block in blocks.plan(variant, held):
+            with jax.enable_x64(block.settings.dtype == "float64"):
+                parts[-1].append(_train_block(work, block, dataset, stopped))
+            if stopped():
+                return parts
+        # What is finished stays, whatever becomes of the rest.
+        results.write(work.folder, [part for its in parts for part in its])
+    return parts
+
+
+def _train_block(work: Work, block: Variant, dataset: Dataset, stopped: Callable[[], bool]) -> Run:
+    environment = {name: work.environment[name] for name in ("versions", "devices")}
+    folder = blocks.write(work.folder, block, dataset, environment)
+    d, K = dataset.train.images.shape[1], len(dataset.classes)
+    checkpoints = Checkpoints(folder, standing_of(block, d, K), _tell, FLAGS.save_every)
+    try:
+        saved = checkpoints.newest()
+        if saved:
+            _tell(
+                f"reused: {block.name}, {size_of(block)}, the first {saved.snapshot.number} of "
+                f"{block.settings.epochs} epochs"
+            )
+        return run(
+            block,
+            dataset,
+            saved,
+            lambda standing: checkpoints.save(int(standing.snapshot.number), standing),
+            checkpoints.due,
+            stopped,
+        )
+    finally:
+        checkpoints.close()
+
+
+def _before(folder: Path, experiment: str) -> Archive | None:
+    """The run that the folder holds, if any.
+
+    Raises:
+      UsageError: if what it holds is another experiment's, another version's or no run's.
+    """
+    if not (folder / files.CONFIG).exists():
+        if any((folder / name).exists() for name in (files.RESULTS, files.HISTORY, files.BEST)):
+            raise UsageError(f"--out={folder} holds another run's files: name another folder, or remove them")
+        return None
+    try:
+        before = archive.read(folder)
+    except ArchiveError as error:
+        raise UsageError(f"--out={folder} can't be gone on with: {error}; or name another folder") from None
+    if before.experiment != experiment:
+        raise UsageError(f"--out={folder} holds a run of {before.experiment}: name another folder")
+    return before
+
+
+def _held(work: Work, before: Archive | None) -> list[Held]:
+    """The blocks in the folder.
+
+    Raises:
+      UsageError: if they are broken, or this run would not have the same ones.
+    """
+    wanted = {variant.name: variant for variant, _ in work.variants}
+    fingerprint = work.variants[0][1].fingerprint
+    try:
+        held = blocks.read(work.folder)
+    except BlockError as error:
+        raise UsageError(str(error)) from None
+    for one in held:
+        different = blocks.disagreement(one, wanted, fingerprint)
+        if different:
+            raise UsageError(
+                f"--out={work.folder} holds runs with {different}: give the same, or name another folder"
+            )
+    if before and before.complete and not held and not _same(before, work):
+        raise UsageError(
+            f"--out={work.folder} holds a finished run with other settings, whose states are gone: "
+            "name another folder"
+        )
+    now = {name: work.environment[name] for name in ("versions", "devices")}
+    if any(one.environment != now for one in held):
+        _tell("note: begun with other versions or devices, see block.json: results agree up to rounding")
+    return held
+
+
+def _same(before: Archive, work: Work) -> bool:
+    """Whether a run had the same settings and flags, but for indifferent ones, and the same images."""
+
+    def deciding(config: Mapping[str, Any]) -> Any:
+        flags = {name: value for name, value in config["settings"].items() if name not in INDIFFERENT}
+        return flags, config["variants"], config["dataset"]["fingerprint"]
+
+    return deciding(before.config) == deciding(json.loads(json.dumps(work.description(complete=True))))
+
+
+@contextmanager
+def _stopping_by(again: str) -> Iterator[None]:
+    """Says how to go on, where a signal comes while nothing is trained."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        raise Stopped(f"stopped; to go on: {again}", number) from None
 
 
 def _check(variant: Variant) -> None:
@@ -82,13 +247,11 @@ def _source() -> Source:
         return find(FLAGS.dataset, data_dir, _tell, report)
 
 
-def _run(variant: Variant, source: Source) -> Run:
-    settings = variant.settings
-    with jax.enable_x64(settings.dtype == "float64"):
-        return run(variant, divide(source, settings.train, settings.val_size))
+def _runs(variant: Variant) -> int:
+    return len(variant.configs) * len(variant.settings.seeds)
 
 
-def _settings() -> dict[str, Any]:
+def _flags() -> dict[str, Any]:
     """The experiment's flags, those left at their defaults too."""
     return {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(sys.argv[0])}
 

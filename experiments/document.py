@@ -104,5 +104,5 @@ def _source(config: dict[str, Any]) -> list[str]:
         f"{settings['dtype']}, products in {settings['precision']}",
         ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "numpy", "optax")),
         f"{git['revision'][:10]}{', modified' if git['modified'] else ''}" if git else "no git checkout",
-        config["finished"],
+        config["written"],
     ]

@@ -2,40 +2,50 @@
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from experiments.shell import UsageError
 
-# Of config.json and the CSV files.
-SCHEMA = 2
+# Of config.json and the CSV files, see the README.
+SCHEMA = 3
 CONFIG, TABLES = "config.json", "tables.json"
 RESULTS, HISTORY, MEASURES, BEST = "results.csv", "history.csv", "measures.csv", "best_params.npz"
+BLOCKS = "blocks"
+LOCK = ".lock"
 
 
 @contextmanager
 def folder_for_run(path: Path) -> Iterator[Path]:
-    """Makes the folder, proves that it can be written to, and removes it if the block leaves it empty.
+    """Makes the folder, or takes the one there is, for this process alone; removes it if it is left empty.
+
+    What keeps others out is a lock that dies with the process.
 
     Raises:
-      UsageError: if it can't be made or written to, or holds another run.
+      UsageError: if it can't be made or written to, or another process works in it.
     """
-    if any((path / name).exists() for name in (CONFIG, RESULTS, HISTORY, BEST)):
-        raise UsageError(f"--out={path} holds another run: name another folder, or remove this one")
     new = _first_missing(path)
+    lock = FileLock(path / LOCK, timeout=0)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"--out={path}: another run is writing there; wait for it, or name another"
+        ) from None
     except OSError as error:
         _remove_empty(path, new)
         raise UsageError(f"--out={path} can't be written to: {error.strerror}") from None
     try:
         yield path
     finally:
+        # As long as it is held; whoever opened it meanwhile sees that it is gone.
+        (path / LOCK).unlink(missing_ok=True)
+        lock.release()
         _remove_empty(path, new)
 
 
@@ -50,7 +60,23 @@ def whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+      OSError: if the file can't be read.
+      ValueError: if it holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("it does not hold an object")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes readable JSON; NaN and infinity are errors."""
     with whole(path) as partial:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

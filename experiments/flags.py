@@ -118,6 +118,13 @@ def define_run(
     flags.DEFINE_integer(
         "average", 1, "over how many of the last epochs' ends the weights are averaged", lower_bound=1
     )
+    flags.DEFINE_float(
+        "max_loss",
+        None,
+        "a run whose mean training loss of an epoch is higher counts as diverged (default: only one whose "
+        "numbers are no longer finite)",
+        lower_bound=0,
+    )
     flags.DEFINE_bool("shuffle", True, "take the training images in a new order every epoch")
     flags.DEFINE_enum("init", "jax", list(INITS), "whose random numbers are the initial weights")
     flags.DEFINE_enum("dtype", "float32", ["float32", "float64"], "of all arithmetic")
@@ -150,7 +157,18 @@ def define_run(
         list(PRECISIONS),
         "of matrix products on accelerators; CPUs always use float32",
     )
-    flags.DEFINE_string("out", None, "folder for the results (default: results/<experiment>/<time>)")
+    flags.DEFINE_string(
+        "out",
+        None,
+        "folder for the results (default: results/<experiment>/<time>); a run that is there is gone on with, "
+        "or extended by more seeds, epochs or configurations",
+    )
+    flags.DEFINE_integer(
+        "save_every",
+        None,
+        "epochs from one save of the state to the next (default: so that saving takes 2 % of the time)",
+        lower_bound=1,
+    )
     for name in fixed:
         delattr(FLAGS, name)
 

@@ -51,6 +51,9 @@ def _figure(path: Path, size: tuple[float, float], title: str) -> Iterator[Figur
         figure = Figure(figsize=size)
         figure.suptitle(title)
         yield figure
+        # Laid out once, and not again for each of the files.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         for suffix in SUFFIXES:
             with whole(path.with_suffix(suffix)) as partial:
                 figure.savefig(partial, metadata={"Date": None} if suffix == ".svg" else None)

@@ -9,9 +9,9 @@ from linear_cifar.download import Progress
 
 
 @contextmanager
-def epochs_bar(total: int, title: str) -> Iterator[Callable[[str], None]]:
-    """A bar of epochs with the time left; the function that it gives ends an epoch with a remark."""
-    with tqdm(total=total, desc=title, unit="epoch", dynamic_ncols=True) as bar:
+def epochs_bar(total: int, title: str, done: int = 0) -> Iterator[Callable[[str], None]]:
+    """A bar of epochs, some done, with the time left; the function that it gives ends one with a remark."""
+    with tqdm(total=total, initial=done, desc=title, unit="epoch", dynamic_ncols=True) as bar:
 
         def advance(remark: str) -> None:
             bar.set_postfix_str(remark, refresh=False)

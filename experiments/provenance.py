@@ -13,10 +13,10 @@ from typing import Any
 import jax
 
 from experiments.files import SCHEMA
-from experiments.run import Run
+from experiments.settings import Variant
 from linear_cifar.dataset import Dataset
 
-PACKAGES = ("jax", "jaxlib", "optax", "numpy", "matplotlib", "tensorflow-datasets")
+PACKAGES = ("jax", "jaxlib", "optax", "orbax-checkpoint", "numpy", "matplotlib", "tensorflow-datasets")
 
 
 def command(experiment: str) -> str:
@@ -24,25 +24,36 @@ def command(experiment: str) -> str:
     return shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
 
 
-def describe(experiment: str, settings: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+def command_to_go_on(experiment: str, out: Path) -> str:
+    """The one that goes on with the run in that folder."""
+    given = any(word.lstrip("-").partition("=")[0] == "out" for word in sys.argv[1:])
+    return command(experiment) + ("" if given else f" --out={shlex.quote(str(out))}")
+
+
+def describe(
+    experiment: str,
+    flags: dict[str, Any],
+    variants: Sequence[tuple[Variant, Dataset]],
+    environment: dict[str, Any],
+    complete: bool,
+) -> dict[str, Any]:
     """The content of config.json."""
     return {
         "schema": SCHEMA,
         "experiment": experiment,
+        "complete": complete,
         "command": command(experiment),
-        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "settings": settings,
-        "dataset": describe_dataset(runs[0].dataset),
-        "variants": {run.variant.name: describe_variant(run) for run in runs},
-    } | describe_environment(max(len(run.configs) * len(run.settings.seeds) for run in runs))
+        "written": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "settings": flags,
+        "dataset": describe_dataset(variants[0][1]),
+        "variants": {variant.name: describe_variant(variant, dataset) for variant, dataset in variants},
+    } | environment
 
 
-def describe_variant(run: Run) -> dict[str, Any]:
+def describe_variant(variant: Variant, dataset: Dataset) -> dict[str, Any]:
     """What its runs share."""
-    images = {
-        f"{split}_images": len(getattr(run.dataset, split).labels) for split in ("train", "val", "test")
-    }
-    return {"configurations": len(run.configs), **run.settings._asdict(), **images}
+    images = {f"{split}_images": len(getattr(dataset, split).labels) for split in ("train", "val", "test")}
+    return {"configurations": len(variant.configs), **variant.settings._asdict(), **images}
 
 
 def describe_environment(runs: int) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def choose(found: Sequence[Archive], experiment: str, plain: bool) -> Archive | 
 
     def merit(one: Archive) -> tuple[bool, bool, int, str]:
         size = sum(variant["configurations"] for variant in one.variants.values())
-        return one.dataset != "synthetic", claims.deviation(one) is None, size, one.finished
+        return one.dataset != "synthetic", claims.deviation(one) is None, size, one.written
 
     its = [one for one in found if one.experiment == experiment and is_plain(one) is plain]
     return max(its, key=merit, default=None)

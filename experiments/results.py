@@ -15,8 +15,9 @@ from linear_cifar.config import Config
 # What names a run: the variant of the experiment, the data set, the configuration and the seed.
 KEYS = ("variant", "dataset", *Config._fields, "seed")
 _METRICS = tuple(f"{split}_{metric}" for split in SPLITS for metric in ("loss", "acc"))
-# A row per run: of the final parameters; diverged is empty, or the epoch.
-RESULTS = (*KEYS, *_METRICS, "diverged")
+# A row per run: epochs are those trained, the metrics those of the parameters then; diverged is empty, or the
+# epoch.
+RESULTS = (*KEYS, "epochs", *_METRICS, "diverged")
 # A row per run and epoch (from 1): running_* are means over the epoch's batches, each before its update;
 # W_norm is Frobenius's. Empty where a split was not measured after every epoch.
 HISTORY = (*KEYS, "epoch", "running_loss", "running_acc", *_METRICS, "W_norm")
@@ -56,14 +57,14 @@ def keys(run: Run) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
 def _results(run: Run) -> Iterator[Sequence[Any]]:
     columns = [column for split in SPLITS for column in run.final[split]]
     for s, c, its in keys(run):
-        yield *its, *(column[s, c] for column in columns), run.diverged(s, c)
+        yield *its, run.epochs, *(column[s, c] for column in columns), run.diverged(s, c)
 
 
 def _history(run: Run) -> Iterator[Sequence[Any]]:
     watched = [run.history.watched.get(split, (None, None)) for split in SPLITS]
     columns = [*run.history.running, *(column for split in watched for column in split), run.history.norm]
     for s, c, its in keys(run):
-        for epoch in range(len(run.history.finite)):
+        for epoch in range(run.epochs):
             yield *its, epoch + 1, *(None if column is None else column[epoch, s, c] for column in columns)
 
 

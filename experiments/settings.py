@@ -39,6 +39,12 @@ class Settings(NamedTuple):
     precision: str
     seeds: tuple[int, ...]
     watch: tuple[str, ...]
+    max_loss: float | None
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether the epochs are the same whatever number of them follows."""
+        return self.schedule == "constant" and self.average == 1
 
     def recipe(self, configs: Sequence[Config]) -> Recipe:
         """The recipe of a sweep of these configurations."""

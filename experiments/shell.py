@@ -1,9 +1,11 @@
 """How an experiment is started, and how it ends: one line for a user's mistake, never a traceback."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -16,21 +18,32 @@ class UsageError(Exception):
     """The command can't be carried out as given; the message is one line for the user."""
 
 
+class Stopped(Exception):
+    """A signal ended the run, which is to be gone on with; the message says how."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 def launch(define_flags: Callable[[], None], experiment: Callable[[], None]) -> None:
     """Defines and parses the flags, and runs the experiment.
 
     Exits with 2 after a mistake in the command or the data, with 1 where the machine refuses
-    (a full disk, say), with 130 after Ctrl+C.
+    (a full disk, say), with 130 after Ctrl+C and 143 after SIGTERM.
     """
     define_flags()
+    signal.signal(signal.SIGTERM, _raise)
     try:
         app.run(lambda extra: _run(experiment, extra), flags_parser=_parse)
     except (UsageError, DataError) as error:
         _fail(str(error), 2)
     except OSError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted: a run writes its results at its end", 130)
+    except Stopped as stop:
+        _end(str(stop), 128 + stop.number)
+    except KeyboardInterrupt as stop:
+        _end("stopped", 128 + (stop.args[0] if stop.args else signal.SIGINT))
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -59,6 +72,9 @@ def _set_up_jax() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(caches / "linear_cifar"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # The small programs around the large one take three seconds together.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def cores() -> int:
@@ -66,6 +82,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _raise(number: int, frame: Any) -> None:
+    """SIGTERM ends as Ctrl+C does."""
+    raise KeyboardInterrupt(number)
+
+
 def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    _end(f"error: {message}", code)
+
+
+def _end(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
     sys.exit(code)

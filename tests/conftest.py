@@ -12,6 +12,15 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+# To compile these small programs well would take longer than it saves. Commands are compiled as a user's are.
+given = os.environ.get("XLA_FLAGS")
+os.environ["XLA_FLAGS"] = f"{given or ''} --xla_backend_optimization_level=0"
+jax.devices()  # reads them
+if given is None:
+    del os.environ["XLA_FLAGS"]
+else:
+    os.environ["XLA_FLAGS"] = given
+
 # Before any test imports the package.
 jaxtyping.install_import_hook("linear_cifar", "beartype.beartype")
 

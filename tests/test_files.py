@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from experiments.files import folder_for_run, whole, write_json
+from experiments.files import LOCK, folder_for_run, whole, write_json
 from experiments.shell import UsageError
 
 
@@ -28,7 +28,7 @@ def test_json_refuses_what_json_does_not_have(tmp_path):
 
 def test_a_folder_left_empty_is_removed_with_the_parents_made_for_it(tmp_path):
     with pytest.raises(KeyboardInterrupt), folder_for_run(tmp_path / "a" / "b") as folder:
-        assert os.listdir(folder) == []
+        assert os.listdir(folder) == [LOCK]
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
 
@@ -46,11 +46,17 @@ def test_what_was_written_stays_when_something_fails_later(tmp_path):
     assert os.listdir(tmp_path / "a") == ["results.csv"]
 
 
-def test_another_run_is_not_overwritten(tmp_path):
-    (tmp_path / "results.csv").write_text("kept")
-    with pytest.raises(UsageError, match="holds another run"), folder_for_run(tmp_path):
-        pytest.fail("entered")
-    assert (tmp_path / "results.csv").read_text() == "kept"
+def test_a_folder_is_one_process_own_until_it_is_done(tmp_path):
+    with folder_for_run(tmp_path / "a"):
+        assert os.listdir(tmp_path / "a") == [LOCK]
+        with (
+            pytest.raises(UsageError, match="another run is writing there"),
+            folder_for_run(tmp_path / "a"),
+        ):
+            pytest.fail("entered")
+    with folder_for_run(tmp_path / "a"):
+        pass
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_path_that_can_not_be_a_folder_is_named(tmp_path):

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = [
-    "best_params.npz", "config.json", "curves.png", "curves.svg", "heatmap.png", "heatmap.svg", "history.csv",
-    "results.csv", "tables.json",
+    "best_params.npz", "blocks", "config.json", "curves.png", "curves.svg", "heatmap.png", "heatmap.svg",
+    "history.csv", "results.csv", "tables.json",
 ]  # fmt: skip
 QUICK = ["--dataset=synthetic", "--train=batch1", "--epochs=1", "--eta=0.001,0.01", "--batch=100,400"]
 
@@ -103,14 +103,14 @@ def test_the_same_command_compiles_nothing_and_gives_the_same_files(done):
         (["--lamda=0.1"], "lamda"),
         (["0.1"], "unexpected '0.1'"),
         (["--out=file/below"], "--out=file/below can't be written to"),
-        (["--out=taken"], "--out=taken holds another run"),
+        (["--out=taken"], "--out=taken holds another run's files"),
         (["--dataset=cifar10", "--data_dir=broken"], "broken"),
     ],
     ids=" ".join,
 )
 def test_a_mistake_is_one_clear_line_and_leaves_nothing_behind(tmp_path, flags, words):
     (tmp_path / "file").touch()
-    for path in ("taken/config.json", "broken/cifar-10-batches-bin/data_batch_1.bin"):
+    for path in ("taken/results.csv", "broken/cifar-10-batches-bin/data_batch_1.bin"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
     before = sorted(tmp_path.rglob("*"))

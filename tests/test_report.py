@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 from test_results import SETTINGS
 
-from experiments import archive, bce, claims, conduct, grid, improve, markdown, page, report, table1
+from experiments import (
+    archive,
+    bce,
+    claims,
+    conduct,
+    grid,
+    improve,
+    markdown,
+    page,
+    provenance,
+    report,
+    table1,
+)
 from experiments.archive import Archive, ArchiveError, Missing
 from experiments.claims import IN_DOUBT, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from experiments.run import run
@@ -50,8 +62,9 @@ def folder(tmp_path_factory):
             loss = variant if variant in claims.TABLE2 else "softmax"
             settings = SETTINGS._replace(**{"seeds": SEEDS, "val_size": 60, "loss": loss} | own)
             runs.append(run(Variant(variant, settings, configs), data))
-        flags = {"seed": 5}
-        conduct.write(where, name, flags, runs, module.present)
+        trained = [(one.variant, one.dataset) for one in runs]
+        work = conduct.Work(name, {"seed": 5}, trained, provenance.describe_environment(9), where)
+        conduct.write(work, runs, module.present)
     return root
 
 
@@ -201,7 +214,7 @@ def test_of_several_runs_the_one_that_says_most_is_taken(as_reported):
         one.dataset = "cifar10"
     for one in (older, newer, made_up, smaller, plain):
         one.variants["table1"] |= claims.SETTINGS["table1"]["table1"]
-    older.finished, newer.finished = "2026-01-01T00:00:00", "2026-01-02T00:00:00"
+    older.written, newer.written = "2026-01-01T00:00:00", "2026-01-02T00:00:00"
     smaller.variants["table1"]["configurations"] = 1
     plain.variants["table1"] |= {"init": "numpy", "shuffle": False, "dtype": "float64"}
     every = [made_up, other, smaller, older, newer, plain]

@@ -16,6 +16,7 @@ EPOCHS, SEEDS = 2, (3, 4)
 SETTINGS = Settings(
     train="full", val_size=50, loss="softmax", flip=True, shift=0, epochs=EPOCHS, schedule="constant",
     average=1, shuffle=True, init="jax", dtype="float32", precision="float32", seeds=(3,), watch=("val",),
+    max_loss=None,
 )  # fmt: skip
 
 
@@ -142,7 +143,7 @@ def test_percent_is_mean_and_sample_deviation():
     assert table.percent([0.25, np.nan]) == "-"
 
 
-@pytest.mark.parametrize("chosen", [slice(None), slice(8, 9)], ids=["all", "diverged"])
+@pytest.mark.parametrize("chosen", [slice(0, 9, 4), slice(8, 9)], ids=["some", "diverged"])
 def test_figures_are_drawn_whatever_was_run(tmp_path, dataset, chosen):
     one = run(variant(CONFIGS[chosen], loss="bce", epochs=1, watch=("train", "val", "test")), dataset)
     predicted = measures.predictions(one)

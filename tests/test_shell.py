@@ -9,22 +9,25 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "line"),
+    ("statement", "code", "line"),
     [
-        ("experiments.shell.UsageError('no such thing')", 2, "error: no such thing"),
-        ("linear_cifar.dataset.DataError('broken file')", 2, "error: broken file"),
-        ("KeyboardInterrupt", 130, "error: interrupted: a run writes its results at its end"),
+        ("raise experiments.shell.UsageError('no such thing')", 2, "error: no such thing"),
+        ("raise linear_cifar.dataset.DataError('broken file')", 2, "error: broken file"),
+        ("raise KeyboardInterrupt", 130, "stopped"),
+        ("raise KeyboardInterrupt(15)", 143, "stopped"),
+        ("raise experiments.shell.Stopped('stopped; to go on: ...', 15)", 143, "stopped; to go on: ..."),
+        ("os.kill(os.getpid(), 15)", 143, "stopped"),
         (
-            f"OSError({errno.ENOSPC}, 'No space left on device', 'results.csv')",
+            f"raise OSError({errno.ENOSPC}, 'No space left on device', 'results.csv')",
             1,
             "error: [Errno 28] No space left on device: 'results.csv'",
         ),
     ],
 )
-def test_an_experiment_that_fails_ends_in_one_line(raised, code, line):
+def test_an_experiment_that_fails_ends_in_one_line(statement, code, line):
     program = f"""
-import linear_cifar.dataset, experiments.shell
-def experiment(): raise {raised}
+import os, linear_cifar.dataset, experiments.shell
+def experiment(): {statement}
 experiments.shell.launch(lambda: None, experiment)
 """
     process = subprocess.run(

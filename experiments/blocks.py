@@ -1,0 +1,176 @@
+"""The blocks of a run: parts of its variants, each trained side by side from a state of its own.
+
+A block is a variant with some of its configurations and seeds. In the run's folder it has a folder of its
+own, which holds block.json, what it is, and the checkpoints of its state. So a run that is extended adds
+blocks to those that it has.
+"""
+
+import hashlib
+import json
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.files import BLOCKS, SCHEMA, read_json, write_json
+from experiments.run import Run
+from experiments.settings import Variant
+from linear_cifar.config import Config, check
+from linear_cifar.dataset import Dataset
+from linear_cifar.evaluation import Metrics
+from linear_cifar.params import Params
+from linear_cifar.sweep import Record
+
+BLOCK = "block.json"
+
+
+class BlockError(Exception):
+    """What a folder holds can't be gone on with; the message is one line for the user."""
+
+
+class Held(NamedTuple):
+    """What a block on disk says of itself; only `disagreement` tells whether it can be believed."""
+
+    variant: str
+    settings: dict[str, Any]
+    configs: list[Config]
+    seeds: list[int]
+    fingerprint: str
+    environment: dict[str, Any]
+
+
+def folder_of(run: Path, block: Variant) -> Path:
+    """A block's own folder, named by what tells it from the run's other blocks."""
+    identity = json.dumps([block.name, block.configs, block.settings.seeds])
+    return run / BLOCKS / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def write(run: Path, block: Variant, dataset: Dataset, environment: Mapping[str, Any]) -> Path:
+    """Makes the block's folder, and says there what it is."""
+    folder = folder_of(run, block)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "schema": SCHEMA,
+        "variant": block.name,
+        "settings": block.settings._asdict(),
+        "configs": block.configs,
+        "fingerprint": dataset.fingerprint,
+        "environment": environment,
+    }
+    write_json(folder / BLOCK, content)
+    return folder
+
+
+def read(run: Path) -> list[Held]:
+    """The blocks in a run's folder.
+
+    Raises:
+      BlockError: if one is broken or of another version.
+    """
+    return [_read(path) for path in sorted((run / BLOCKS).glob(f"*/{BLOCK}"))]
+
+
+def _read(path: Path) -> Held:
+    try:
+        content = read_json(path)
+        if content.get("schema") != SCHEMA:
+            raise BlockError(
+                f"{path} is of schema {content.get('schema')}, this version's is {SCHEMA}: go on with the "
+                "version that wrote it, or name another folder"
+            )
+        settings = dict(content["settings"])
+        return Held(
+            str(content["variant"]),
+            settings,
+            [_config(values) for values in content["configs"]],
+            [operator.index(seed) for seed in settings["seeds"]],
+            str(content["fingerprint"]),
+            dict(content["environment"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BlockError(
+            f"{path} can't be read ({error}): remove its folder, and what it holds is trained again"
+        ) from None
+
+
+def _config(values: Iterable[Any]) -> Config:
+    config = Config(*values)
+    check(config)
+    return config
+
+
+def disagreement(held: Held, variants: Mapping[str, Variant], fingerprint: str) -> str | None:
+    """What keeps a run of these variants from going on with a block: what the block has, in words, or None.
+
+    More configurations and seeds than the block's agree with it; more epochs too, where the first ones are
+    the same whatever follows.
+    """
+    if held.variant not in variants:
+        return f"the variant {held.variant!r}, which this command leaves out"
+    variant = variants[held.variant]
+    if held.fingerprint != fingerprint:
+        return f"other images (fingerprint {held.fingerprint[:8]}…, not {fingerprint[:8]}…)"
+    own = json.loads(json.dumps(variant.settings._asdict()))
+    for name in own.keys() | held.settings.keys():
+        if name not in ("seeds", "epochs") and own.get(name) != held.settings.get(name):
+            return f"{name} {held.settings.get(name)}, not {own.get(name)}"
+    for name, values in zip(Config._fields, zip(*held.configs, strict=True), strict=False):
+        missing = [value for value in values if value not in {getattr(one, name) for one in variant.configs}]
+        if missing:
+            return f"{name} {missing[0]}, which this command leaves out"
+    for config in held.configs:
+        if config not in variant.configs:
+            return f"{config}, which this command leaves out"
+    for seed in held.seeds:
+        if seed not in variant.settings.seeds:
+            return f"seed {seed}, which this command leaves out"
+    epochs = held.settings.get("epochs")
+    fewer = not isinstance(epochs, int) or variant.settings.epochs < epochs
+    if fewer or (variant.settings.epochs != epochs and not variant.settings.open_ended):
+        return f"epochs {epochs}, not {variant.settings.epochs}"
+    return None
+
+
+def plan(variant: Variant, held: Iterable[Held]) -> list[Variant]:
+    """The blocks of a variant: those on disk, which agree with it, and new ones of what they lack."""
+    blocks = [_part(variant, one.seeds, one.configs) for one in held if one.variant == variant.name]
+    there = {(seed, config) for one in blocks for seed in one.settings.seeds for config in one.configs}
+    lacking: dict[tuple[Config, ...], list[int]] = {}
+    for seed in variant.settings.seeds:
+        configs = tuple(config for config in variant.configs if (seed, config) not in there)
+        lacking.setdefault(configs, []).append(seed)
+    return blocks + [_part(variant, seeds, configs) for configs, seeds in lacking.items() if configs]
+
+
+def join(variant: Variant, parts: Sequence[Run]) -> Run:
+    """The run of a variant from those of its blocks."""
+    seeds = {seed: i for i, seed in enumerate(variant.settings.seeds)}
+    configs = {config: i for i, config in enumerate(variant.configs)}
+    places = [
+        np.ix_([seeds[seed] for seed in part.settings.seeds], [configs[config] for config in part.configs])
+        for part in parts
+    ]
+
+    def merge(trees: list[Any], leading: int) -> Any:
+        """Trees whose leaves have so many axes before those of seeds and configurations."""
+
+        def fill(*leaves: np.ndarray) -> np.ndarray:
+            before, after = leaves[0].shape[:leading], leaves[0].shape[leading + 2 :]
+            whole = np.empty((*before, len(seeds), len(configs), *after), leaves[0].dtype)
+            for place, leaf in zip(places, leaves, strict=True):
+                whole[(slice(None),) * leading + place] = leaf
+            return whole
+
+        return jax.tree.map(fill, *trees)
+
+    history: Record = merge([part.history for part in parts], 1)
+    final: dict[str, Metrics] = merge([part.final for part in parts], 0)
+    params: Params = merge([part.params for part in parts], 0)
+    return Run(variant, parts[0].dataset, history, final, params, parts[0].standardizer)
+
+
+def _part(variant: Variant, seeds: Iterable[int], configs: Iterable[Config]) -> Variant:
+    return variant._replace(settings=variant.settings._replace(seeds=tuple(seeds)), configs=tuple(configs))

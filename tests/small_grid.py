@@ -1,0 +1,11 @@
+"""`experiments.grid` on few made-up images and without figures: to files and signals it does the same."""
+
+import runpy
+
+from experiments import conduct, plots
+from linear_cifar.synthetic import synthetic
+
+if __name__ == "__main__":
+    conduct.find = lambda *_: synthetic(n_train=1_200, n_test=200)
+    plots.heatmap = plots.curves = lambda *_: None
+    runpy.run_module("experiments.grid", run_name="__main__", alter_sys=True)

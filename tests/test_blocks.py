@@ -1,0 +1,139 @@
+import json
+
+import numpy as np
+import pytest
+from test_results import SETTINGS
+
+from experiments import blocks
+from experiments.blocks import BlockError, disagreement, join, plan
+from experiments.run import run
+from experiments.settings import Variant
+from linear_cifar.config import Config, grid
+from linear_cifar.dataset import divide
+from linear_cifar.synthetic import synthetic
+
+A, B, C = grid([0.001, 0.003, 0.01], [20], [0.1])
+
+
+def variant(configs=(A, B), seeds=(0, 1), **settings):
+    return Variant("one", SETTINGS._replace(seeds=tuple(seeds), **settings), tuple(configs))
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return divide(synthetic(n_train=300, n_test=100), val_size=50)
+
+
+@pytest.fixture
+def held(tmp_path, dataset):
+    """One block on disk, as it is read back."""
+    blocks.write(tmp_path, variant(), dataset, {"versions": {}})
+    (one,) = blocks.read(tmp_path)
+    return one
+
+
+def parts(planned):
+    return [(block.configs, block.settings.seeds) for block in planned]
+
+
+def test_a_block_is_read_back_as_it_was_written(held, dataset):
+    assert held.variant == "one"
+    assert held.configs == [A, B]
+    assert held.seeds == [0, 1]
+    assert held.environment == {"versions": {}}
+    assert disagreement(held, {"one": variant()}, dataset.fingerprint) is None
+
+
+def test_a_new_run_is_one_block():
+    assert plan(variant(), []) == [variant()]
+
+
+def test_what_is_there_stays_and_what_lacks_is_added(held):
+    assert parts(plan(variant(), [held])) == [((A, B), (0, 1))]
+    assert parts(plan(variant([C, A, B], [0, 1]), [held])) == [((A, B), (0, 1)), ((C,), (0, 1))]
+    assert parts(plan(variant([A, B], [2, 1, 0]), [held])) == [((A, B), (0, 1)), ((A, B), (2,))]
+    both = parts(plan(variant([A, B, C], [0, 1, 2]), [held]))
+    assert both == [((A, B), (0, 1)), ((C,), (0, 1)), ((A, B, C), (2,))]
+    other = held._replace(variant="two")
+    assert parts(plan(variant(), [other])) == [((A, B), (0, 1))]
+
+
+def test_blocks_have_folders_of_their_own(tmp_path):
+    different = [variant(), variant([B, A]), variant(seeds=[1]), variant()._replace(name="two")]
+    assert len({blocks.folder_of(tmp_path, one) for one in different}) == len(different)
+    assert blocks.folder_of(tmp_path, variant(epochs=9)) == blocks.folder_of(tmp_path, variant())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (variant([C, B, A], [5, 1, 0], epochs=3), None),
+        (variant(loss="bce"), "loss softmax, not bce"),
+        (variant(flip=False), "flip True, not False"),
+        (variant(max_loss=9.0), "max_loss None, not 9.0"),
+        (variant(watch=("val", "test")), "watch ['val'], not ['val', 'test']"),
+        (variant([A, C]), "eta 0.003, which this command leaves out"),
+        (variant([A, Config(0.003, 50, 0.1)]), "Config(eta=0.003, batch=20,"),
+        (variant(seeds=[1, 2]), "seed 0, which this command leaves out"),
+        (variant(epochs=1), "epochs 2, not 1"),
+        (variant(schedule="cosine"), "schedule constant, not cosine"),
+        (variant()._replace(name="two"), "the variant 'one', which this command leaves out"),
+    ],
+)
+def test_what_would_give_other_results_disagrees(held, dataset, wanted, words):
+    found = disagreement(held, {wanted.name: wanted}, dataset.fingerprint)
+    assert found is None if words is None else words in found
+
+
+@pytest.mark.parametrize("settings", [{"schedule": "cosine"}, {"average": 2}])
+def test_more_epochs_agree_only_where_they_do_not_change_the_first_ones(tmp_path, dataset, settings):
+    blocks.write(tmp_path, variant(**settings), dataset, {})
+    (one,) = blocks.read(tmp_path)
+    assert disagreement(one, {"one": variant(**settings)}, dataset.fingerprint) is None
+    longer = {"one": variant(**settings, epochs=3)}
+    assert disagreement(one, longer, dataset.fingerprint) == "epochs 2, not 3"
+
+
+def test_other_images_disagree(held):
+    assert "other images" in disagreement(held, {"one": variant()}, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: "",
+        lambda content: "[]",
+        lambda content: "[" * 100_000,
+        lambda content: json.dumps(content | {"schema": 1}),
+        lambda content: json.dumps(content | {"configs": [[1, 2]]}),
+        lambda content: json.dumps(content | {"configs": [["a", 20, 0.1]]}),
+        lambda content: json.dumps(content | {"configs": [[[], 20, 0.1]]}),
+        lambda content: json.dumps(content | {"settings": 3}),
+        lambda content: json.dumps(content | {"settings": {}}),
+        lambda content: json.dumps({name: content[name] for name in content if name != "fingerprint"}),
+    ],
+)
+def test_a_broken_block_is_named(tmp_path, dataset, change):
+    path = blocks.write(tmp_path, variant(), dataset, {}) / blocks.BLOCK
+    path.write_text(change(json.loads(path.read_text())))
+    with pytest.raises(BlockError, match=str(path)):
+        blocks.read(tmp_path)
+
+
+def test_blocks_together_are_the_run_at_once(dataset):
+    whole = variant([A, B, C], [0, 1, 2])
+    at_once = run(whole, dataset)
+    planned = [
+        variant([B], [0, 2]),
+        variant([C, A], [2, 0]),
+        whole._replace(settings=whole.settings._replace(seeds=(1,))),
+    ]
+    joined = join(whole, [run(block, dataset) for block in planned])
+    assert joined.variant == whole
+    for ours, theirs in (
+        (joined.params.W, at_once.params.W),
+        (joined.history.running.loss, at_once.history.running.loss),
+        (joined.final["test"].accuracy, at_once.final["test"].accuracy),
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(joined.history.finite, at_once.history.finite)
