@@ -157,21 +157,21 @@ def _json(path: Path) -> dict[str, Any]:
 def _rows(path: Path, header: Sequence[str]) -> Iterator[Row]:
     try:
         with path.open(newline="") as file:
-            reader = csv.DictReader(file, restkey="", restval="")
-            if tuple(reader.fieldnames or ()) != tuple(header):
+            reader = csv.reader(file)
+            if tuple(next(reader, ())) != tuple(header):
                 raise ArchiveError(f"{path} has other columns than this version writes")
             for cells in reader:
-                read = {name: _cell(name, text) for name, text in cells.items()}
+                read = {name: _cell(name, text) for name, text in zip(header, cells, strict=True)}
                 config = Config(*(read[name] for name in Config._fields))
                 further = {name: read[name] for name in header if name not in KEYS}
                 yield Row(read["variant"], config, read["seed"], further)
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ArchiveError(f"{path} can't be read: {error}") from None
 
 
 def _cell(name: str, text: str) -> Any:
     if name in _WORDS:
         return text
-    if not text:
+    if not text and name not in KEYS:
         return None
     return int(text) if name in _INTEGERS else float(text)

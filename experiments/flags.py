@@ -148,7 +148,7 @@ def define_run(
         "seed", 0, "the first seed, of weights, order, flips and shifts", lower_bound=0, upper_bound=2**31
     )
     flags.DEFINE_integer(
-        "seeds", seeds, "how many seeds, one after the other", lower_bound=1, upper_bound=2**31
+        "seeds", seeds, "how many seeds, one after the other", lower_bound=1, upper_bound=1_000_000
     )
     define_data()
     flags.DEFINE_enum(

@@ -1,0 +1,70 @@
+"""Feeds everything that reads files with hostile bytes, guided by coverage, through atheris.
+
+    pip install atheris && python tests/fuzz.py --runs=100000
+
+Each target of `tests/targets.py` has a process of its own; --target names one of them. A crash, a hang of
+more than 20 seconds, an exception that is not a clear refusal, memory, or an attempt to run something ends it.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+
+def fuzz(name: str, runs: int, seed: int) -> None:
+    """Tries one target in this process, which ends with it."""
+    import atheris
+
+    with atheris.instrument_imports(include=["linear_cifar", "experiments"]):
+        import targets
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as corpus:
+        genuine, attempt = targets.TARGETS[name](Path(folder))
+        for i, content in enumerate(genuine):
+            (Path(corpus) / str(i)).write_bytes(content)
+        longest = 2 * max(map(len, genuine))
+        limits = [
+            f"-runs={runs}",
+            f"-seed={seed}",
+            f"-max_len={longest}",
+            "-timeout=20",
+            "-rss_limit_mb=4096",
+        ]
+        atheris.Setup([sys.argv[0], *limits, "-print_final_stats=1", corpus], attempt)
+        atheris.Fuzz()
+
+
+def main() -> None:
+    """All targets, or the one that is named."""
+    names = ("binary", "python", "gzipped", "tar", "prepared", "checkpoint", "block", "results")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=100_000, help="inputs per target")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--target", choices=names)
+    given = parser.parse_args()
+    if given.target:
+        fuzz(given.target, given.runs, given.seed)
+        return
+    for name in names:
+        command = [
+            sys.executable,
+            __file__,
+            f"--runs={given.runs}",
+            f"--seed={given.seed}",
+            f"--target={name}",
+        ]
+        process = subprocess.run(command, capture_output=True, text=True)
+        print(f"{name}: {'passed' if process.returncode == 0 else process.stderr[-3000:]}", flush=True)
+        for line in process.stderr.splitlines():
+            if line.startswith(("stat::number_of_executed_units", "stat::average", "stat::peak_rss")):
+                print(f"  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

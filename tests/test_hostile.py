@@ -1,0 +1,130 @@
+"""Broken and hostile input, mutated from genuine one by chance; `tests/fuzz.py` is guided by coverage."""
+
+import sys
+
+import pytest
+import targets
+from absl import flags
+from absl.testing import flagsaver
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from experiments import bce, conduct, grid, improve, table1
+from experiments.recipes import apply_recipe
+from experiments.shell import UsageError
+
+FLAGS = flags.FLAGS
+EXAMPLES = {"prepared": 60, "checkpoint": 60}
+
+
+def trying(number):
+    """So many inputs, the same ones every time."""
+    checks = list(HealthCheck)
+    return settings(
+        max_examples=number, deadline=None, database=None, derandomize=True, suppress_health_check=checks
+    )
+
+
+def mutated(genuine):
+    """The bytes with a few places cut, repeated, exchanged or overwritten."""
+    place = st.integers(0, max(map(len, genuine)))
+    edit = st.tuples(place, place, st.one_of(st.binary(max_size=8), st.just(None)))
+
+    def apply(content, edits):
+        for start, end, new in edits:
+            start, end = sorted((start % (len(content) + 1), end % (len(content) + 1)))
+            content = content[:start] + (
+                content[start:end] * 2 if new is None else new + content[start + len(new) :]
+            )
+        return content
+
+    cut = st.builds(lambda content, end: content[:end], st.sampled_from(genuine), place)
+    return st.one_of(
+        st.builds(apply, st.sampled_from(genuine), st.lists(edit, min_size=1, max_size=4)),
+        cut,
+        st.binary(max_size=99),
+    )
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(name, tmp_path):
+    genuine, attempt = targets.TARGETS[name](tmp_path)
+
+    @trying(EXAMPLES.get(name, 400))
+    @given(mutated(genuine))
+    def tried(content):
+        attempt(content)
+
+    for content in genuine:
+        attempt(content)
+    with targets.bounded():
+        tried()
+
+
+NUMBERS = st.one_of(st.integers(-3, 10**6), st.floats(), st.integers()).map(str)
+WORDS = st.sampled_from(
+    [
+        "",
+        "nan",
+        "inf",
+        "1e400",
+        "-0",
+        "0x10",
+        "1_0",
+        "٣",
+        "true",
+        "no",
+        "bce",
+        "cosine",
+        "batch1",
+        "best",
+        "val",
+        ":",
+        "a:b",
+        ",,",
+    ]
+)
+VALUES = st.one_of(
+    NUMBERS, WORDS, st.lists(st.one_of(NUMBERS, WORDS), max_size=4).map(",".join),
+    st.lists(st.tuples(NUMBERS, NUMBERS).map(":".join), max_size=3).map(",".join), st.text(max_size=20),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [grid, table1, bce, improve], ids=lambda module: module.__name__)
+def test_whatever_the_flags_they_make_a_run_or_are_refused(module, monkeypatch):
+    before = set(FLAGS)
+    monkeypatch.setattr(sys, "argv", [module.__name__])
+    made = 0
+
+    def check(experiment, variants, present):
+        nonlocal made
+        for variant in variants:
+            conduct._check(variant)
+            variant.settings.recipe(variant.configs)
+            variant.settings.initializer(4, 3)
+            assert 0 < variant.settings.eta_factor()(0) <= 1
+        made += 1
+
+    monkeypatch.setattr(module, "conduct", check)
+    module.define_flags()
+    names = sorted(set(FLAGS) - before)
+    flag = st.tuples(st.sampled_from([*names, "lamda"]), VALUES).map(lambda pair: f"--{pair[0]}={pair[1]}")
+
+    @trying(400)
+    @given(st.lists(flag, min_size=1, max_size=3))
+    def tried(given):
+        with flagsaver.flagsaver():
+            try:
+                FLAGS([module.__name__, *given])
+                apply_recipe()
+                module.main()
+            except (flags.Error, UsageError) as error:
+                assert str(error)
+
+    try:
+        with targets.bounded():
+            tried()
+    finally:
+        for name in names:
+            delattr(FLAGS, name)
+    assert made > 20
