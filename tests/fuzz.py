@@ -3,7 +3,8 @@
     pip install atheris && python tests/fuzz.py --runs=100000
 
 Each target of `tests/targets.py` has a process of its own; --target names one of them. A crash, a hang of
-more than 20 seconds, an exception that is not a clear refusal, memory, or an attempt to run something ends it.
+more than 20 seconds, an exception that is not a clear refusal, memory, or an attempt to run something ends
+it.
 """
 
 import argparse
@@ -32,6 +33,7 @@ def fuzz(name: str, runs: int, seed: int) -> None:
             f"-seed={seed}",
             f"-max_len={longest}",
             "-timeout=20",
+            "-keep_seed=1",
             "-rss_limit_mb=4096",
         ]
         atheris.Setup([sys.argv[0], *limits, "-print_final_stats=1", corpus], attempt)

@@ -30,7 +30,7 @@ from linear_cifar.dataset import DataError, Dataset, Split
 from linear_cifar.prepared import read_prepared
 
 # Bytes to begin with, and what is done with them and with what becomes of them.
-Target = tuple[list[bytes], Callable[[bytes], None]]
+Target = tuple[list[bytes], Callable[[bytes], bool]]
 Errors = type[Exception] | tuple[()]
 COUNT = 2  # images in a batch
 # What would be needed to run something, or to talk to someone.
@@ -52,8 +52,8 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 sys.addaudithook(_audit)
 
 
-def refusing(errors: Errors, read: Callable[[], object]) -> None:
-    """Reads; of what may be raised, only these are, with a message of one line."""
+def accepted(errors: Errors, read: Callable[[], object]) -> bool:
+    """Whether it is read; of what may be raised, only these are, with a message of one line."""
     global _watched
     _watched = True
     try:
@@ -61,8 +61,10 @@ def refusing(errors: Errors, read: Callable[[], object]) -> None:
     except errors as error:
         assert str(error), "no message"
         assert len(str(error).splitlines()) == 1, str(error)
+        return False
     finally:
         _watched = False
+    return True
 
 
 @contextmanager
@@ -81,11 +83,11 @@ def _files(folder: Path, names: list[str], read: Callable[[], object], errors: E
     """The first byte says in place of which file, of those there, the others are written."""
     genuine = {name: (folder / name).read_bytes() for name in names}
 
-    def attempt(content: bytes) -> None:
+    def attempt(content: bytes) -> bool:
         name = names[content[0] % len(names)] if content else names[0]
         (folder / name).write_bytes(content[1:])
         try:
-            refusing(errors, read)
+            return accepted(errors, read)
         finally:
             (folder / name).write_bytes(genuine[name])
 
@@ -114,9 +116,9 @@ def _archive(folder: Path, layout: str, packed: Callable[[bytes], bytes]) -> Tar
     path = test_cifar10.write(folder, layout)
     genuine = path.read_bytes()
 
-    def attempt(content: bytes) -> None:
+    def attempt(content: bytes) -> bool:
         path.write_bytes(packed(content))
-        refusing(DataError, lambda: cifar10.read(folder, COUNT))
+        return accepted(DataError, lambda: cifar10.read(folder, COUNT))
 
     return [genuine if packed(b"") == b"" else gzip.decompress(genuine)], attempt
 
