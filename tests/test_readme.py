@@ -6,6 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+from test_results import SETTINGS
+
+from experiments import provenance
+from experiments.results import HISTORY, RESULTS
+from experiments.settings import Variant
+from linear_cifar.config import Config
+from linear_cifar.dataset import Dataset, Split
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -45,7 +54,20 @@ def test_every_command_that_is_named_exists():
         assert f"python -m experiments.{name}" in (ROOT / "experiments" / f"{name}.py").read_text()
 
 
+def test_every_column_and_every_entry_of_the_files_is_described():
+    section = README[README.index("## The files of a run") : README.index("## In your own code")]
+    described = set(re.findall(r"`(\w+)`", section))
+    assert {*RESULTS, *HISTORY, *Config._fields} <= described
+    environment = provenance.describe_environment(1)
+    split = Split(np.zeros((1, 3), np.uint8), np.zeros(1, np.uint8))
+    dataset = Dataset("synthetic", (), split, split, split, "", False, "")
+    own = Variant("one", SETTINGS, ())
+    config = provenance.describe("grid", {}, [(own, dataset)], environment, complete=True)
+    assert config.keys() <= described
+    assert f"now {config['schema']}." in section
+
+
 def test_the_core_needs_no_more_than_the_readme_says():
-    absent = ["tensorflow_datasets", "requests", "PIL", "matplotlib", "tqdm", "sklearn"]
+    absent = ["tensorflow_datasets", "requests", "PIL", "matplotlib", "tqdm", "sklearn", "orbax", "filelock"]
     program = f"import sys; sys.modules.update(dict.fromkeys({absent})); import linear_cifar"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
