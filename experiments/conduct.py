@@ -49,6 +49,11 @@ class Work(NamedTuple):
         """The content of config.json."""
         return provenance.describe(self.experiment, self.flags, self.variants, self.environment, complete)
 
+    def decisive(self, runs: int) -> dict[str, Any]:
+        """Of the environment, what may change the last digits of so many runs."""
+        versions = {name: self.environment["versions"][name] for name in ("jax", "jaxlib", "optax", "numpy")}
+        return {"versions": versions, "devices": self.environment["devices"][:runs]}
+
 
 def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> None:
     """Trains the variants, writes the run's files and prints its tables.
@@ -138,8 +143,7 @@ def _train(work: Work, held: Sequence[Held], stopped: Callable[[], bool]) -> lis
 
 
 def _train_block(work: Work, block: Variant, dataset: Dataset, stopped: Callable[[], bool]) -> Run:
-    environment = {name: work.environment[name] for name in ("versions", "devices")}
-    folder = blocks.write(work.folder, block, dataset, environment)
+    folder = blocks.write(work.folder, block, dataset, work.decisive(_runs(block)))
     d, K = dataset.train.images.shape[1], len(dataset.classes)
     checkpoints = Checkpoints(folder, standing_of(block, d, K), _tell, FLAGS.save_every)
     try:
@@ -203,8 +207,7 @@ def _held(work: Work, before: Archive | None) -> list[Held]:
             f"--out={work.folder} holds a finished run with other settings, whose states are gone: "
             "name another folder"
         )
-    now = {name: work.environment[name] for name in ("versions", "devices")}
-    if any(one.environment != now for one in held):
+    if any(one.environment != work.decisive(len(one.configs) * len(one.seeds)) for one in held):
         _tell("note: begun with other versions or devices, see block.json: results agree up to rounding")
     return held
 
