@@ -9,7 +9,6 @@ SIGKILL in a phase drawn by chance: start, compiling, training, saving the state
 import argparse
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -35,10 +34,10 @@ PHASES = ("start", "compiling", "training", "saving", "writing")
 
 
 def start(
-    out: Path, caches: Path, *more: str, program: Sequence[str] = SMALL, largest: int | None = None
+    out: Path, caches: Path, *more: str, program: Sequence[str] = SMALL, **environment: str
 ) -> subprocess.Popen[str]:
-    """The sweep in a process of its own, which writes to `out`, no file larger than so many bytes."""
-    environment = os.environ | {
+    """The sweep in a process of its own, which writes to `out`."""
+    fixed = {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "2",
@@ -47,13 +46,10 @@ def start(
     return subprocess.Popen(
         [sys.executable, *program, *FLAGS, f"--out={out}", *more],
         cwd=out.parent,
-        env=environment,
+        env=os.environ | fixed | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=None
-        if largest is None
-        else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest,) * 2),
     )
 
 

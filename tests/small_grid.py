@@ -1,11 +1,15 @@
 """`experiments.grid` on few made-up images and without figures: to files and signals it does the same."""
 
+import os
+import resource
 import runpy
 
 from experiments import conduct, plots
 from linear_cifar.synthetic import synthetic
 
 if __name__ == "__main__":
+    if "LARGEST_FILE" in os.environ:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
     conduct.find = lambda *_: synthetic(n_train=1_200, n_test=200)
     plots.heatmap = plots.curves = lambda *_: None
     runpy.run_module("experiments.grid", run_name="__main__", alter_sys=True)

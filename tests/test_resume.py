@@ -111,7 +111,7 @@ def test_neither_a_broken_state_nor_a_full_disk_costs_more_than_the_last_epoch(f
     for path in (max(kills.saved(out)) / "default" / "d").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     # Where no file may be larger than 64 kB, as on a full disk, writing fails half way.
-    *_, note, reused, error = end(kills.start(out, folder / "caches", largest=64_000), 1)
+    *_, note, reused, error = end(kills.start(out, folder / "caches", LARGEST_FILE="64000"), 1)
     assert note.startswith(f"note: the state after epoch {kills.EPOCHS} is unusable")
     assert reused.endswith(f"the first {kills.EPOCHS - 1} of {kills.EPOCHS} epochs")
     assert error.startswith(f"error: the state after epoch {kills.EPOCHS} can't be saved in {out}")

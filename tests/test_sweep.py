@@ -55,7 +55,9 @@ GRID = grid([0.001, 0.01], [7, 20, 60], [0.0, 0.1])
 def test_a_sweep_equals_its_configurations_trained_alone(loss):
     recipe = Recipe(get_loss(loss), augment=flip)
     together = run(GRID, recipe=recipe)
-    for c, config in enumerate(GRID):
+    # One of each batch size, in two orders of η and λ.
+    for c in (0, 3, 10) if loss == "softmax" else (7,):
+        config = GRID[c]
         for alone, all_ in zip(run([config], recipe=recipe), together, strict=True):
             np.testing.assert_allclose(alone.params.W[0, 0], all_.params.W[0, c], rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(alone.params.b[0, 0], all_.params.b[0, c], rtol=1e-9, atol=1e-12)

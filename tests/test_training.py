@@ -52,12 +52,14 @@ def test_the_blocks_in_which_data_is_prepared_change_nothing(monkeypatch):
     # In blocks of 12, sizes 3 and 4 share a pass and 29, the whole training set, has its own.
     arrays = problems.problem(n=29, d=5, K=3)
     configs = [Config(0.1, size, 0.1) for size in (4, 29, 3)]
-    recipe = Recipe(get_loss("softmax"), augment=lambda key, x: x + jax.random.normal(key, x.shape, x.dtype))
     trained = []
     for block in (1, 12):
         monkeypatch.setattr(training, "BLOCK", block)
-        jax.clear_caches()
-        trained.append(train(arrays, configs, recipe))
+
+        def noise(key, x):  # another function each time, for which another program is made
+            return x + jax.random.normal(key, x.shape, x.dtype)
+
+        trained.append(train(arrays, configs, Recipe(get_loss("softmax"), augment=noise)))
     (singly, metrics_singly, _), (together, metrics_together, _) = trained
     np.testing.assert_allclose(together.W, singly.W, rtol=1e-11)
     np.testing.assert_allclose(metrics_together.loss, metrics_singly.loss, rtol=1e-11)
