@@ -4,6 +4,9 @@ import os
 import resource
 import runpy
 
+# Compiled as the tests compile, see conftest.py.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 from experiments import conduct, plots
 from linear_cifar.synthetic import synthetic
 
