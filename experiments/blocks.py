@@ -145,6 +145,13 @@ def plan(variant: Variant, held: Iterable[Held]) -> list[Variant]:
     return blocks + [_part(variant, seeds, configs) for configs, seeds in lacking.items() if configs]
 
 
+def are_whole(variant: Variant, parts: Sequence[Run]) -> bool:
+    """Whether the blocks are all of the variant, each trained to its end."""
+    trained = sum(len(part.configs) * len(part.settings.seeds) for part in parts)
+    wanted = len(variant.configs) * len(variant.settings.seeds)
+    return trained == wanted and all(part.complete for part in parts)
+
+
 def join(variant: Variant, parts: Sequence[Run]) -> Run:
     """The run of a variant from those of its blocks."""
     seeds = {seed: i for i, seed in enumerate(variant.settings.seeds)}

@@ -112,10 +112,9 @@ def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -
         _tell(f"\n{signal.Signals(number).name}: finishing this epoch and saving; a second one stops at once")
 
     parts, number = interruptible(lambda stopped: _train(work, held, stopped), note)
-    done = len(parts) == len(work.variants) and all(part.complete for its in parts for part in its)
-    if done:
-        joined = zip(work.variants, parts, strict=True)
-        return write(work, [blocks.join(variant, its) for (variant, _), its in joined], present)
+    pairs = list(zip((variant for variant, _ in work.variants), parts, strict=False))
+    if len(parts) == len(work.variants) and all(blocks.are_whole(*pair) for pair in pairs):
+        return write(work, [blocks.join(*pair) for pair in pairs], present)
     assert number is not None, "only a signal stops a run before its end"
     every = [part for its in parts for part in its]
     results.write(work.folder, every)

@@ -5,7 +5,7 @@ import pytest
 from test_results import SETTINGS
 
 from experiments import blocks
-from experiments.blocks import BlockError, disagreement, join, plan
+from experiments.blocks import BlockError, are_whole, disagreement, join, plan
 from experiments.run import run
 from experiments.settings import Variant
 from linear_cifar.config import Config, grid
@@ -124,7 +124,11 @@ def test_blocks_together_are_the_run_at_once(dataset):
     whole = variant([A, B], [0, 1])
     at_once = run(whole, dataset)
     planned = [variant([B], [1, 0]), variant([A], [1]), variant([A], [0])]
-    joined = join(whole, [run(block, dataset) for block in planned])
+    parts = [run(block, dataset) for block in planned]
+    joined = join(whole, parts)
+    assert are_whole(whole, parts)
+    assert not are_whole(whole, parts[:2])
+    assert not are_whole(whole, [*parts[:2], run(planned[2], dataset, stopped=lambda: True)])
     assert joined.variant == whole
     for ours, theirs in (
         (joined.params.W, at_once.params.W),
