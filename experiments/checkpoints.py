@@ -183,14 +183,14 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What goes wrong is raised; orbax logs it too, with a traceback, and of several arrays several times."""
-    logger = logging.getLogger("absl")
-    before, logger.disabled = logger.disabled, True
-    hook, sys.unraisablehook = sys.unraisablehook, _not_of_closed_loops
+    absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
+    before = absl.disabled, asyncio.disabled, sys.unraisablehook
+    absl.disabled, asyncio.disabled, sys.unraisablehook = True, True, _not_of_closed_loops
     try:
         yield
-        sys.unraisablehook = hook  # else further arrays are still to fail
+        _, asyncio.disabled, sys.unraisablehook = before  # else further arrays are still to fail
     finally:
-        logger.disabled = before
+        absl.disabled = before[0]
 
 
 def _not_of_closed_loops(report: Any) -> None:
