@@ -1,10 +1,10 @@
-"""Finished runs read back from their folders."""
+"""Runs read back from their folders."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,8 @@ from linear_cifar.config import Config
 
 _INTEGERS = ("batch", "seed", "epoch", "epochs", "diverged")
 _WORDS = ("variant", "dataset")
+# Of characters in a CSV file.
+LONGEST_LINE = 100_000
 
 
 class ArchiveError(Exception):
@@ -60,11 +62,16 @@ class Archive:
             self.complete = self.config["complete"] is True
             self.command = str(self.config["command"])
             self.written = str(self.config["written"])
-            self.dataset = str(self.config["dataset"]["name"])
-            self.variants: dict[str, dict[str, Any]] = dict(self.config["variants"])
+            self.settings = dict(self.config["settings"])
+            self.dataset, self.fingerprint = (
+                str(self.config["dataset"][name]) for name in ("name", "fingerprint")
+            )
+            self.variants: dict[str, dict[str, Any]] = {
+                name: dict(its) for name, its in dict(self.config["variants"]).items()
+            }
             tables = _json(folder / files.TABLES)["tables"] if self.complete else []
-            self.tables = {table["name"]: Table(**table) for table in tables}
-        except (KeyError, TypeError) as error:
+            self.tables = {table["name"]: _table(table) for table in tables}
+        except (KeyError, TypeError, ValueError) as error:
             raise ArchiveError(f"{folder} lacks {error} in config.json or tables.json") from None
 
     @cached_property
@@ -143,7 +150,8 @@ def find(folder: Path, tell: Callable[[str], None]) -> list[Archive]:
         if one.complete:
             found.append(one)
         else:
-            tell(f"left out: {one.folder} is incomplete; the same command goes on with it: {one.command}")
+            out = "" if " --out" in one.command else f" --out={one.folder}"
+            tell(f"left out: {one.folder} is incomplete; to go on: {one.command}{out}")
     return sorted(found, key=lambda archive: archive.written, reverse=True)
 
 
@@ -154,10 +162,35 @@ def _json(path: Path) -> dict[str, Any]:
         raise ArchiveError(f"{path} can't be read: {error}") from None
 
 
+def _table(content: dict[str, Any]) -> Table:
+    table = Table(**content)
+    for row in (table.columns, *table.rows):
+        if not isinstance(row, list) or len(row) != len(table.columns):
+            raise ValueError("a row for each column")
+    words = [
+        table.name,
+        table.title,
+        table.note,
+        *table.columns,
+        *(cell for row in table.rows for cell in row),
+    ]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("tables of text")
+    return table
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines, none of which is longer than any that a run writes."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise ValueError("a line is too long")
+        yield line
+
+
 def _rows(path: Path, header: Sequence[str]) -> Iterator[Row]:
     try:
         with path.open(newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(_lines(file))
             if tuple(next(reader, ())) != tuple(header):
                 raise ArchiveError(f"{path} has other columns than this version writes")
             for cells in reader:

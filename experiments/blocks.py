@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.checkpoints import saved_epochs
 from experiments.files import BLOCKS, SCHEMA, read_json, write_json
 from experiments.run import Run
 from experiments.settings import Variant
@@ -32,35 +33,47 @@ class BlockError(Exception):
 
 
 class Held(NamedTuple):
-    """What a block on disk says of itself; only `disagreement` tells whether it can be believed."""
+    """What a block on disk says of itself; only `disagreement` tells whether it goes with a run."""
 
     variant: str
     settings: dict[str, Any]
     configs: list[Config]
     seeds: list[int]
+    dataset: str
     fingerprint: str
     environment: dict[str, Any]
+    done: int  # epochs of its newest state
 
 
-def folder_of(run: Path, block: Variant) -> Path:
-    """A block's own folder, named by what tells it from the run's other blocks."""
-    identity = json.dumps([block.name, block.configs, block.settings.seeds])
-    return run / BLOCKS / hashlib.sha256(identity.encode()).hexdigest()[:16]
+def folder_of(run: Path, block: Variant, fingerprint: str) -> Path:
+    """A block's own folder, named by what its states depend on."""
+    settings = block.settings._asdict()
+    return run / BLOCKS / _identity(block.name, settings, block.configs, block.settings.seeds, fingerprint)
+
+
+def _identity(
+    variant: str, settings: Mapping[str, Any], configs: Sequence[Any], seeds: Sequence[int], fingerprint: str
+) -> str:
+    fixed = {name: settings[name] for name in sorted(settings) if name not in ("seeds", "epochs")}
+    content = json.dumps([variant, fixed, configs, seeds, fingerprint])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def write(run: Path, block: Variant, dataset: Dataset, environment: Mapping[str, Any]) -> Path:
-    """Makes the block's folder, and says there what it is."""
-    folder = folder_of(run, block)
+    """Makes the block's folder, and says there what it is, unless it is there."""
+    folder = folder_of(run, block, dataset.fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "schema": SCHEMA,
         "variant": block.name,
         "settings": block.settings._asdict(),
         "configs": block.configs,
+        "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "environment": environment,
     }
-    write_json(folder / BLOCK, content)
+    if not (folder / BLOCK).exists():
+        write_json(folder / BLOCK, content)
     return folder
 
 
@@ -70,7 +83,11 @@ def read(run: Path) -> list[Held]:
     Raises:
       BlockError: if one is broken or of another version.
     """
-    return [_read(path) for path in sorted((run / BLOCKS).glob(f"*/{BLOCK}"))]
+    held = [_read(path) for path in sorted((run / BLOCKS).glob(f"*/{BLOCK}"))]
+    runs = [(one.variant, seed, config) for one in held for seed in one.seeds for config in one.configs]
+    if len(set(runs)) < len(runs):
+        raise BlockError(f"{run / BLOCKS} holds the same configuration and seed twice: remove one of the two")
+    return held
 
 
 def _read(path: Path) -> Held:
@@ -81,28 +98,40 @@ def _read(path: Path) -> Held:
                 f"{path} is of schema {content.get('schema')}, this version's is {SCHEMA}: go on with the "
                 "version that wrote it, or name another folder"
             )
-        settings = dict(content["settings"])
-        return Held(
+        settings, configs = dict(content["settings"]), content["configs"]
+        held = Held(
             str(content["variant"]),
             settings,
-            [_config(values) for values in content["configs"]],
+            [_config(values) for values in configs],
             [operator.index(seed) for seed in settings["seeds"]],
+            str(content["dataset"]),
             str(content["fingerprint"]),
             dict(content["environment"]),
+            max(saved_epochs(path.parent), default=0),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        own = _identity(held.variant, settings, configs, held.seeds, held.fingerprint)
+        if path.parent.name != own or not runs_of(held.configs, held.seeds):
+            raise ValueError("its folder is another block's")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise BlockError(
             f"{path} can't be read ({error}): remove its folder, and what it holds is trained again"
         ) from None
+    return held
 
 
 def _config(values: Iterable[Any]) -> Config:
     config = Config(*values)
     check(config)
+    operator.index(config.batch)
     return config
 
 
-def disagreement(held: Held, variants: Mapping[str, Variant], fingerprint: str) -> str | None:
+def runs_of(configs: Sequence[Config], seeds: Sequence[int]) -> int:
+    """How many runs these are."""
+    return len(configs) * len(seeds)
+
+
+def disagreement(held: Held, variants: Mapping[str, Variant], dataset: Dataset) -> str | None:
     """What keeps a run of these variants from going on with a block: what the block has, in words, or None.
 
     More configurations and seeds than the block's agree with it; more epochs too, where the first ones are
@@ -111,13 +140,14 @@ def disagreement(held: Held, variants: Mapping[str, Variant], fingerprint: str) 
     if held.variant not in variants:
         return f"the variant {held.variant!r}, which this command leaves out"
     variant = variants[held.variant]
-    if held.fingerprint != fingerprint:
-        return f"other images (fingerprint {held.fingerprint[:8]}…, not {fingerprint[:8]}…)"
+    if held.fingerprint != dataset.fingerprint:
+        theirs, ours = held.fingerprint[:8], dataset.fingerprint[:8]
+        return f"the images of {held.dataset} ({theirs}…), not of {dataset.name} ({ours}…)"
     own = json.loads(json.dumps(variant.settings._asdict()))
     for name in own.keys() | held.settings.keys():
         if name not in ("seeds", "epochs") and own.get(name) != held.settings.get(name):
             return f"{name} {held.settings.get(name)}, not {own.get(name)}"
-    for name, values in zip(Config._fields, zip(*held.configs, strict=True), strict=False):
+    for name, values in zip(Config._fields, zip(*held.configs, strict=True), strict=True):
         missing = [value for value in values if value not in {getattr(one, name) for one in variant.configs}]
         if missing:
             return f"{name} {missing[0]}, which this command leaves out"
@@ -127,11 +157,10 @@ def disagreement(held: Held, variants: Mapping[str, Variant], fingerprint: str) 
     for seed in held.seeds:
         if seed not in variant.settings.seeds:
             return f"seed {seed}, which this command leaves out"
-    epochs = held.settings.get("epochs")
-    fewer = not isinstance(epochs, int) or variant.settings.epochs < epochs
-    if fewer or (variant.settings.epochs != epochs and not variant.settings.open_ended):
-        return f"epochs {epochs}, not {variant.settings.epochs}"
-    return None
+    wanted, asked = variant.settings.epochs, held.settings.get("epochs")
+    if variant.settings.open_ended:
+        return f"epochs {held.done}, not {wanted}" if wanted < held.done else None
+    return f"epochs {asked}, not {wanted}" if wanted != asked else None
 
 
 def plan(variant: Variant, held: Iterable[Held]) -> list[Variant]:
@@ -147,8 +176,8 @@ def plan(variant: Variant, held: Iterable[Held]) -> list[Variant]:
 
 def are_whole(variant: Variant, parts: Sequence[Run]) -> bool:
     """Whether the blocks are all of the variant, each trained to its end."""
-    trained = sum(len(part.configs) * len(part.settings.seeds) for part in parts)
-    wanted = len(variant.configs) * len(variant.settings.seeds)
+    trained = sum(runs_of(part.configs, part.settings.seeds) for part in parts)
+    wanted = runs_of(variant.configs, variant.settings.seeds)
     return trained == wanted and all(part.complete for part in parts)
 
 

@@ -29,6 +29,13 @@ OVERHEAD_BYTES = 4 * 1024**2
 
 # In a state's folder, written once all else is: SHA-256 of its files. Without it a state is not whole.
 DIGEST = "sha256"
+# The names that orbax gives to states, and to those that it is writing.
+_STATE = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")
+
+
+def saved_epochs(folder: Path) -> list[int]:
+    """After which epochs there are states in a folder; they are not read."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and path.is_dir())
 
 
 class SaveError(OSError):
@@ -93,7 +100,7 @@ class Checkpoints(Generic[Tree]):
             self._remove_unfinished()
             raise SaveError(
                 f"the state after epoch {epoch} can't be saved in {self._folder}: {_reason(error)}; what was "
-                "saved before stands, and the same command goes on from it"
+                "saved before stands"
             ) from None
         self._since = time.monotonic()
         self._cost = self._since - started
@@ -105,6 +112,8 @@ class Checkpoints(Generic[Tree]):
         for epoch in epochs:
             try:
                 return self._read(epoch)
+            except (PermissionError, MemoryError):  # nothing is wrong with the state
+                raise
             except Exception as error:  # a broken file may bring about any
                 aside = self._folder / f"broken-{epoch}"
                 self._tell(f"note: the state after epoch {epoch} is unusable, now {aside}: {_reason(error)}")
@@ -144,9 +153,9 @@ class Checkpoints(Generic[Tree]):
 
     def _remove_unfinished(self) -> None:
         """What a save left that did not come to its end."""
-        unfinished = [path for path in self._folder.glob("[0-9]*") if not (path / DIGEST).exists()]
-        for path in unfinished:
-            shutil.rmtree(path, ignore_errors=True)
+        for path in self._folder.glob("*"):
+            if _STATE.fullmatch(path.name) and not (path / DIGEST).exists():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from experiments import archive, blocks, files, provenance, results
+from experiments import archive, blocks, files, interruption, provenance, results
 from experiments.archive import Archive, ArchiveError
 from experiments.blocks import BlockError, Held
-from experiments.checkpoints import Checkpoints
+from experiments.checkpoints import Checkpoints, saved_epochs
 from experiments.files import folder_for_run, write_json
 from experiments.interruption import interruptible
 from experiments.progress import download_bar
@@ -86,7 +86,7 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> N
         environment = provenance.describe_environment(max(map(_runs, variants)))
         work = Work(experiment, _flags(), list(zip(variants, datasets, strict=True)), environment, folder)
         held = _held(work, before)
-        if before and before.complete and _same(before, work):
+        if before and before.complete and _same(before, work) and _all_written(folder):
             _tell(f"finished already, {before.written}: nothing to do")
             tables: Sequence[Table] = list(before.tables.values())
         else:
@@ -97,6 +97,7 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> N
 
 def write(work: Work, runs: Sequence[Run], present: Present) -> Sequence[Table]:
     """Writes all files of an experiment that was run. Gives its tables."""
+    interruption.check()
     results.write(work.folder, runs)
     tables = present(work.folder, runs)
     write_json(work.folder / files.TABLES, {"tables": [table._asdict() for table in tables]})
@@ -117,8 +118,10 @@ def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -
         return write(work, [blocks.join(*pair) for pair in pairs], present)
     assert number is not None, "only a signal stops a run before its end"
     every = [part for its in parts for part in its]
+    if not every:
+        raise Stopped(f"stopped; to go on: {again}", number)
     results.write(work.folder, every)
-    last = every[-1]
+    last = next((part for part in every if not part.complete), every[-1])
     raise Stopped(
         f"stopped after epoch {last.epochs} of {last.settings.epochs} of {last.variant.name}: state saved, "
         f"{work.folder} holds what there is, marked incomplete; to go on: {again}",
@@ -127,31 +130,32 @@ def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -
 
 
 def _train(work: Work, held: Sequence[Held], stopped: Callable[[], bool]) -> list[list[Run]]:
-    """The runs of each variant's blocks, up to the one in which it was stopped."""
+    """The runs of each variant's blocks; once it is stopped, of those that have a state, as they stand."""
     parts: list[list[Run]] = []
     for variant, dataset in work.variants:
         parts.append([])
         for block in blocks.plan(variant, held):
-            with jax.enable_x64(block.settings.dtype == "float64"):
-                parts[-1].append(_train_block(work, block, dataset, stopped))
-            if stopped():
-                return parts
-        # What is finished stays, whatever becomes of the rest.
-        results.write(work.folder, [part for its in parts for part in its])
+            if not stopped() or saved_epochs(blocks.folder_of(work.folder, block, dataset.fingerprint)):
+                with jax.enable_x64(block.settings.dtype == "float64"):
+                    parts[-1].append(_train_block(work, block, dataset, stopped))
     return parts
 
 
 def _train_block(work: Work, block: Variant, dataset: Dataset, stopped: Callable[[], bool]) -> Run:
-    folder = blocks.write(work.folder, block, dataset, work.decisive(_runs(block)))
+    folder = blocks.folder_of(work.folder, block, dataset.fingerprint)
+    known = folder.exists()
+    blocks.write(work.folder, block, dataset, work.decisive(_runs(block)))
     d, K = dataset.train.images.shape[1], len(dataset.classes)
     checkpoints = Checkpoints(folder, standing_of(block, d, K), _tell, FLAGS.save_every)
     try:
         saved = checkpoints.newest()
-        if saved:
+        if saved and not stopped():
             _tell(
                 f"reused: {block.name}, {size_of(block)}, the first {saved.snapshot.number} of "
                 f"{block.settings.epochs} epochs"
             )
+        elif not saved and known:
+            _tell(f"note: {folder} holds no state: {size_of(block)} of {block.name} from the start")
         return run(
             block,
             dataset,
@@ -171,13 +175,17 @@ def _before(folder: Path, experiment: str) -> Archive | None:
       UsageError: if what it holds is another experiment's, another version's or no run's.
     """
     if not (folder / files.CONFIG).exists():
-        if any((folder / name).exists() for name in (files.RESULTS, files.HISTORY, files.BEST)):
+        others = any((folder / name).exists() for name in (files.RESULTS, files.HISTORY, files.BEST))
+        if others and not (folder / files.BLOCKS).exists():
             raise UsageError(f"--out={folder} holds another run's files: name another folder, or remove them")
         return None
     try:
         before = archive.read(folder)
     except ArchiveError as error:
-        raise UsageError(f"--out={folder} can't be gone on with: {error}; or name another folder") from None
+        raise UsageError(
+            f"--out={folder} can't be gone on with: {error}; name another folder, or remove "
+            f"{files.CONFIG}, and it is written anew from {files.BLOCKS}"
+        ) from None
     if before.experiment != experiment:
         raise UsageError(f"--out={folder} holds a run of {before.experiment}: name another folder")
     return before
@@ -190,13 +198,12 @@ def _held(work: Work, before: Archive | None) -> list[Held]:
       UsageError: if they are broken, or this run would not have the same ones.
     """
     wanted = {variant.name: variant for variant, _ in work.variants}
-    fingerprint = work.variants[0][1].fingerprint
     try:
         held = blocks.read(work.folder)
     except BlockError as error:
         raise UsageError(str(error)) from None
     for one in held:
-        different = blocks.disagreement(one, wanted, fingerprint)
+        different = blocks.disagreement(one, wanted, work.variants[0][1])
         if different:
             raise UsageError(
                 f"--out={work.folder} holds runs with {different}: give the same, or name another folder"
@@ -206,9 +213,13 @@ def _held(work: Work, before: Archive | None) -> list[Held]:
             f"--out={work.folder} holds a finished run with other settings, whose states are gone: "
             "name another folder"
         )
-    if any(one.environment != work.decisive(len(one.configs) * len(one.seeds)) for one in held):
+    if any(one.environment != work.decisive(blocks.runs_of(one.configs, one.seeds)) for one in held):
         _tell("note: begun with other versions or devices, see block.json: results agree up to rounding")
     return held
+
+
+def _all_written(folder: Path) -> bool:
+    return all((folder / name).exists() for name in (files.RESULTS, files.HISTORY, files.TABLES))
 
 
 def _same(before: Archive, work: Work) -> bool:
@@ -223,12 +234,14 @@ def _same(before: Archive, work: Work) -> bool:
 
 @contextmanager
 def _stopping_by(again: str) -> Iterator[None]:
-    """Says how to go on, where a signal comes while nothing is trained."""
+    """Says how to go on, where a signal comes while nothing is trained, or the machine refuses."""
     try:
         yield
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT
         raise Stopped(f"stopped; to go on: {again}", number) from None
+    except OSError as error:
+        raise OSError(f"{error}; to go on: {again}") from None
 
 
 def _check(variant: Variant) -> None:
@@ -250,7 +263,7 @@ def _source() -> Source:
 
 
 def _runs(variant: Variant) -> int:
-    return len(variant.configs) * len(variant.settings.seeds)
+    return blocks.runs_of(variant.configs, variant.settings.seeds)
 
 
 def _flags() -> dict[str, Any]:

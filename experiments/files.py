@@ -16,6 +16,8 @@ SCHEMA = 3
 CONFIG, TABLES = "config.json", "tables.json"
 RESULTS, HISTORY, MEASURES, BEST = "results.csv", "history.csv", "measures.csv", "best_params.npz"
 BLOCKS = "blocks"
+# No JSON file of a run comes near this.
+LARGEST_JSON = 16 * 1024**2
 LOCK = ".lock"
 
 
@@ -55,6 +57,8 @@ def whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -67,6 +71,9 @@ def read_json(path: Path) -> dict[str, Any]:
       OSError: if the file can't be read.
       ValueError: if it holds something else.
     """
+    size = path.stat().st_size
+    if size > LARGEST_JSON:
+        raise ValueError(f"it has {size:,} bytes")
     try:
         content = json.loads(path.read_bytes())
     except RecursionError:

@@ -1,5 +1,6 @@
 """The flags that the experiments share. Each is checked as it is parsed, before anything is loaded."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -124,6 +125,9 @@ def define_run(
         "a run whose mean training loss of an epoch is higher counts as diverged (default: only one whose "
         "numbers are no longer finite)",
         lower_bound=0,
+    )
+    flags.register_validator(
+        "max_loss", lambda loss: loss is None or math.isfinite(loss), "give a number that is finite"
     )
     flags.DEFINE_bool("shuffle", True, "take the training images in a new order every epoch")
     flags.DEFINE_enum("init", "jax", list(INITS), "whose random numbers are the initial weights")

@@ -33,6 +33,8 @@ def write(folder: Path, runs: Sequence[Run]) -> None:
     run = best(runs)
     if run.ended.any():
         _write_best(folder / files.BEST, run)
+    else:
+        (folder / files.BEST).unlink(missing_ok=True)
 
 
 def best(runs: Sequence[Run]) -> Run:

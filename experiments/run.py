@@ -177,21 +177,24 @@ def _train(
         return evaluate_runs(configs, snapshot.averaged, splits[name], standardizer, recipe)
 
     epoch = None
+    epochs = sweep(
+        configs,
+        splits["train"],
+        {name: splits[name] for name in settings.watch},
+        standardizer,
+        recipe,
+        settings.epochs,
+        settings.seeds,
+        schedule=settings.eta_factor(),
+        average=settings.average,
+        start=start,
+    )
+    if saved is not None and stopped():  # already: the runs stay where they stood
+        epochs = iter(())
     with epochs_bar(
         settings.epochs, f"{dataset.name}, {block.name}: {size_of(block)}", int(start.number)
     ) as advance:
-        for epoch in sweep(
-            configs,
-            splits["train"],
-            {name: splits[name] for name in settings.watch},
-            standardizer,
-            recipe,
-            settings.epochs,
-            settings.seeds,
-            schedule=settings.eta_factor(),
-            average=settings.average,
-            start=start,
-        ):
+        for epoch in epochs:
             records.append(jax.tree.map(lambda values: values[None], epoch.record))
             advance(f"best val acc {max(map(_best_accuracy, records)):.2%}")
             stop, last = stopped(), epoch.number == settings.epochs

@@ -5,11 +5,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import app, flags, logging
 
+from experiments.interruption import raise_on_signals
 from experiments.recipes import apply_recipe
 from linear_cifar.dataset import DataError
 
@@ -33,7 +33,7 @@ def launch(define_flags: Callable[[], None], experiment: Callable[[], None]) -> 
     (a full disk, say), with 130 after Ctrl+C and 143 after SIGTERM.
     """
     define_flags()
-    signal.signal(signal.SIGTERM, _raise)
+    raise_on_signals()
     try:
         app.run(lambda extra: _run(experiment, extra), flags_parser=_parse)
     except (UsageError, DataError) as error:
@@ -80,11 +80,6 @@ def _set_up_jax() -> None:
 def cores() -> int:
     """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _raise(number: int, frame: Any) -> None:
-    """SIGTERM ends as Ctrl+C does."""
-    raise KeyboardInterrupt(number)
 
 
 def _fail(message: str, code: int) -> None:

@@ -25,6 +25,7 @@ def fuzz(name: str, runs: int, seed: int) -> None:
         import targets
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as corpus:
         genuine, attempt = targets.TARGETS[name](Path(folder))
+        assert all(map(attempt, genuine))
         for i, content in enumerate(genuine):
             (Path(corpus) / str(i)).write_bytes(content)
         longest = 2 * max(map(len, genuine))
@@ -53,6 +54,7 @@ def main() -> None:
     if given.target:
         fuzz(given.target, given.runs, given.seed)
         return
+    failed = False
     for name in names:
         command = [
             sys.executable,
@@ -62,10 +64,12 @@ def main() -> None:
             f"--target={name}",
         ]
         process = subprocess.run(command, capture_output=True, text=True)
+        failed |= process.returncode != 0
         print(f"{name}: {'passed' if process.returncode == 0 else process.stderr[-3000:]}", flush=True)
         for line in process.stderr.splitlines():
             if line.startswith(("stat::number_of_executed_units", "stat::average", "stat::peak_rss")):
                 print(f"  {line}", flush=True)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ def wait_for(process: subprocess.Popen[str], sign: Callable[[], object]) -> bool
 
 
 def begun(out: Path) -> list[int]:
-    """When its blocks were begun, or gone on with."""
-    return [path.stat().st_mtime_ns for path in out.glob("blocks/*/block.json")]
+    """When it began to train, or to go on."""
+    return [(out / "config.json").stat().st_mtime_ns for _ in out.glob("blocks/*/block.json")]
 
 
 def saved(out: Path) -> list[Path]:
@@ -74,10 +74,10 @@ def saved(out: Path) -> list[Path]:
 
 def reach(process: subprocess.Popen[str], out: Path, phase: str, rng: random.Random | None = None) -> bool:
     """Waits for a moment by chance in that phase, or for its beginning; False if the process ends before."""
-    states, blocks = {*saved(out)}, begun(out)
+    states, times = {*saved(out)}, begun(out)
     signs: dict[str, tuple[Callable[[], object], float]] = {
         "start": (lambda: True, 3),
-        "compiling": (lambda: begun(out) != blocks, 3),
+        "compiling": (lambda: begun(out) != times, 3),
         "training": (lambda: {*saved(out)} - states, 0.5),
         "saving": (lambda: any(out.glob("blocks/*/*.orbax-checkpoint-tmp")), 0.15),
         "writing": (lambda: any(path.name == str(EPOCHS) for path in saved(out)), 2),

@@ -23,6 +23,7 @@ from experiments.blocks import BlockError
 from experiments.checkpoints import DIGEST, Checkpoints, _digest
 from experiments.measures import Measures
 from experiments.results import HISTORY, KEYS, RESULTS
+from experiments.run import standing_of
 from experiments.settings import Variant
 from linear_cifar import cifar10
 from linear_cifar.config import Config
@@ -31,7 +32,6 @@ from linear_cifar.prepared import read_prepared
 
 # Bytes to begin with, and what is done with them and with what becomes of them.
 Target = tuple[list[bytes], Callable[[bytes], bool]]
-Errors = type[Exception] | tuple[()]
 COUNT = 2  # images in a batch
 # What would be needed to run something, or to talk to someone.
 FORBIDDEN = {
@@ -52,7 +52,11 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 sys.addaudithook(_audit)
 
 
-def accepted(errors: Errors, read: Callable[[], object]) -> bool:
+class Lost(Exception):
+    """A state that is unusable, and was told of."""
+
+
+def accepted(errors: type[Exception], read: Callable[[], object]) -> bool:
     """Whether it is read; of what may be raised, only these are, with a message of one line."""
     global _watched
     _watched = True
@@ -79,7 +83,7 @@ def bounded() -> Iterator[None]:
     assert peak() - before < MEMORY, f"{peak() - before:,} bytes more"
 
 
-def _files(folder: Path, names: list[str], read: Callable[[], object], errors: Errors) -> Target:
+def _files(folder: Path, names: list[str], read: Callable[[], object], errors: type[Exception]) -> Target:
     """The first byte says in place of which file, of those there, the others are written."""
     genuine = {name: (folder / name).read_bytes() for name in names}
 
@@ -159,12 +163,12 @@ def checkpoint(folder: Path) -> Target:
         if found is None:
             assert lines, "lost without a word"
             (folder / "broken-5").rename(folder / "5")
-        else:
-            assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(found)] == [
-                (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(template)
-            ]
+            raise Lost(lines[0])
+        assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(found)] == [
+            (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(template)
+        ]
 
-    return _files(folder, names, read, ())
+    return _files(folder, names, read, Lost)
 
 
 def block(folder: Path) -> Target:
@@ -176,8 +180,9 @@ def block(folder: Path) -> Target:
 
     def read() -> None:
         for held in blocks.read(folder):
-            if blocks.disagreement(held, {"one": own}, dataset.fingerprint) is None:
-                assert blocks.plan(own, [held])
+            if blocks.disagreement(held, {"one": own}, dataset) is None:
+                for planned in blocks.plan(own, [held]):
+                    standing_of(planned, 4, 3)(1)
 
     return _files(folder, [str(path.relative_to(folder))], read, BlockError)
 
@@ -194,7 +199,7 @@ def results(folder: Path) -> Target:
         (folder / name).write_text(f"{','.join(columns)}\n{','.join(cells)}\n")
     (folder / "config.json").write_text(
         '{"schema": 3, "experiment": "grid", "complete": true, "command": "", "written": "",\n'
-        ' "settings": {}, "dataset": {"name": "synthetic"}, "variants": {}}'
+        ' "settings": {}, "dataset": {"name": "synthetic", "fingerprint": ""}, "variants": {}}'
     )
     (folder / "tables.json").write_text('{"tables": [{"name": "a", "title": "", "columns": [], "rows": []}]}')
     names = ["config.json", "history.csv", "measures.csv", "results.csv", "tables.json"]

@@ -41,7 +41,7 @@ def test_a_block_is_read_back_as_it_was_written(held, dataset):
     assert held.configs == [A, B]
     assert held.seeds == [0, 1]
     assert held.environment == {"versions": {}}
-    assert disagreement(held, {"one": variant()}, dataset.fingerprint) is None
+    assert disagreement(held, {"one": variant()}, dataset) is None
 
 
 def test_a_new_run_is_one_block():
@@ -60,8 +60,12 @@ def test_what_is_there_stays_and_what_lacks_is_added(held):
 
 def test_blocks_have_folders_of_their_own(tmp_path):
     different = [variant(), variant([B, A]), variant(seeds=[1]), variant()._replace(name="two")]
-    assert len({blocks.folder_of(tmp_path, one) for one in different}) == len(different)
-    assert blocks.folder_of(tmp_path, variant(epochs=9)) == blocks.folder_of(tmp_path, variant())
+    assert len({blocks.folder_of(tmp_path, one, "f") for one in different}) == len(different)
+    longer, as_before = (blocks.folder_of(tmp_path, one, "f") for one in (variant(epochs=9), variant()))
+    assert longer == as_before
+    for other in (variant(loss="bce"), variant(max_loss=9.0)):
+        assert blocks.folder_of(tmp_path, other, "f") != as_before
+    assert blocks.folder_of(tmp_path, variant(), "g") != as_before
 
 
 @pytest.mark.parametrize(
@@ -75,13 +79,13 @@ def test_blocks_have_folders_of_their_own(tmp_path):
         (variant([A, C]), "eta 0.003, which this command leaves out"),
         (variant([A, Config(0.003, 50, 0.1)]), "Config(eta=0.003, batch=20,"),
         (variant(seeds=[1, 2]), "seed 0, which this command leaves out"),
-        (variant(epochs=1), "epochs 2, not 1"),
+        (variant(epochs=1), None),
         (variant(schedule="cosine"), "schedule constant, not cosine"),
         (variant()._replace(name="two"), "the variant 'one', which this command leaves out"),
     ],
 )
 def test_what_would_give_other_results_disagrees(held, dataset, wanted, words):
-    found = disagreement(held, {wanted.name: wanted}, dataset.fingerprint)
+    found = disagreement(held, {wanted.name: wanted}, dataset)
     assert found is None if words is None else words in found
 
 
@@ -89,13 +93,27 @@ def test_what_would_give_other_results_disagrees(held, dataset, wanted, words):
 def test_more_epochs_agree_only_where_they_do_not_change_the_first_ones(tmp_path, dataset, settings):
     blocks.write(tmp_path, variant(**settings), dataset, {})
     (one,) = blocks.read(tmp_path)
-    assert disagreement(one, {"one": variant(**settings)}, dataset.fingerprint) is None
+    assert disagreement(one, {"one": variant(**settings)}, dataset) is None
     longer = {"one": variant(**settings, epochs=3)}
-    assert disagreement(one, longer, dataset.fingerprint) == "epochs 2, not 3"
+    assert disagreement(one, longer, dataset) == "epochs 2, not 3"
 
 
-def test_other_images_disagree(held):
-    assert "other images" in disagreement(held, {"one": variant()}, "0" * 64)
+def test_other_images_disagree(held, dataset):
+    other = dataset._replace(name="cifar10", fingerprint="0" * 64)
+    assert disagreement(held, {"one": variant()}, other).startswith("the images of synthetic (")
+
+
+def test_what_was_trained_is_not_dropped(held, dataset):
+    further = held._replace(done=2)
+    assert disagreement(further, {"one": variant(epochs=2)}, dataset) is None
+    assert disagreement(further, {"one": variant(epochs=1)}, dataset) == "epochs 2, not 1"
+
+
+def test_the_same_run_in_two_blocks_is_refused(tmp_path, dataset):
+    blocks.write(tmp_path, variant([A]), dataset, {})
+    blocks.write(tmp_path, variant([B, A]), dataset, {})
+    with pytest.raises(BlockError, match="the same configuration and seed twice"):
+        blocks.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +126,10 @@ def test_other_images_disagree(held):
         lambda content: json.dumps(content | {"configs": [[1, 2]]}),
         lambda content: json.dumps(content | {"configs": [["a", 20, 0.1]]}),
         lambda content: json.dumps(content | {"configs": [[[], 20, 0.1]]}),
+        lambda content: json.dumps(content | {"configs": []}),
+        lambda content: json.dumps(content | {"configs": [[1, 20.0, 0.1]]}),
+        lambda content: json.dumps(content | {"configs": [[10**400, 20, 0.1]]}),
+        lambda content: json.dumps(content | {"configs": [[0.5, 20, 0.1]]}),
         lambda content: json.dumps(content | {"settings": 3}),
         lambda content: json.dumps(content | {"settings": {}}),
         lambda content: json.dumps({name: content[name] for name in content if name != "fingerprint"}),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.interruption import interruptible
+from experiments.interruption import ECHO, interruptible
 
 ROOT = Path(__file__).parent.parent
 # Work that calls into C and does not come back for a while, as a compiled program does.
@@ -16,22 +16,24 @@ from experiments.interruption import interruptible
 def work(stopped):
     print("begun", flush=True)
     for _ in range(100):
-        time.sleep(0.3)
+        time.sleep(float(sys.argv[1]))
         if stopped():
             return "in good order"
 print(*interruptible(work, lambda number: print("first", number, flush=True)), flush=True)
 """
 
 
-def start():
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def start(seconds):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(seconds)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "begun\n"
     return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_lets_the_work_come_to_its_end(number):
-    process = start()
+    process = start(0.3)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert output == f"first {int(number)}\nin good order {int(number)}\n"
@@ -39,9 +41,12 @@ def test_the_first_signal_lets_the_work_come_to_its_end(number):
 
 
 def test_the_second_ends_it_at_once():
-    process = start()
+    process = start(30)
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "first 15\n"
+    process.send_signal(signal.SIGTERM)  # at once, as `timeout` does: the same one
+    time.sleep(1.5 * ECHO)
+    assert process.poll() is None
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)

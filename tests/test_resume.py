@@ -18,7 +18,7 @@ def end(process, code):
 
 
 def training(process, out):
-    """Waits until a block is begun or gone on with."""
+    """Waits until it begins to train, or goes on."""
     before = kills.begun(out)
     assert kills.wait_for(process, lambda: kills.begun(out) != before), process.communicate()
 
@@ -90,8 +90,16 @@ def test_a_run_is_extended_by_values_seeds_and_epochs(folder):
     kills.finish(kills.start(out, caches, *plain, "--eta=0.001", "--seeds=1", "--epochs=2"))
     before = archive.read(out).history
     assert len(before) == 2
-    lines = end(kills.start(out, caches, *plain, "--eta=0.01,0.001", "--seeds=2", "--epochs=3"), 0)
-    assert lines == ["reused: grid, 1 configuration, the first 2 of 3 epochs"]
+    large = ("--eta=0.01,0.001", "--seeds=2", "--epochs=3")
+    process = kills.start(out, caches, *plain, *large)
+    training(process, out)
+    process.send_signal(signal.SIGTERM)
+    end(process, 143)
+    # What was finished before is still there, whichever block was being trained.
+    assert before[0][:3] in [row[:3] for row in archive.read(out).results]
+    lines = end(kills.start(out, caches, *plain, *large), 0)
+    assert lines[0].startswith("reused: grid, 1 configuration, the first ")
+    assert all(line.startswith("reused: ") for line in lines)
     after = archive.read(out)
     assert [(row.config.eta, row.seed) for row in after.results] == [
         (0.01, 0),
@@ -115,9 +123,7 @@ def test_neither_a_broken_state_nor_a_full_disk_costs_more_than_the_last_epoch(f
     assert note.startswith(f"note: the state after epoch {kills.EPOCHS} is unusable")
     assert reused.endswith(f"the first {kills.EPOCHS - 1} of {kills.EPOCHS} epochs")
     assert error.startswith(f"error: the state after epoch {kills.EPOCHS} can't be saved in {out}")
-    assert error.endswith(
-        ": File too large; what was saved before stands, and the same command goes on from it"
-    )
+    assert ": File too large; what was saved before stands; to go on: python -m experiments.grid " in error
     assert [path.name for path in kills.saved(out)] == [str(kills.EPOCHS - 1)]
     assert not list(out.rglob("*tmp*"))
     kills.finish(kills.start(out, folder / "caches"))
