@@ -107,7 +107,6 @@ def write(work: Work, runs: Sequence[Run], present: Present) -> Sequence[Table]:
 
 def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -> Sequence[Table]:
     """Trains what is yet to be trained, and writes the files."""
-    write_json(work.folder / files.CONFIG, work.description(complete=False))
 
     def note(number: int) -> None:
         _tell(f"\n{signal.Signals(number).name}: finishing this epoch and saving; a second one stops at once")
@@ -131,6 +130,7 @@ def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -
 
 def _train(work: Work, held: Sequence[Held], stopped: Callable[[], bool]) -> list[list[Run]]:
     """The runs of each variant's blocks; once it is stopped, of those that have a state, as they stand."""
+    write_json(work.folder / files.CONFIG, work.description(complete=False))
     parts: list[list[Run]] = []
     for variant, dataset in work.variants:
         parts.append([])
