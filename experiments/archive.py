@@ -62,13 +62,11 @@ class Archive:
             self.complete = self.config["complete"] is True
             self.command = str(self.config["command"])
             self.written = str(self.config["written"])
-            self.settings = dict(self.config["settings"])
-            self.dataset, self.fingerprint = (
-                str(self.config["dataset"][name]) for name in ("name", "fingerprint")
-            )
-            self.variants: dict[str, dict[str, Any]] = {
-                name: dict(its) for name, its in dict(self.config["variants"]).items()
-            }
+            self.settings = _object(self.config["settings"])
+            data = _object(self.config["dataset"])
+            self.dataset, self.fingerprint = str(data["name"]), str(data["fingerprint"])
+            variants = _object(self.config["variants"])
+            self.variants: dict[str, dict[str, Any]] = {name: _object(its) for name, its in variants.items()}
             tables = _json(folder / files.TABLES)["tables"] if self.complete else []
             self.tables = {table["name"]: _table(table) for table in tables}
         except (KeyError, TypeError, ValueError) as error:
@@ -160,6 +158,12 @@ def _json(path: Path) -> dict[str, Any]:
         return files.read_json(path)
     except (OSError, ValueError) as error:
         raise ArchiveError(f"{path} can't be read: {error}") from None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"an object in place of {value!r:.40}")
+    return value
 
 
 def _table(content: dict[str, Any]) -> Table:

@@ -1,5 +1,6 @@
 """Broken and hostile input, mutated from genuine one by chance; `tests/fuzz.py` is guided by coverage."""
 
+import json
 import sys
 
 import pytest
@@ -100,6 +101,7 @@ def test_whatever_the_flags_they_make_a_run_or_are_refused(module, monkeypatch):
         for variant in variants:
             conduct._check(variant)
             variant.settings.recipe(variant.configs)
+            json.dumps([variant.settings, conduct._flags()], allow_nan=False)
             variant.settings.initializer(4, 3)
             assert 0 < variant.settings.eta_factor()(0) <= 1
         made += 1
