@@ -29,7 +29,12 @@ def define_flags() -> None:
 
 def main() -> None:
     """Runs the sweep."""
-    conduct("grid", [Variant("grid", from_flags(), grid_of_flags())], present)
+    conduct("grid", [variant()], present)
+
+
+def variant() -> Variant:
+    """The sweep that the flags say."""
+    return Variant("grid", from_flags(), grid_of_flags())
 
 
 def present(folder: Path, runs: Sequence[Run]) -> list[Table]:

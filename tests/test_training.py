@@ -65,8 +65,7 @@ def test_the_blocks_in_which_data_is_prepared_change_nothing(monkeypatch):
     np.testing.assert_allclose(metrics_together.loss, metrics_singly.loss, rtol=1e-11)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("tile", [1, 2, 100])
+@pytest.mark.parametrize(("devices", "tile"), [(1, 2), (2, 1), (2, 2), (2, 100)])
 def test_devices_and_tiles_change_nothing(devices, tile, monkeypatch):
     arrays = W, *_ = problems.problem(n=23, d=5, K=3)
     configs = [Config(eta, batch, 0.1) for batch in (5, 8) for eta in (0.1, 0.2, 0.3)] + [
