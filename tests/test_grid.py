@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 from experiments import conduct, grid, shell
@@ -73,21 +72,6 @@ def test_config_json_says_what_the_results_are(done):
     assert config["versions"]["jax"]
 
 
-def test_the_same_command_compiles_nothing_and_gives_the_same_files(done):
-    cwd, _ = done
-    programs = {
-        path.name: path.stat().st_mtime for path in cwd.with_name("caches").glob("linear_cifar/*-cache")
-    }
-    assert any("train_epoch" in name for name in programs)
-    again = command(*QUICK, "--lam=0.1", "--seed=7", "--out=again", cwd=cwd)
-    assert again.returncode == 0, again.stderr
-    (folder,) = cwd.glob("results/grid/*")
-    for name in ("results.csv", "history.csv", "best_params.npz"):
-        assert (cwd / "again" / name).read_bytes() == (folder / name).read_bytes(), name
-    after = {path.name: path.stat().st_mtime for path in cwd.with_name("caches").glob("linear_cifar/*-cache")}
-    assert after == programs
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -115,16 +99,6 @@ def test_a_mistake_is_one_clear_line_and_leaves_nothing_behind(tmp_path, flags, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.fixture(scope="module")
-def defined():
-    """The command's flags, in this process."""
-    before = set(flags.FLAGS)
-    grid.define_flags()
-    yield
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -143,9 +117,9 @@ def defined():
     ],
     ids=str,
 )
-@pytest.mark.usefixtures("defined")
 def test_a_wrong_value_is_named(given, words):
     with flagsaver.flagsaver(), pytest.raises(shell.UsageError) as caught:
+        grid.define_flags()
         shell._parse(["grid", *given])
         conduct._check(grid.variant())
     assert words in str(caught.value)

@@ -12,10 +12,10 @@ OPTAX = {
     "softmax": optax.softmax_cross_entropy,
     "bce": lambda s, y: optax.sigmoid_binary_cross_entropy(s, y).mean(axis=-1),
 }
-SHAPES = [(1, 2), (5, 3), (4, 10)]
+SHAPES = [(1, 2), (4, 10)]
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-each_power = pytest.mark.parametrize("q", [0.0, 1e-6, 0.3, 0.7, 1.0])
+each_power = pytest.mark.parametrize("q", [0.0, 1e-6, 0.7, 1.0])
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 

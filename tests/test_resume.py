@@ -31,8 +31,15 @@ def folder(tmp_path_factory):
     return folder
 
 
+def programs(caches):
+    """The compiled ones that train, and when they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in caches.glob("linear_cifar/*train_epoch*-cache")}
+
+
 def test_stopped_and_killed_it_ends_as_if_nothing_had_been(folder):
     out, caches = folder / "out", folder / "caches"
+    compiled = programs(caches)
+    assert compiled
     for number in (signal.SIGINT, signal.SIGTERM):
         process = kills.start(out, caches)
         training(process, out)
@@ -55,6 +62,7 @@ def test_stopped_and_killed_it_ends_as_if_nothing_had_been(folder):
     kills.finish(kills.start(out, caches))
     assert not kills.differing(out, folder / "reference")
     assert archive.read(out).complete
+    assert programs(caches) == compiled
 
 
 def test_a_finished_run_says_so_and_is_not_touched(folder):

@@ -48,14 +48,14 @@ def val(epoch):
     return epoch.record.watched["val"]
 
 
-GRID = grid([0.001, 0.01], [7, 20, 60], [0.0, 0.1])
+GRID = grid([0.001, 0.01], [7, 60], [0.0, 0.1])
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_sweep_equals_its_configurations_trained_alone(loss):
     recipe = Recipe(get_loss(loss), augment=flip)
     together = run(GRID, recipe=recipe)
-    for c in (0, 10) if loss == "softmax" else (7,):
+    for c in (0, 6) if loss == "softmax" else (7,):
         config = GRID[c]
         for alone, all_ in zip(run([config], recipe=recipe), together, strict=True):
             np.testing.assert_allclose(alone.params.W[0, 0], all_.params.W[0, c], rtol=1e-9, atol=1e-12)
@@ -100,7 +100,7 @@ def test_the_parameters_that_count_are_the_mean_over_the_last_epochs():
     assert not np.array_equal(val(averaged[3]).loss, val(plain[3]).loss)
 
 
-@pytest.mark.parametrize("chosen", [[11, 0, 5], [3, 3, 2], list(reversed(range(12)))])
+@pytest.mark.parametrize("chosen", [[7, 0, 5], [3, 3, 2], list(reversed(range(8)))])
 def test_any_subset_in_any_order_gives_the_same(chosen):
     together, some = run(GRID)[-1], run([GRID[i] for i in chosen])[-1]
     np.testing.assert_allclose(some.params.W, together.params.W[:, chosen], rtol=1e-9, atol=1e-12)
