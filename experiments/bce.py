@@ -54,7 +54,7 @@ def main() -> None:
         at = tuple(Config(eta, FLAGS.batch[0], lam) for eta, lam in pairs)
         configs = tuple(dict.fromkeys(at + grid_of_flags()))
         variants.append(Variant(loss, from_flags(loss=loss, watch=("train", "test")), configs))
-    conduct("bce", variants, present)
+    conduct("bce", variants, present, needs_all=True)
 
 
 def present(folder: Path, runs: Sequence[Run]) -> list[Table]:

@@ -6,30 +6,44 @@ blocks to those that it has.
 """
 
 import hashlib
+import itertools
 import json
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 from experiments.checkpoints import saved_epochs
 from experiments.files import BLOCKS, SCHEMA, read_json, write_json
-from experiments.run import Run
+from experiments.run import Kept, Run
 from experiments.settings import Variant
 from linear_cifar.config import Config, check
 from linear_cifar.dataset import Dataset
 from linear_cifar.evaluation import Metrics
-from linear_cifar.params import Params
 from linear_cifar.sweep import Record
+
+T = TypeVar("T")
 
 BLOCK = "block.json"
 
 
 class BlockError(Exception):
     """What a folder holds can't be gone on with; the message is one line for the user."""
+
+
+# What a finished block keeps beside its results: the state, from which it can go on; or the parameters of the
+# best seed of each of its configurations; or those of its best configuration only.
+STATE, CONFIGURATIONS, BEST = KEEPS = ("state", "configurations", "best")
+
+
+class Block(NamedTuple):
+    """A part of a variant, and what is kept of it."""
+
+    part: Variant
+    keeps: str = STATE
 
 
 class Held(NamedTuple):
@@ -42,13 +56,24 @@ class Held(NamedTuple):
     dataset: str
     fingerprint: str
     environment: dict[str, Any]
-    done: int  # epochs of its newest state
+    keeps: str
+    done: int  # epochs of its newest state, or of what is left of it
+
+    @property
+    def runs(self) -> int:
+        """How many there are."""
+        return len(self.configs) * len(self.seeds)
 
 
-def folder_of(run: Path, block: Variant, fingerprint: str) -> Path:
+def folder_of(run: Path, block: Block, fingerprint: str) -> Path:
     """A block's own folder, named by what its states depend on."""
-    settings = block.settings._asdict()
-    return run / BLOCKS / _identity(block.name, settings, block.configs, block.settings.seeds, fingerprint)
+    part, settings = block.part, block.part.settings._asdict()
+    return run / BLOCKS / _identity(part.name, settings, part.configs, part.settings.seeds, fingerprint)
+
+
+def outcome_of(folder: Path) -> Path:
+    """In a block's folder, that of what is left of it once it is finished."""
+    return folder / "outcome"
 
 
 def _identity(
@@ -59,18 +84,19 @@ def _identity(
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def write(run: Path, block: Variant, dataset: Dataset, environment: Mapping[str, Any]) -> Path:
+def write(run: Path, block: Block, dataset: Dataset, environment: Mapping[str, Any]) -> Path:
     """Makes the block's folder, and says there what it is, unless it is there."""
     folder = folder_of(run, block, dataset.fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "schema": SCHEMA,
-        "variant": block.name,
-        "settings": block.settings._asdict(),
-        "configs": block.configs,
+        "variant": block.part.name,
+        "settings": block.part.settings._asdict(),
+        "configs": block.part.configs,
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "environment": environment,
+        "keeps": block.keeps,
     }
     if not (folder / BLOCK).exists():
         write_json(folder / BLOCK, content)
@@ -107,10 +133,11 @@ def _read(path: Path) -> Held:
             str(content["dataset"]),
             str(content["fingerprint"]),
             dict(content["environment"]),
-            max(saved_epochs(path.parent), default=0),
+            KEEPS[KEEPS.index(content.get("keeps", STATE))],  # older versions kept it always
+            max(saved_epochs(path.parent) + saved_epochs(outcome_of(path.parent)), default=0),
         )
         own = _identity(held.variant, settings, configs, held.seeds, held.fingerprint)
-        if path.parent.name != own or not runs_of(held.configs, held.seeds):
+        if path.parent.name != own or not held.runs:
             raise ValueError("its folder is another block's")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise BlockError(
@@ -124,11 +151,6 @@ def _config(values: Iterable[Any]) -> Config:
     check(config)
     operator.index(config.batch)
     return config
-
-
-def runs_of(configs: Sequence[Config], seeds: Sequence[int]) -> int:
-    """How many runs these are."""
-    return len(configs) * len(seeds)
 
 
 def disagreement(held: Held, variants: Mapping[str, Variant], dataset: Dataset) -> str | None:
@@ -158,27 +180,63 @@ def disagreement(held: Held, variants: Mapping[str, Variant], dataset: Dataset) 
         if seed not in variant.settings.seeds:
             return f"seed {seed}, which this command leaves out"
     wanted, asked = variant.settings.epochs, held.settings.get("epochs")
-    if variant.settings.open_ended:
+    if held.keeps == BEST and len(variant.settings.seeds) > len(held.seeds):
+        return f"{len(held.seeds)} seeds, not {len(variant.settings.seeds)} (it keeps the best weights only)"
+    if variant.settings.open_ended and held.keeps == STATE:
         return f"epochs {held.done}, not {wanted}" if wanted < held.done else None
     return f"epochs {asked}, not {wanted}" if wanted != asked else None
 
 
-def plan(variant: Variant, held: Iterable[Held]) -> list[Variant]:
-    """The blocks of a variant: those on disk, which agree with it, and new ones of what they lack."""
-    blocks = [_part(variant, one.seeds, one.configs) for one in held if one.variant == variant.name]
-    there = {(seed, config) for one in blocks for seed in one.settings.seeds for config in one.configs}
+def plan(variant: Variant, held: Iterable[Held], at_most: int, keep_states: bool = True) -> list[Block]:
+    """The blocks of a variant: those on disk, which agree with it, and new ones of what they lack.
+
+    Args:
+      variant: what is to be trained.
+      held: what is on disk.
+      at_most: runs in a new block.
+      keep_states: whether finished ones can be gone on with.
+    """
+    blocks = [
+        Block(_part(variant, one.seeds, one.configs), one.keeps)
+        for one in held
+        if one.variant == variant.name
+    ]
+    there = {
+        (seed, config) for one in blocks for seed in one.part.settings.seeds for config in one.part.configs
+    }
     lacking: dict[tuple[Config, ...], list[int]] = {}
     for seed in variant.settings.seeds:
         configs = tuple(config for config in variant.configs if (seed, config) not in there)
         lacking.setdefault(configs, []).append(seed)
-    return blocks + [_part(variant, seeds, configs) for configs, seeds in lacking.items() if configs]
+    for configs, seeds in lacking.items():
+        for its_seeds, its_configs in _cut(seeds, configs, at_most):
+            alone = len(its_seeds) == len(variant.settings.seeds)
+            keeps = STATE if keep_states else BEST if alone else CONFIGURATIONS
+            blocks.append(Block(_part(variant, its_seeds, its_configs), keeps))
+    return blocks
+
+
+def _cut(
+    seeds: Sequence[int], configs: Sequence[Config], at_most: int
+) -> Iterator[tuple[Sequence[int], Sequence[Config]]]:
+    """Blocks of at most so many runs, each of many configurations, since those of a seed share its images."""
+    groups = list(_even(configs, at_most))
+    for its in _even(seeds, max(1, at_most // max(map(len, groups), default=1))):
+        for group in groups:
+            yield its, group
+
+
+def _even(items: Sequence[T], at_most: int) -> Iterator[Sequence[T]]:
+    """The items in parts of at most so many, about as many in each."""
+    parts = -(-len(items) // at_most)
+    ends = [len(items) * i // parts for i in range(parts + 1)] if parts else []
+    for start, end in itertools.pairwise(ends):
+        yield items[start:end]
 
 
 def are_whole(variant: Variant, parts: Sequence[Run]) -> bool:
     """Whether the blocks are all of the variant, each trained to its end."""
-    trained = sum(runs_of(part.configs, part.settings.seeds) for part in parts)
-    wanted = runs_of(variant.configs, variant.settings.seeds)
-    return trained == wanted and all(part.complete for part in parts)
+    return sum(part.variant.runs for part in parts) == variant.runs and all(part.complete for part in parts)
 
 
 def join(variant: Variant, parts: Sequence[Run]) -> Run:
@@ -204,8 +262,16 @@ def join(variant: Variant, parts: Sequence[Run]) -> Run:
 
     history: Record = merge([part.history for part in parts], 1)
     final: dict[str, Metrics] = merge([part.final for part in parts], 0)
-    params: Params = merge([part.params for part in parts], 0)
-    return Run(variant, parts[0].dataset, history, final, params, parts[0].standardizer)
+    kept = Kept(
+        np.concatenate(
+            [place[0].ravel()[part.kept.seeds] for place, part in zip(places, parts, strict=True)]
+        ),
+        np.concatenate(
+            [place[1].ravel()[part.kept.configs] for place, part in zip(places, parts, strict=True)]
+        ),
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part.kept.params for part in parts)),
+    )
+    return Run(variant, parts[0].dataset, history, final, kept, parts[0].standardizer)
 
 
 def _part(variant: Variant, seeds: Iterable[int], configs: Iterable[Config]) -> Variant:

@@ -38,6 +38,12 @@ def saved_epochs(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and path.is_dir())
 
 
+def remove_states(folder: Path) -> None:
+    """Removes all states in a folder."""
+    for epoch in saved_epochs(folder):
+        shutil.rmtree(folder / str(epoch))
+
+
 class SaveError(OSError):
     """A state could not be saved; the message is one line for the user. What was saved before stands."""
 

@@ -7,24 +7,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 from absl import flags
 
 from experiments import archive, blocks, files, interruption, provenance, results
 from experiments.archive import Archive, ArchiveError
 from experiments.blocks import BlockError, Held
-from experiments.checkpoints import Checkpoints, saved_epochs
 from experiments.files import folder_for_run, write_json
 from experiments.interruption import interruptible
-from experiments.progress import download_bar
-from experiments.run import Run, run, size_of, standing_of
+from experiments.progress import download_bar, tell
+from experiments.run import Run
 from experiments.settings import Variant
 from experiments.shell import Stopped, UsageError
 from experiments.table import Table
+from experiments.trainer import train
+from experiments.work import Work, states_are_few
 from linear_cifar.config import check
-from linear_cifar.dataset import Dataset, Source, divide, train_size
+from linear_cifar.dataset import Source, divide, train_size
 from linear_cifar.load import find
 
 FLAGS = flags.FLAGS
@@ -33,29 +33,10 @@ FLAGS = flags.FLAGS
 Present = Callable[[Path, Sequence[Run]], Sequence[Table]]
 
 # Flags that decide nothing that is measured.
-INDIFFERENT = ("out", "save_every", "data_dir", "dataset")
+INDIFFERENT = ("out", "save_every", "data_dir", "dataset", "block_runs")
 
 
-class Work(NamedTuple):
-    """A run of an experiment: what is to be trained on which data, and where its files go."""
-
-    experiment: str
-    flags: dict[str, Any]
-    variants: list[tuple[Variant, Dataset]]
-    environment: dict[str, Any]
-    folder: Path
-
-    def description(self, complete: bool) -> dict[str, Any]:
-        """The content of config.json."""
-        return provenance.describe(self.experiment, self.flags, self.variants, self.environment, complete)
-
-    def decisive(self, runs: int) -> dict[str, Any]:
-        """Of the environment, what may change the last digits of so many runs."""
-        versions = {name: self.environment["versions"][name] for name in ("jax", "jaxlib", "optax", "numpy")}
-        return {"versions": versions, "devices": self.environment["devices"][:runs]}
-
-
-def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> None:
+def conduct(experiment: str, variants: Sequence[Variant], present: Present, needs_all: bool = False) -> None:
     """Trains the variants, writes the run's files and prints its tables.
 
     What the folder holds of the same run is gone on with: finished blocks are not trained again.
@@ -64,6 +45,7 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> N
       experiment: name of the experiment's module.
       variants: what to train, one sweep after the other.
       present: the experiment's own figures and tables.
+      needs_all: whether it needs the parameters of every run; else those of the best are kept of very many.
 
     Raises:
       UsageError: if the flags don't go together, or the folder can't be used or holds something else; nothing
@@ -83,11 +65,13 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present) -> N
             how: divide(source, *how) for how in {(v.settings.train, v.settings.val_size) for v in variants}
         }
         datasets = [divided[variant.settings.train, variant.settings.val_size] for variant in variants]
-        environment = provenance.describe_environment(max(map(_runs, variants)))
-        work = Work(experiment, _flags(), list(zip(variants, datasets, strict=True)), environment, folder)
+        environment = provenance.describe_environment(max(variant.runs for variant in variants))
+        pairs = list(zip(variants, datasets, strict=True))
+        keep_states = needs_all or states_are_few(pairs)
+        work = Work(experiment, _flags(), pairs, environment, folder, keep_states)
         held = _held(work, before)
         if before and before.complete and _same(before, work) and _all_written(folder):
-            _tell(f"finished already, {before.written}: nothing to do")
+            tell(f"finished already, {before.written}: nothing to do")
             tables: Sequence[Table] = list(before.tables.values())
         else:
             tables = _carry_out(work, held, present, again)
@@ -109,9 +93,9 @@ def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -
     """Trains what is yet to be trained, and writes the files."""
 
     def note(number: int) -> None:
-        _tell(f"\n{signal.Signals(number).name}: finishing this epoch and saving; a second one stops at once")
+        tell(f"\n{signal.Signals(number).name}: finishing this epoch and saving; a second one stops at once")
 
-    parts, number = interruptible(lambda stopped: _train(work, held, stopped), note)
+    parts, number = interruptible(lambda stopped: train(work, held, stopped), note)
     pairs = list(zip((variant for variant, _ in work.variants), parts, strict=False))
     if len(parts) == len(work.variants) and all(blocks.are_whole(*pair) for pair in pairs):
         return write(work, [blocks.join(*pair) for pair in pairs], present)
@@ -126,46 +110,6 @@ def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -
         f"{work.folder} holds what there is, marked incomplete; to go on: {again}",
         number,
     )
-
-
-def _train(work: Work, held: Sequence[Held], stopped: Callable[[], bool]) -> list[list[Run]]:
-    """The runs of each variant's blocks; once it is stopped, of those that have a state, as they stand."""
-    write_json(work.folder / files.CONFIG, work.description(complete=False))
-    parts: list[list[Run]] = []
-    for variant, dataset in work.variants:
-        parts.append([])
-        for block in blocks.plan(variant, held):
-            if not stopped() or saved_epochs(blocks.folder_of(work.folder, block, dataset.fingerprint)):
-                with jax.enable_x64(block.settings.dtype == "float64"):
-                    parts[-1].append(_train_block(work, block, dataset, stopped))
-    return parts
-
-
-def _train_block(work: Work, block: Variant, dataset: Dataset, stopped: Callable[[], bool]) -> Run:
-    folder = blocks.folder_of(work.folder, block, dataset.fingerprint)
-    known = folder.exists()
-    blocks.write(work.folder, block, dataset, work.decisive(_runs(block)))
-    d, K = dataset.train.images.shape[1], len(dataset.classes)
-    checkpoints = Checkpoints(folder, standing_of(block, d, K), _tell, FLAGS.save_every)
-    try:
-        saved = checkpoints.newest()
-        if saved and not stopped():
-            _tell(
-                f"reused: {block.name}, {size_of(block)}, the first {saved.snapshot.number} of "
-                f"{block.settings.epochs} epochs"
-            )
-        elif not saved and known:
-            _tell(f"note: {folder} holds no state: {size_of(block)} of {block.name} from the start")
-        return run(
-            block,
-            dataset,
-            saved,
-            lambda standing: checkpoints.save(int(standing.snapshot.number), standing),
-            checkpoints.due,
-            stopped,
-        )
-    finally:
-        checkpoints.close()
 
 
 def _before(folder: Path, experiment: str) -> Archive | None:
@@ -213,8 +157,8 @@ def _held(work: Work, before: Archive | None) -> list[Held]:
             f"--out={work.folder} holds a finished run with other settings, whose states are gone: "
             "name another folder"
         )
-    if any(one.environment != work.decisive(blocks.runs_of(one.configs, one.seeds)) for one in held):
-        _tell("note: begun with other versions or devices, see block.json: results agree up to rounding")
+    if any(one.environment != work.decisive(one.runs) for one in held):
+        tell("note: begun with other versions or devices, see block.json: results agree up to rounding")
     return held
 
 
@@ -259,17 +203,9 @@ def _check(variant: Variant) -> None:
 def _source() -> Source:
     data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
     with download_bar("CIFAR-10") as report:
-        return find(FLAGS.dataset, data_dir, _tell, report)
-
-
-def _runs(variant: Variant) -> int:
-    return blocks.runs_of(variant.configs, variant.settings.seeds)
+        return find(FLAGS.dataset, data_dir, tell, report)
 
 
 def _flags() -> dict[str, Any]:
     """The experiment's flags, those left at their defaults too."""
     return {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(sys.argv[0])}
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

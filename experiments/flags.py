@@ -173,6 +173,12 @@ def define_run(
         "epochs from one save of the state to the next (default: so that saving takes 2 % of the time)",
         lower_bound=1,
     )
+    flags.DEFINE_integer(
+        "block_runs",
+        None,
+        "runs trained at a time, the rest after them (default: as many as fit the memory)",
+        lower_bound=1,
+    )
     for name in fixed:
         delattr(FLAGS, name)
 

@@ -1,5 +1,6 @@
 """Progress bars on the terminal."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,16 +9,34 @@ from tqdm import tqdm
 from linear_cifar.download import Progress
 
 
-@contextmanager
-def epochs_bar(total: int, title: str, done: int = 0) -> Iterator[Callable[[str], None]]:
-    """A bar of epochs, some done, with the time left; the function that it gives ends one with a remark."""
-    with tqdm(total=total, initial=done, desc=title, unit="epoch", dynamic_ncols=True) as bar:
+class EpochsBar:
+    """A bar of the epochs of many runs with the time left, to be opened by `with`."""
 
-        def advance(remark: str) -> None:
-            bar.set_postfix_str(remark, refresh=False)
-            bar.update()
+    def __init__(self, total: int, title: str) -> None:
+        shown = "{l_bar}{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        self._bar = tqdm(total=total, desc=title, unit="epoch", dynamic_ncols=True, bar_format=shown)
 
-        yield advance
+    def __enter__(self) -> "EpochsBar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def advance(self, epochs: float, remark: str) -> None:
+        """So many were done; of a part of the runs they count as that part."""
+        self._bar.set_postfix_str(remark, refresh=False)
+        self._bar.update(epochs)
+
+    def skip(self, epochs: float) -> None:
+        """So many had been done before, which says nothing of the time that the others take."""
+        self._bar.initial += epochs
+        self._bar.n += epochs
+        self._bar.refresh()
+
+
+def tell(line: str) -> None:
+    """Prints a line to stderr, above a bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
 
 
 @contextmanager

@@ -82,10 +82,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 def _write_best(path: Path, run: Run) -> None:
     """The best configuration's best seed: W [K, d], b [K], the standardiser; loads without pickles."""
     c = run.ranking[0]
-    s = int(run.final["val"].accuracy[:, c].argmax())
+    s = run.best_seed(c)
     content = {
-        "W": run.params.W[s, c],
-        "b": run.params.b[s, c],
+        **run.params_of(s, c)._asdict(),
         "mean": run.standardizer.mean,
         "std": run.standardizer.std,
         "classes": run.dataset.classes,

@@ -1,5 +1,6 @@
 """One sweep from its data to its measurements; every experiment trains through here."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -7,9 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Integer
 
-from experiments.progress import epochs_bar
 from experiments.settings import Settings, Variant
 from linear_cifar.config import Config
 from linear_cifar.dataset import Dataset
@@ -23,6 +23,14 @@ Tree = TypeVar("Tree")
 SPLITS = ("train", "val", "test")
 
 
+class Kept(NamedTuple):
+    """The final parameters of R of S × C runs, as NumPy arrays."""
+
+    seeds: Integer[np.ndarray, " R"]  # indices
+    configs: Integer[np.ndarray, " R"]
+    params: Params  # W [R, K, d], b [R, K]
+
+
 class Run(NamedTuple):
     """What was measured of S seeds × C configurations over E epochs, as NumPy arrays.
 
@@ -34,8 +42,21 @@ class Run(NamedTuple):
     dataset: Dataset
     history: Record  # [E, S, C]
     final: dict[str, Metrics]  # of each split [S, C], of the final parameters, on images as they are
-    params: Params  # W [S, C, K, d], b [S, C, K], final
+    kept: Kept  # all runs', or the best ones'
     standardizer: Standardizer
+
+    @property
+    def params(self) -> Params:
+        """The final parameters, W [S, C, K, d] and b [S, C, K], where all are kept."""
+        shape = self.final["val"].loss.shape
+        assert len(self.kept.seeds) == math.prod(shape), "not all parameters are kept"
+        order = np.lexsort((self.kept.configs, self.kept.seeds))
+        return jax.tree.map(lambda leaf: leaf[order].reshape(*shape, *leaf.shape[1:]), self.kept.params)
+
+    def params_of(self, seed: int, config: int) -> Params:
+        """Those of one run that are kept, W [K, d] and b [K]; by indices."""
+        (place,) = np.flatnonzero((self.kept.seeds == seed) & (self.kept.configs == config))
+        return jax.tree.map(lambda leaf: leaf[place], self.kept.params)
 
     @property
     def configs(self) -> tuple[Config, ...]:
@@ -67,6 +88,10 @@ class Run(NamedTuple):
         """Indices of the configurations, best first, see `rank`."""
         return rank(*self.final["val"])
 
+    def best_seed(self, config: int) -> int:
+        """The index of the seed with which a configuration, by index, is best by validation accuracy."""
+        return int(np.nan_to_num(self.final["val"].accuracy[:, config], nan=-1).argmax())
+
     def diverged(self, seed: int, config: int) -> int | None:
         """The epoch (1-based) at which that run left the finite, if it did; by indices."""
         alive = self.history.finite[:, seed, config]
@@ -82,6 +107,14 @@ class Standing(NamedTuple):
     finished: Bool[np.ndarray, ""]
 
 
+class Outcome(NamedTuple):
+    """What is left of a finished block whose state is not kept."""
+
+    history: Record  # as a run has it
+    final: dict[str, Metrics]
+    kept: Kept
+
+
 def standing_of(block: Variant, d: int, K: int) -> Callable[[int], Standing]:
     """Shapes and types of where a block stands after so many epochs, of d features and K classes."""
     settings, configs = block.settings, block.configs
@@ -89,22 +122,39 @@ def standing_of(block: Variant, d: int, K: int) -> Callable[[int], Standing]:
         begin, configs, settings.seeds, settings.initializer(d, K), settings.recipe(configs).optimizer
     )
     snapshot = jax.eval_shape(begun)
-    runs = (len(settings.seeds), len(configs))
 
     def after(epochs: int) -> Standing:
-        def array(shape: tuple[int, ...], dtype: DTypeLike = snapshot.averaged.W.dtype) -> Any:
-            return jax.ShapeDtypeStruct(shape, dtype)
-
-        each, last = array((epochs, *runs)), array(runs)
-        watched = {name: Metrics(each, each) for name in settings.watch}
-        return Standing(
-            snapshot._replace(number=array((), np.int64)),
-            Record(Metrics(each, each), watched, each, array((epochs, *runs), np.bool_)),
-            {name: Metrics(last, last) for name in SPLITS},
-            array((), np.bool_),
-        )
+        number: Any = jax.ShapeDtypeStruct((), np.int64)
+        finished: Any = jax.ShapeDtypeStruct((), np.bool_)
+        return Standing(snapshot._replace(number=number), *_measured(block, epochs), finished)
 
     return after
+
+
+def outcome_of(block: Variant, d: int, K: int, kept: int) -> Callable[[int], Outcome]:
+    """Shapes and types of what is left of a block after so many epochs, with the parameters of some runs."""
+    dtype = np.dtype(block.settings.dtype)
+
+    def after(epochs: int) -> Outcome:
+        index: Any = jax.ShapeDtypeStruct((kept,), np.int64)
+        W: Any = jax.ShapeDtypeStruct((kept, K, d), dtype)
+        b: Any = jax.ShapeDtypeStruct((kept, K), dtype)
+        return Outcome(*_measured(block, epochs), Kept(index, index, Params(W, b)))
+
+    return after
+
+
+def _measured(block: Variant, epochs: int) -> tuple[Record, dict[str, Metrics]]:
+    """Shapes and types of a history and of the final metrics."""
+    runs = (len(block.settings.seeds), len(block.configs))
+
+    def array(shape: tuple[int, ...], dtype: DTypeLike = block.settings.dtype) -> Any:
+        return jax.ShapeDtypeStruct(shape, np.dtype(dtype))
+
+    each, last = array((epochs, *runs)), array(runs)
+    watched = {name: Metrics(each, each) for name in block.settings.watch}
+    history = Record(Metrics(each, each), watched, each, array((epochs, *runs), np.bool_))
+    return history, {name: Metrics(last, last) for name in SPLITS}
 
 
 def run(
@@ -114,8 +164,9 @@ def run(
     save: Callable[[Standing], None] = lambda standing: None,
     due: Callable[[int], bool] = lambda epoch: False,
     stopped: Callable[[], bool] = lambda: False,
+    advance: Callable[[str], None] = lambda remark: None,
 ) -> Run:
-    """Trains the block's configurations under a progress bar and measures them on all three splits.
+    """Trains the block's configurations and measures them on all three splits.
 
     Args:
       block: what to train.
@@ -124,10 +175,11 @@ def run(
       save: keeps where it stands: when that is due, when it is stopped, and at the end.
       due: whether to save after this epoch.
       stopped: asked after every epoch whether to end with that one.
+      advance: told after every epoch how good the best is.
     """
     standardizer = fit_standardizer(dataset.train.images)
     if saved is None or not saved.finished or saved.snapshot.number < block.settings.epochs:
-        saved = _train(block, dataset, standardizer, saved, save, due, stopped)
+        saved = _train(block, dataset, standardizer, saved, save, due, stopped, advance)
     history = saved.history
     finite = history.finite
     if block.settings.max_loss is not None:
@@ -135,14 +187,30 @@ def run(
     # A sum of losses may overflow in one epoch and not in the next: what has left does not come back.
     finite = np.logical_and.accumulate(finite, axis=0)
     running, watched, norm = _mask((history.running, history.watched, history.norm), finite)
+    seeds, places = (index.reshape(-1) for index in np.indices(finite.shape[1:]))
+    kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), saved.snapshot.averaged)
     return Run(
         block,
         dataset,
         Record(running, watched, norm, finite),
         _mask(saved.final, finite[-1]),
-        saved.snapshot.averaged,
+        Kept(seeds, places, kept),
         standardizer,
     )
+
+
+def condense(run: Run, number: int) -> Run:
+    """The run with no more parameters than those of the best seed of each of the best configurations."""
+    configs = np.asarray(run.ranking[:number])
+    seeds = np.asarray([run.best_seed(c) for c in configs])
+    chosen = [run.params_of(s, c) for s, c in zip(seeds, configs, strict=True)]
+    params = jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
+    return run._replace(kept=Kept(seeds, configs, params))
+
+
+def recall(block: Variant, dataset: Dataset, outcome: Outcome) -> Run:
+    """The run of a block that was finished before."""
+    return Run(block, dataset, *outcome, fit_standardizer(dataset.train.images))
 
 
 def _train(
@@ -153,6 +221,7 @@ def _train(
     save: Callable[[Standing], None],
     due: Callable[[int], bool],
     stopped: Callable[[], bool],
+    advance: Callable[[str], None],
 ) -> Standing:
     """Where the runs stand after their last epoch, or after the one in which they were stopped."""
     settings, configs = block.settings, block.configs
@@ -191,17 +260,14 @@ def _train(
     )
     if saved is not None and stopped():  # already: the runs stay where they stood
         epochs = iter(())
-    with epochs_bar(
-        settings.epochs, f"{dataset.name}, {block.name}: {size_of(block)}", int(start.number)
-    ) as advance:
-        for epoch in epochs:
-            records.append(jax.tree.map(lambda values: values[None], epoch.record))
-            advance(f"best val acc {max(map(_best_accuracy, records)):.2%}")
-            stop, last = stopped(), epoch.number == settings.epochs
-            if not last and (stop or due(epoch.number)):
-                save(standing(epoch.snapshot, {name: Metrics(unknown, unknown) for name in SPLITS}, False))
-            if stop:
-                break
+    for epoch in epochs:
+        records.append(jax.tree.map(lambda values: values[None], epoch.record))
+        advance(f"best val acc {max(map(_best_accuracy, records)):.2%}")
+        stop, last = stopped(), epoch.number == settings.epochs
+        if not last and (stop or due(epoch.number)):
+            save(standing(epoch.snapshot, {name: Metrics(unknown, unknown) for name in SPLITS}, False))
+        if stop:
+            break
     snapshot = start if epoch is None else epoch.snapshot
     final = {name: measure(snapshot, name) for name in SPLITS}
     ended = standing(snapshot, final, snapshot.number == settings.epochs)

@@ -76,6 +76,11 @@ class Variant(NamedTuple):
     settings: Settings
     configs: tuple[Config, ...]
 
+    @property
+    def runs(self) -> int:
+        """How many there are: configurations times seeds."""
+        return len(self.configs) * len(self.settings.seeds)
+
 
 def from_flags(**fixed: Any) -> Settings:
     """The settings that the flags give, but for those that the experiment itself fixes."""

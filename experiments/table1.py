@@ -42,7 +42,7 @@ def define_flags() -> None:
 def main() -> None:
     """Trains the rows."""
     configs = dict.fromkeys(Config(eta, batch, lam) for eta, lam in FLAGS.eta_lam for batch in FLAGS.batch)
-    conduct("table1", [Variant("table1", from_flags(), tuple(configs))], present)
+    conduct("table1", [Variant("table1", from_flags(), tuple(configs))], present, needs_all=True)
 
 
 def present(folder: Path, runs: Sequence[Run]) -> list[Table]:

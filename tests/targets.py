@@ -176,13 +176,13 @@ def block(folder: Path) -> Target:
     own = Variant("one", SETTINGS, (Config(0.1, 20, 0.0), Config(0.01, 20, 0.0)))
     empty = Split(np.empty((0, 3072), np.uint8), np.empty(0, np.uint8))
     dataset = Dataset("synthetic", (), empty, empty, empty, "", False, "0" * 64)
-    path = blocks.write(folder, own, dataset, {"devices": ["cpu: cpu"]}) / blocks.BLOCK
+    path = blocks.write(folder, blocks.Block(own), dataset, {"devices": ["cpu: cpu"]}) / blocks.BLOCK
 
     def read() -> None:
         for held in blocks.read(folder):
             if blocks.disagreement(held, {"one": own}, dataset) is None:
-                for planned in blocks.plan(own, [held]):
-                    standing_of(planned, 4, 3)(1)
+                for planned in blocks.plan(own, [held], 2):
+                    standing_of(planned.part, 4, 3)(1)
 
     return _files(folder, [str(path.relative_to(folder))], read, BlockError)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from test_results import SETTINGS
 
-from experiments import blocks
-from experiments.blocks import BlockError, are_whole, disagreement, join, plan
-from experiments.run import run
+from experiments import blocks, results
+from experiments.blocks import Block, BlockError, are_whole, disagreement, join, plan
+from experiments.run import condense, run
 from experiments.settings import Variant
 from linear_cifar.config import Config, grid
 from linear_cifar.dataset import divide
@@ -27,13 +27,14 @@ def dataset():
 @pytest.fixture
 def held(tmp_path, dataset):
     """One block on disk, as it is read back."""
-    blocks.write(tmp_path, variant(), dataset, {"versions": {}})
+    blocks.write(tmp_path, Block(variant()), dataset, {"versions": {}})
     (one,) = blocks.read(tmp_path)
     return one
 
 
-def parts(planned):
-    return [(block.configs, block.settings.seeds) for block in planned]
+def parts(variant, held, at_most=99, keep_states=True):
+    planned = plan(variant, held, at_most, keep_states)
+    return [(block.part.configs, block.part.settings.seeds) for block in planned]
 
 
 def test_a_block_is_read_back_as_it_was_written(held, dataset):
@@ -45,27 +46,51 @@ def test_a_block_is_read_back_as_it_was_written(held, dataset):
 
 
 def test_a_new_run_is_one_block():
-    assert plan(variant(), []) == [variant()]
+    assert plan(variant(), [], 4) == [Block(variant())]
 
 
 def test_what_is_there_stays_and_what_lacks_is_added(held):
-    assert parts(plan(variant(), [held])) == [((A, B), (0, 1))]
-    assert parts(plan(variant([C, A, B], [0, 1]), [held])) == [((A, B), (0, 1)), ((C,), (0, 1))]
-    assert parts(plan(variant([A, B], [2, 1, 0]), [held])) == [((A, B), (0, 1)), ((A, B), (2,))]
-    both = parts(plan(variant([A, B, C], [0, 1, 2]), [held]))
+    assert parts(variant(), [held]) == [((A, B), (0, 1))]
+    assert parts(variant([C, A, B], [0, 1]), [held]) == [((A, B), (0, 1)), ((C,), (0, 1))]
+    assert parts(variant([A, B], [2, 1, 0]), [held]) == [((A, B), (0, 1)), ((A, B), (2,))]
+    both = parts(variant([A, B, C], [0, 1, 2]), [held])
     assert both == [((A, B), (0, 1)), ((C,), (0, 1)), ((A, B, C), (2,))]
     other = held._replace(variant="two")
-    assert parts(plan(variant(), [other])) == [((A, B), (0, 1))]
+    assert parts(variant(), [other]) == [((A, B), (0, 1))]
+
+
+def test_more_than_the_memory_holds_is_cut_evenly():
+    five = range(5)
+    assert parts(variant([A, B], five), [], 4) == [((A, B), (0,)), ((A, B), (1, 2)), ((A, B), (3, 4))]
+    assert parts(variant([A, B, C], [0, 1]), [], 2) == [
+        ((A,), (0,)), ((B, C), (0,)), ((A,), (1,)), ((B, C), (1,)),
+    ]  # fmt: skip
+    for at_most in range(1, 17):
+        cut = plan(variant([A, B, C], five), [], at_most)
+        assert all(block.part.runs <= at_most for block in cut)
+        each = [(s, c) for block in cut for s in block.part.settings.seeds for c in block.part.configs]
+        assert sorted(each) == sorted((s, c) for s in five for c in (A, B, C))
+
+
+def test_of_very_many_runs_the_weights_are_kept_that_may_be_the_best():
+    def keeps(configs, seeds, at_most):
+        return {block.keeps for block in plan(variant(configs, seeds), [], at_most, keep_states=False)}
+
+    assert keeps([A, B, C], [0], 2) == {"best"}
+    assert keeps([A, B, C], [0, 1], 6) == {"best"}
+    assert keeps([A, B, C], [0, 1], 3) == {"configurations"}
 
 
 def test_blocks_have_folders_of_their_own(tmp_path):
     different = [variant(), variant([B, A]), variant(seeds=[1]), variant()._replace(name="two")]
-    assert len({blocks.folder_of(tmp_path, one, "f") for one in different}) == len(different)
-    longer, as_before = (blocks.folder_of(tmp_path, one, "f") for one in (variant(epochs=9), variant()))
+    assert len({blocks.folder_of(tmp_path, Block(one), "f") for one in different}) == len(different)
+    longer, as_before = (
+        blocks.folder_of(tmp_path, Block(one), "f") for one in (variant(epochs=9), variant())
+    )
     assert longer == as_before
     for other in (variant(loss="bce"), variant(max_loss=9.0)):
-        assert blocks.folder_of(tmp_path, other, "f") != as_before
-    assert blocks.folder_of(tmp_path, variant(), "g") != as_before
+        assert blocks.folder_of(tmp_path, Block(other), "f") != as_before
+    assert blocks.folder_of(tmp_path, Block(variant()), "g") != as_before
 
 
 @pytest.mark.parametrize(
@@ -91,11 +116,28 @@ def test_what_would_give_other_results_disagrees(held, dataset, wanted, words):
 
 @pytest.mark.parametrize("settings", [{"schedule": "cosine"}, {"average": 2}])
 def test_more_epochs_agree_only_where_they_do_not_change_the_first_ones(tmp_path, dataset, settings):
-    blocks.write(tmp_path, variant(**settings), dataset, {})
+    blocks.write(tmp_path, Block(variant(**settings)), dataset, {})
     (one,) = blocks.read(tmp_path)
     assert disagreement(one, {"one": variant(**settings)}, dataset) is None
     longer = {"one": variant(**settings, epochs=3)}
     assert disagreement(one, longer, dataset) == "epochs 2, not 3"
+
+
+@pytest.mark.parametrize(
+    ("keeps", "wanted", "words"),
+    [
+        ("best", variant([A, B, C]), None),
+        ("best", variant(seeds=[0, 1, 2]), "2 seeds, not 3 (it keeps the best weights only)"),
+        ("configurations", variant([A, B, C], [0, 1, 2]), None),
+        ("configurations", variant(epochs=3), "epochs 2, not 3"),
+    ],
+)
+def test_what_is_left_of_a_block_limits_how_it_is_extended(tmp_path, dataset, keeps, wanted, words):
+    blocks.write(tmp_path, Block(variant(), keeps), dataset, {})
+    (one,) = blocks.read(tmp_path)
+    assert one.keeps == keeps
+    assert disagreement(one, {"one": wanted}, dataset) == words
+    assert plan(wanted, [one], 9)[0].keeps == keeps
 
 
 def test_other_images_disagree(held, dataset):
@@ -110,8 +152,8 @@ def test_what_was_trained_is_not_dropped(held, dataset):
 
 
 def test_the_same_run_in_two_blocks_is_refused(tmp_path, dataset):
-    blocks.write(tmp_path, variant([A]), dataset, {})
-    blocks.write(tmp_path, variant([B, A]), dataset, {})
+    blocks.write(tmp_path, Block(variant([A])), dataset, {})
+    blocks.write(tmp_path, Block(variant([B, A])), dataset, {})
     with pytest.raises(BlockError, match="the same configuration and seed twice"):
         blocks.read(tmp_path)
 
@@ -136,13 +178,13 @@ def test_the_same_run_in_two_blocks_is_refused(tmp_path, dataset):
     ],
 )
 def test_a_broken_block_is_named(tmp_path, dataset, change):
-    path = blocks.write(tmp_path, variant(), dataset, {}) / blocks.BLOCK
+    path = blocks.write(tmp_path, Block(variant()), dataset, {}) / blocks.BLOCK
     path.write_text(change(json.loads(path.read_text())))
     with pytest.raises(BlockError, match=str(path)):
         blocks.read(tmp_path)
 
 
-def test_blocks_together_are_the_run_at_once(dataset):
+def test_blocks_together_are_the_run_at_once(dataset, tmp_path):
     whole = variant([A, B], [0, 1])
     at_once = run(whole, dataset)
     planned = [variant([B], [1, 0]), variant([A], [1]), variant([A], [0])]
@@ -159,3 +201,10 @@ def test_blocks_together_are_the_run_at_once(dataset):
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(joined.history.finite, at_once.history.finite)
+    # Each block keeps no more than what may be the best of the whole.
+    condensed = join(whole, [condense(part, len(part.configs)) for part in parts])
+    assert len(condensed.kept.seeds) == 3
+    results.write(tmp_path, [condensed])
+    best, its = joined.ranking[0], np.load(tmp_path / "best_params.npz")
+    np.testing.assert_array_equal(its["W"], joined.params.W[joined.best_seed(best), best])
+    assert its["eta"] == whole.configs[best].eta

@@ -97,7 +97,7 @@ def test_whatever_the_flags_they_make_a_run_or_are_refused(module, monkeypatch):
     monkeypatch.setattr(sys, "argv", [module.__name__])
     made = 0
 
-    def check(experiment, variants, present):
+    def check(experiment, variants, present, needs_all=False):
         nonlocal made
         for variant in variants:
             conduct._check(variant)

@@ -14,7 +14,7 @@ def end(process, code):
     """The lines that it wrote to stderr, without its bars."""
     _, errors = process.communicate(timeout=240)
     assert process.returncode == code, errors
-    return [line for line in errors.replace("\r", "\n").splitlines() if line and "%|" not in line]
+    return [line for line in errors.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
 
 
 def training(process, out):
@@ -148,3 +148,30 @@ def test_where_everything_diverges_the_run_ends_properly(folder):
     assert {row.cells["diverged"] for row in run.results} == {1}
     assert all(row.cells["running_loss"] != row.cells["running_loss"] for row in run.history)
     assert not (out / "best_params.npz").exists()
+
+
+def test_what_the_memory_does_not_hold_is_trained_in_turn_and_leaves_its_best_weights(folder):
+    out = folder / "in turn"
+    in_turn = ("--block_runs=1", "--save_every=1")
+    process = kills.start(out, folder / "caches", *in_turn, KEEP_BYTES="0")
+    assert kills.wait_for(process, lambda: len(list(out.glob("blocks/*/outcome/*/sha256"))) == 2)
+    process.kill()
+    process.communicate()
+    process = kills.start(out, folder / "caches", *in_turn, KEEP_BYTES="0")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert errors.count(f"the first {kills.EPOCHS} of {kills.EPOCHS} epochs") == 2
+    bars = [line for line in errors.replace("\r", "\n").splitlines() if "%|" in line]
+    assert f"| {kills.EPOCHS}/{kills.EPOCHS} [" in bars[-1]
+    assert not kills.saved(out)
+    assert len(list(out.glob("blocks/*/outcome/*/sha256"))) == 4
+    ours, theirs = (archive.read(path) for path in (out, folder / "reference"))
+    assert [row[:3] for row in ours.results] == [row[:3] for row in theirs.results]
+    for one, other in zip(ours.history, theirs.history, strict=True):
+        if one.config.eta == 0.001:
+            measured = [[value for value in row.cells.values() if value is not None] for row in (one, other)]
+            assert measured[0] == pytest.approx(measured[1], rel=1e-4)
+    # Finished, it can't be trained for longer, but for more configurations.
+    lines = end(kills.start(out, folder / "caches", "--eta=0.001,0.1,0.01", KEEP_BYTES="0"), 0)
+    assert len(lines) == 4
+    assert len(archive.read(out).results) == 6

@@ -1,0 +1,37 @@
+import jax
+import pytest
+
+from experiments import memory
+from linear_cifar.memory import PROCESS_BYTES, SHARE, run_bytes, runs_that_fit, seed_bytes
+
+WEIGHTS = 4 * 3073 * 10
+
+
+def fit(memory, n=60_000, configs=48, batch=400):
+    return runs_that_fit(memory, jax.devices()[0], n, 3072, 10, "float32", batch, configs)
+
+
+def test_runs_grow_with_the_memory_and_never_need_more():
+    assert [fit(0), fit(10**9)] == [1, 1]
+    counts = [fit(gigabytes * 10**9) for gigabytes in (4, 8, 16, 32)]
+    assert counts == sorted(set(counts))
+    for gigabytes, runs in zip((4, 8, 16, 32), counts, strict=True):
+        taken = PROCESS_BYTES + 2 * 60_000 * 3072 + runs * 8 * WEIGHTS
+        assert taken <= SHARE * gigabytes * 10**9
+
+
+def test_a_run_takes_its_weights_and_a_batch():
+    assert run_bytes(3072, 10, "float32", 0) == 8 * WEIGHTS
+    assert run_bytes(3072, 10, "float64", 0) == 16 * WEIGHTS
+    assert run_bytes(3072, 10, "float32", 100) - run_bytes(3072, 10, "float32", 0) == 4 * 4 * 100 * 10
+    assert seed_bytes(3072, "float32", 100) == 3072 * (1600 + 800)
+    assert fit(8 * 10**9, configs=1) < fit(8 * 10**9, configs=48)
+
+
+@pytest.mark.parametrize("limit", ["2000000000", "max"])
+def test_a_container_s_limit_counts(tmp_path, monkeypatch, limit):
+    path = tmp_path / "memory.max"
+    path.write_text(limit + "\n")
+    monkeypatch.setattr(memory, "_LIMITS", (str(path), str(tmp_path / "absent")))
+    assert (memory.of_process() == 2 * 10**9) == (limit != "max")
+    assert memory.of_device(jax.local_devices()) == memory.of_process()
