@@ -201,6 +201,15 @@ def test_figures_are_drawn_whatever_was_run(tmp_path, dataset, chosen):
     assert ("every configuration diverged" in str(table.ranking(one))) is diverged
 
 
+def test_the_best_has_a_band_of_several_seeds(tmp_path, done, dataset):
+    plots.curves(tmp_path / "several", done)
+    plots.curves(tmp_path / "one", run(variant(CONFIGS[:1]), dataset))
+    bands = {
+        name: (tmp_path / f"{name}.svg").read_text().count('id="FillBetween') for name in ("several", "one")
+    }
+    assert bands == {"several": 2, "one": 0}  # a panel each
+
+
 def test_a_run_that_left_the_finite_stays_marked(monkeypatch, dataset):
     from experiments import run as module
     from linear_cifar.sweep import sweep
