@@ -12,8 +12,8 @@ from jaxtyping import Float
 from experiments import files
 from experiments.measures import Measures
 from experiments.results import HISTORY, KEYS, RESULTS
-from experiments.run import rank
 from experiments.table import Table
+from linear_cifar.comparison import rank
 from linear_cifar.config import Config
 
 _INTEGERS = ("batch", "seed", "epoch", "epochs", "diverged")

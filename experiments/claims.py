@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from experiments.archive import Archive, Missing
 from experiments.table import percent
+from linear_cifar.comparison import half_width
 from linear_cifar.config import Config
 
 REPRODUCED, NOT_REPRODUCED, IN_DOUBT, NOT_RUN = "reproduced", "not reproduced", "in doubt", "not run"
@@ -99,11 +99,9 @@ def figure_verdict(reported: float, values: Values) -> str:
 
 def difference_verdict(differences: Values) -> str:
     """Whether differences of shares in [0, 1], one per seed, are above zero."""
-    S = len(differences)
-    if S < 3 or np.isnan(differences).any():
+    if len(differences) < 3 or np.isnan(differences).any():
         return IN_DOUBT
-    mean, deviation = 100 * differences.mean(), 100 * differences.std(ddof=1)
-    margin = max(SAMPLING, stats.t.ppf(0.975, S - 1) * deviation / np.sqrt(S))
+    mean, margin = 100 * differences.mean(), max(SAMPLING, 100 * float(half_width(differences)))
     return REPRODUCED if mean > margin else NOT_REPRODUCED if mean < -margin else IN_DOUBT
 
 

@@ -74,8 +74,8 @@ def heatmap(path: Path, run: Run) -> None:
     finite = [value for value in accuracy.values() if np.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0, 1)
     best = run.configs[run.ranking[0]][:3]
-    size = (max(4.2, 1.1 + len(lams) * (0.9 + 0.62 * len(batches))), 1.5 + 0.5 * len(etas))
-    with _figure(path, size, f"{run.dataset.name}: validation accuracy, %") as figure:
+    size = (max(4.8, 1.1 + len(lams) * (0.9 + 0.62 * len(batches))), 1.5 + 0.5 * len(etas))
+    with _figure(path, size, f"{table.heading(run, 'mean')}: validation accuracy, %") as figure:
         panels = figure.subplots(1, len(lams), squeeze=False, sharey=True)[0]
         for panel, lam in zip(panels, lams, strict=True):
             cells = np.array([[accuracy.get((e, b, lam), np.nan) for b in batches] for e in etas])
@@ -113,8 +113,9 @@ def heatmap(path: Path, run: Run) -> None:
 def curves(path: Path, run: Run) -> None:
     """Training and validation loss per epoch, a colour per η, the best configuration marked.
 
-    Means over the seeds. Only of the configurations that end within half as much again as the lowest
-    validation loss, since the others would set the scale; the title counts those, and the diverged.
+    Means over the seeds; only the best has its band, as those of many would hide each other. Only of the
+    configurations that end within half as much again as the lowest validation loss, since the others would
+    set the scale; the title counts those, and the diverged.
     """
     best = run.ranking[0]
     shown = [int(c) for c in np.flatnonzero(run.ended)]
@@ -122,7 +123,9 @@ def curves(path: Path, run: Run) -> None:
     lowest = min((last[c] for c in shown), default=np.nan)
     near = [c for c in shown if c == best or last[c] <= 1.5 * lowest]
     title = (
-        f"{run.dataset.name}: loss of {len(near)} configurations"
+        table.heading(run)
+        + (":\n" if len(run.settings.seeds) > 1 else ": ")
+        + f"loss of {len(near)} configurations"
         + f", {len(shown) - len(near)} far above" * (len(near) < len(shown))
         + f", {len(run.configs) - len(shown)} diverged" * (len(shown) < len(run.configs))
     )
@@ -141,11 +144,11 @@ def curves(path: Path, run: Run) -> None:
                 _line(panel, means[:, c], color=colors[eta], linewidth=0.9, label=f"η = {eta:g}")
             if best in near:
                 label = f"best: {table.name_of(run, best)}"
-                _line(panel, means[:, best], color=ORANGE, linewidth=2.2, label=label)
+                _band(panel, losses[:, :, best], ORANGE, label, linewidth=2.2)
             panel.set_title(split)
             _epochs(panel)
         panels[0].set_ylabel("loss, without the penalty")
-        _legend(figure, panels[0])
+        _legend(figure, panels[0], columns=4)
 
 
 def costs(path: Path, run: Run) -> None:
@@ -321,11 +324,13 @@ def _line(panel: Axes, values: ArrayLike, **style: Any) -> None:
     panel.plot(np.arange(1, len(values) + 1), values, marker="o" if len(values) == 1 else None, **style)
 
 
-def _band(panel: Axes, values: ArrayLike, color: str, label: str, linestyle: str = "-") -> None:
+def _band(
+    panel: Axes, values: ArrayLike, color: str, label: str, linestyle: str = "-", linewidth: float = 1.3
+) -> None:
     """The mean over seeds per epoch, of [E, S], within ± one standard deviation."""
     values = np.asarray(values)
     mean = values.mean(axis=1)
-    _line(panel, mean, color=color, label=label, linestyle=linestyle, linewidth=1.3)
+    _line(panel, mean, color=color, label=label, linestyle=linestyle, linewidth=linewidth)
     if values.shape[1] > 1:
         deviation = values.std(axis=1, ddof=1)
         epochs = np.arange(1, len(values) + 1)

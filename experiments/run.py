@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Bool, Integer
 
 from experiments.settings import Settings, Variant
+from linear_cifar.comparison import rank
 from linear_cifar.config import Config
 from linear_cifar.dataset import Dataset
 from linear_cifar.evaluation import Metrics, examples
@@ -280,13 +281,6 @@ def size_of(block: Variant) -> str:
     """How many runs it has, in words."""
     configs, seeds = len(block.configs), len(block.settings.seeds)
     return f"{configs} configuration" + "s" * (configs > 1) + f" x {seeds} seeds" * (seeds > 1)
-
-
-def rank(loss: Float[Array | np.ndarray, "S C"], accuracy: Float[Array | np.ndarray, "S C"]) -> list[int]:
-    """Indices of C configurations, best first: by mean accuracy over seeds, then mean loss; diverged last."""
-    mean_loss, mean_accuracy = (np.asarray(values, np.float64).mean(axis=0) for values in (loss, accuracy))
-    keys = np.nan_to_num(mean_loss, nan=np.inf), -np.nan_to_num(mean_accuracy, nan=-1)
-    return [int(i) for i in np.lexsort(keys)]
 
 
 def _best_accuracy(record: Record) -> float:

@@ -7,6 +7,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from experiments.run import Run
+from linear_cifar.comparison import Comparison, compare, select
+
+# Marks a configuration that may be as good as the best.
+UNTOLD = "not told apart"
+_AGAINST = (
+    "val − best: mean ± standard error, paired by seed; won: seeds above the best; "
+    f"{UNTOLD}: the 95 % interval (Student's t) holds 0."
+)
 
 
 class Table(NamedTuple):
@@ -24,20 +32,32 @@ class Table(NamedTuple):
 
 
 def ranking(run: Run) -> Table:
-    """The configurations of a sweep, best first, and a note on the best."""
-    shown = _varying(run)
+    """The configurations of a sweep, best first, and a note on the best.
+
+    Of several seeds each is compared with the best, and those that can't be told from it are marked.
+    """
+    shown, several = _varying(run), len(run.settings.seeds) > 1
+    compared = compare(run.final["val"].accuracy, run.ranking[0])
     body = []
     for rank, c in enumerate(run.ranking, start=1):
         settings = [f"{value:g}" for name, value in run.configs[c]._asdict().items() if name in shown]
-        body.append([str(rank), *settings, *accuracies(run, c), _loss(run, c), _divergence(run, c)])
-    columns = ["", *shown, "train acc", "val acc", "test acc", "val loss", ""]
-    return Table("ranking", f"{heading(run)}, by validation accuracy (%):", columns, body, _best(run))
+        against = _against_best(run, c, compared) if several else []
+        words = _divergence(run, c)
+        if several and rank > 1 and not compared.apart[c]:
+            words = UNTOLD
+        body.append([str(rank), *settings, *accuracies(run, c), _loss(run, c), *against, words])
+    against = ["val − best", "won"] if several else []
+    columns = ["", *shown, "train acc", "val acc", "test acc", "val loss", *against, ""]
+    note = _best(run)
+    if several:
+        note = f"{note}{_selected(run)}.\n{_AGAINST}"
+    return Table("ranking", f"{heading(run)}, by validation accuracy (%):", columns, body, note)
 
 
-def heading(run: Run) -> str:
-    """The data set, and over how many seeds ± is."""
+def heading(run: Run, shown: str = "mean ± standard deviation") -> str:
+    """The data set, and what is shown over which seeds."""
     seeds = run.settings.seeds
-    over = f" (mean ± standard deviation over seeds {seeds[0]}-{seeds[-1]})" if len(seeds) > 1 else ""
+    over = f" ({shown} over seeds {seeds[0]}-{seeds[-1]})" if len(seeds) > 1 else ""
     return run.dataset.name + over
 
 
@@ -91,6 +111,24 @@ def _divergence(run: Run, config: int) -> str:
     epochs = [run.diverged(s, config) for s in range(len(run.settings.seeds))]
     first = min((epoch for epoch in epochs if epoch), default=None)
     return f"diverged in epoch {first}" if first else ""
+
+
+def _against_best(run: Run, config: int, compared: Comparison) -> list[str]:
+    """The paired difference in points and the seeds won; nothing of the best itself."""
+    if config == run.ranking[0]:
+        return ["", ""]
+    difference, error = 100 * compared.difference[config], 100 * compared.error[config]
+    wins = f"{compared.wins[config]}/{len(run.settings.seeds)}"
+    return ["-" if np.isnan(difference) else f"{difference:.2f} ± {error:.2f}", wins]
+
+
+def _selected(run: Run) -> str:
+    """Test accuracy of what each seed would choose, beside that of what all of them do."""
+    if not run.ended[run.ranking[0]]:
+        return ""
+    chosen = select(*run.final["val"])
+    test = run.final["test"].accuracy[np.arange(len(chosen)), chosen]
+    return f"; each seed's own best: test {percent(test)}"
 
 
 def _best(run: Run) -> str:

@@ -4,6 +4,7 @@ What reads and fetches CIFAR-10 is apart from them: `from linear_cifar.load impo
 """
 
 from linear_cifar.augment import horizontal_flip, in_turn, random_shift
+from linear_cifar.comparison import Comparison, compare, rank, select
 from linear_cifar.config import Config, grid
 from linear_cifar.evaluation import Examples, Metrics, evaluate, examples
 from linear_cifar.losses import LOSSES, Loss, get_loss
@@ -24,6 +25,7 @@ from linear_cifar.training import Hyper, Recipe, State, heavy_ball, sgd, train_e
 __all__ = [
     "LOSSES",
     "SCHEDULES",
+    "Comparison",
     "Config",
     "Epoch",
     "Examples",
@@ -37,6 +39,7 @@ __all__ = [
     "Standardizer",
     "State",
     "begin",
+    "compare",
     "evaluate",
     "evaluate_runs",
     "examples",
@@ -54,6 +57,8 @@ __all__ = [
     "predict_class",
     "predict_labels",
     "random_shift",
+    "rank",
+    "select",
     "sgd",
     "sigmoid_probabilities",
     "softmax_probabilities",

@@ -131,10 +131,39 @@ def test_ranking_is_by_mean_validation_accuracy_then_loss_with_diverged_last(don
 def test_table_names_the_data_the_seeds_and_what_diverged(done):
     text = str(table.ranking(done))
     lines = text.splitlines()
-    assert len(lines) == len(CONFIGS) + 3
+    assert len(lines) == len(CONFIGS) + 4
     assert lines[0].startswith("synthetic (mean ± standard deviation over seeds 3-4)")
-    assert "diverged in epoch 1" in lines[-2]
-    assert lines[-1].startswith("synthetic, best:")
+    assert "diverged in epoch 1" in lines[-3]
+    assert lines[-2].startswith("synthetic, best:")
+    assert f"{table.UNTOLD}: " in lines[-1]
+
+
+def test_table_compares_with_the_best_by_seed(done):
+    # The second is as far below the first in both seeds; the third above it in one.
+    val = np.array([[0.60, 0.50, 0.61, np.nan], [0.70, 0.60, 0.60, 0.1]], np.float32)
+    test = np.array([[0.40, 0.50, 0.43, 0.9], [0.60, 0.20, 0.30, 0.9]], np.float32)
+    final = {"train": Metrics(val, val), "val": Metrics(1 - val, val), "test": Metrics(test, test)}
+    history = done.history._replace(finite=np.isfinite(val)[None])
+    some = Variant("one", SETTINGS._replace(seeds=SEEDS), CONFIGS[:4])
+    compared = table.ranking(done._replace(variant=some, history=history, final=final))
+    assert compared.columns[-3:] == ["val − best", "won", ""]
+    assert [row[-3:] for row in compared.rows] == [
+        ["", "", ""],
+        ["-4.50 ± 5.50", "1/2", table.UNTOLD],
+        ["-10.00 ± 0.00", "0/2", ""],
+        ["-", "0/2", "diverged in epoch 1"],
+    ]
+    # Seed 3 alone would choose the third, seed 4 the first.
+    assert "test 50.00 ± 14.14; each seed's own best: test 51.50 ± 12.02." in compared.note
+
+
+def test_one_seed_is_compared_with_nothing(dataset):
+    alone = table.ranking(run(variant(CONFIGS[:2]), dataset))
+    assert alone.columns[-2:] == ["val loss", ""]
+    assert {len(row) for row in alone.rows} == {len(alone.columns)}
+    assert table.UNTOLD not in str(alone)
+    assert "each seed" not in str(alone)
+    assert "±" not in str(alone)
 
 
 def test_percent_is_mean_and_sample_deviation():
@@ -170,6 +199,15 @@ def test_figures_are_drawn_whatever_was_run(tmp_path, dataset, chosen):
     diverged = not one.ended.any()
     assert (tmp_path / "best_params.npz").exists() is not diverged
     assert ("every configuration diverged" in str(table.ranking(one))) is diverged
+
+
+def test_the_best_has_a_band_of_several_seeds(tmp_path, done, dataset):
+    plots.curves(tmp_path / "several", done)
+    plots.curves(tmp_path / "one", run(variant(CONFIGS[:1]), dataset))
+    bands = {
+        name: (tmp_path / f"{name}.svg").read_text().count('id="FillBetween') for name in ("several", "one")
+    }
+    assert bands == {"several": 2, "one": 0}  # a panel each
 
 
 def test_a_run_that_left_the_finite_stays_marked(monkeypatch, dataset):
