@@ -71,13 +71,19 @@ class Checkpoints(Generic[Tree]):
 
         self._folder, self._template, self._tell, self._every = folder.absolute(), template, tell, every
         self._remove_unfinished()
+        # Where several processes share a run, each saves blocks of its own and waits for none.
+        alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=False, create=True, should_save_fn=lambda *_: True
+            max_to_keep=2,
+            enable_async_checkpointing=False,
+            create=False,
+            should_save_fn=lambda *_: True,
+            multiprocessing_options=alone,
         )
-        with _quiet():
-            self._manager = ocp.CheckpointManager(
-                self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
-            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with _orbax():
+            handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+            self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handler)
         self._save_args, self._restore_args = ocp.args.StandardSave, ocp.args.StandardRestore
         self._cost = SECONDS + _size(_by_name(template(1))) / BYTES_PER_SECOND
         self._since = time.monotonic()
@@ -97,7 +103,7 @@ class Checkpoints(Generic[Tree]):
         started = time.monotonic()
         arrays = _by_name(state)
         try:
-            with _quiet():
+            with _orbax():
                 self._manager.save(epoch, args=self._save_args(arrays))
             folder = self._folder / str(epoch)
             with whole(folder / DIGEST) as partial:
@@ -113,7 +119,7 @@ class Checkpoints(Generic[Tree]):
 
     def newest(self) -> Tree | None:
         """The last state that is whole; those after it are put aside, and told of. None: there is none."""
-        with _quiet():
+        with _orbax():
             epochs = sorted(self._manager.all_steps(), reverse=True)
         for epoch in epochs:
             try:
@@ -143,7 +149,7 @@ class Checkpoints(Generic[Tree]):
         # First of all, as what reads the arrays reports on broken ones at length.
         if (folder / DIGEST).read_text() != _digest(folder):
             raise ValueError("its files are not what was saved")
-        with _quiet():
+        with _orbax():
             stored = dict(self._manager.item_metadata(epoch).items())
             if stored.keys() != expected.keys():
                 raise ValueError("it holds other arrays than this sweep's")
@@ -196,8 +202,16 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What goes wrong is raised; orbax logs it too, with a traceback, and of several arrays several times."""
+def _orbax() -> Iterator[None]:
+    """Has orbax be quiet, and take this process for the only one.
+
+    What goes wrong is raised; orbax logs it too, with a traceback, and of several arrays several times. NumPy
+    arrays it would write in JAX's first process only, whatever its options say.
+    """
+    # Here, since its import takes a second; it is not public.
+    from orbax.checkpoint._src.multihost import multihost
+
+    index, multihost.process_index = multihost.process_index, lambda: 0
     absl, asyncio = logging.getLogger("absl"), logging.getLogger("asyncio")
     before = absl.disabled, asyncio.disabled, sys.unraisablehook
     absl.disabled, asyncio.disabled, sys.unraisablehook = True, True, _not_of_closed_loops
@@ -206,6 +220,7 @@ def _quiet() -> Iterator[None]:
         _, asyncio.disabled, sys.unraisablehook = before  # else further arrays are still to fail
     finally:
         absl.disabled = before[0]
+        multihost.process_index = index
 
 
 def _not_of_closed_loops(report: Any) -> None:

@@ -15,16 +15,17 @@ from experiments import archive, blocks, files, interruption, provenance, result
 from experiments.archive import Archive, ArchiveError
 from experiments.blocks import BlockError, Held
 from experiments.files import folder_for_run, write_json
+from experiments.hosts import Hosts
 from experiments.interruption import interruptible
 from experiments.progress import download_bar, tell
 from experiments.run import Run
 from experiments.settings import Variant
 from experiments.shell import Stopped, UsageError
 from experiments.table import Table
-from experiments.trainer import train
+from experiments.trainer import deal, tasks_of, train
 from experiments.work import Work, states_are_few
 from linear_cifar.config import check
-from linear_cifar.dataset import Source, divide, train_size
+from linear_cifar.dataset import DataError, Source, divide, train_size
 from linear_cifar.load import find
 
 FLAGS = flags.FLAGS
@@ -33,7 +34,10 @@ FLAGS = flags.FLAGS
 Present = Callable[[Path, Sequence[Run]], Sequence[Table]]
 
 # Flags that decide nothing that is measured.
-INDIFFERENT = ("out", "save_every", "data_dir", "dataset", "block_runs")
+INDIFFERENT = (
+    "out", "save_every", "data_dir", "dataset", "block_runs",
+    "coordinator", "processes", "process", "cluster",
+)  # fmt: skip
 
 
 def conduct(experiment: str, variants: Sequence[Variant], present: Present, needs_all: bool = False) -> None:
@@ -56,27 +60,63 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present, need
     """
     for variant in variants:
         _check(variant)
+    hosts = Hosts()
+    try:
+        if hosts.index == 0:
+            _lead(experiment, variants, present, needs_all, hosts)
+        else:
+            _follow(experiment, variants, needs_all, hosts)
+    except (UsageError, DataError, OSError, Stopped) as error:
+        hosts.fail(str(error))
+        raise
+
+
+def _lead(
+    experiment: str, variants: Sequence[Variant], present: Present, needs_all: bool, hosts: Hosts
+) -> None:
+    """What process 0 does: all but the training that it leaves to the others."""
     out = Path(FLAGS.out or f"results/{experiment}/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
     again = provenance.command_to_go_on(experiment, out)
     with folder_for_run(out) as folder, _stopping_by(again):
         before = _before(folder, experiment)
-        source = _source()
-        divided = {
-            how: divide(source, *how) for how in {(v.settings.train, v.settings.val_size) for v in variants}
-        }
-        datasets = [divided[variant.settings.train, variant.settings.val_size] for variant in variants]
-        environment = provenance.describe_environment(max(variant.runs for variant in variants))
-        pairs = list(zip(variants, datasets, strict=True))
-        keep_states = needs_all or states_are_few(pairs)
-        work = Work(experiment, _flags(), pairs, environment, folder, keep_states)
+        work = _work(experiment, variants, folder, needs_all, hosts)
         held = _held(work, before)
         if before and before.complete and _same(before, work) and _all_written(folder):
             tell(f"finished already, {before.written}: nothing to do")
+            hosts.say("shares", "null")
             tables: Sequence[Table] = list(before.tables.values())
         else:
-            tables = _carry_out(work, held, present, again)
+            tables = _carry_out(work, held, present, again, hosts)
     print("\n\n".join(map(str, tables)))
     print(f"files: {folder}")
+
+
+def _follow(experiment: str, variants: Sequence[Variant], needs_all: bool, hosts: Hosts) -> None:
+    """What the other processes do: they train their share of the blocks."""
+    shares = json.loads(hosts.hear("shares") or "null")
+    if shares is None:
+        return
+    folder = Path(shares["folder"])
+    with _stopping_by(provenance.command_to_go_on(experiment, folder)):
+        work = _work(experiment, variants, folder, needs_all, hosts)
+        fingerprint = work.variants[0][1].fingerprint
+        if fingerprint != shares["fingerprint"]:
+            raise UsageError(
+                f"these images ({fingerprint[:8]}…) are not process 0's ({shares['fingerprint'][:8]}…)"
+            )
+        own = shares["blocks"][hosts.index]
+        tasks = [one for one in tasks_of(work, _held(work, None), 1) if one.folder.name in own]
+        if len(tasks) < len(own):
+            raise UsageError(
+                f"blocks are missing in {folder}: --out is to name a folder that all processes share"
+            )
+        _, number = interruptible(lambda stopped: train(work, tasks, _or_failed(stopped, hosts), True), _note)
+        if number is not None:
+            raise Stopped("stopped, its state is saved", number)
+        hosts.check()
+        hosts.say(f"done/{hosts.index}", "")
+        hosts.hear("finished")
+        tell(f"{hosts}: {len(tasks)} blocks trained")
 
 
 def write(work: Work, runs: Sequence[Run], present: Present) -> Sequence[Table]:
@@ -89,16 +129,51 @@ def write(work: Work, runs: Sequence[Run], present: Present) -> Sequence[Table]:
     return tables
 
 
-def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -> Sequence[Table]:
-    """Trains what is yet to be trained, and writes the files."""
+def _work(experiment: str, variants: Sequence[Variant], folder: Path, needs_all: bool, hosts: Hosts) -> Work:
+    """The run that the flags say, with its data."""
+    source = _source()
+    how = {(variant.settings.train, variant.settings.val_size) for variant in variants}
+    divided = {one: divide(source, *one) for one in how}
+    pairs = [(one, divided[one.settings.train, one.settings.val_size]) for one in variants]
+    environment = provenance.describe_environment(max(variant.runs for variant in variants))
+    environment["processes"] = hosts.count
+    return Work(experiment, _flags(), pairs, environment, folder, needs_all or states_are_few(pairs))
 
-    def note(number: int) -> None:
-        tell(f"\n{signal.Signals(number).name}: finishing this epoch and saving; a second one stops at once")
 
-    parts, number = interruptible(lambda stopped: train(work, held, stopped), note)
-    pairs = list(zip((variant for variant, _ in work.variants), parts, strict=False))
-    if len(parts) == len(work.variants) and all(blocks.are_whole(*pair) for pair in pairs):
-        return write(work, [blocks.join(*pair) for pair in pairs], present)
+def _carry_out(
+    work: Work, held: Sequence[Held], present: Present, again: str, hosts: Hosts
+) -> Sequence[Table]:
+    """Has all trained that is yet to be trained, and writes the files."""
+    write_json(work.folder / files.CONFIG, work.description(complete=False))
+    tasks = tasks_of(work, held, hosts.count)
+    for one in tasks:
+        blocks.write(work.folder, one.block, one.dataset, work.decisive(one.block.part.runs))
+    shares = deal(tasks, hosts.count)
+    plan = {
+        "folder": str(work.folder.absolute()),
+        "fingerprint": work.variants[0][1].fingerprint,
+        "blocks": [[one.folder.name for one in share] for share in shares],
+    }
+    hosts.say("shares", json.dumps(plan))
+
+    def trained(stopped: Callable[[], bool]) -> dict[Path, Run]:
+        runs = train(work, shares[0], _or_failed(stopped, hosts))
+        for index in range(1, hosts.count):
+            hosts.hear(f"done/{index}", stopped)
+        if not stopped():
+            runs |= train(work, [one for share in shares[1:] for one in share], stopped, quiet=True)
+        return runs
+
+    runs, number = interruptible(trained, _note)
+    parts = [
+        [runs[one.folder] for one in tasks if one.variant is variant and one.folder in runs]
+        for variant, _ in work.variants
+    ]
+    pairs = [(variant, its) for (variant, _), its in zip(work.variants, parts, strict=True)]
+    if all(blocks.are_whole(*pair) for pair in pairs):
+        tables = write(work, [blocks.join(*pair) for pair in pairs], present)
+        hosts.say("finished", "")
+        return tables
     assert number is not None, "only a signal stops a run before its end"
     every = [part for its in parts for part in its]
     if not every:
@@ -110,6 +185,15 @@ def _carry_out(work: Work, held: Sequence[Held], present: Present, again: str) -
         f"{work.folder} holds what there is, marked incomplete; to go on: {again}",
         number,
     )
+
+
+def _or_failed(stopped: Callable[[], bool], hosts: Hosts) -> Callable[[], bool]:
+    """Whether to stop, also because another process failed."""
+    return lambda: stopped() or hosts.failed is not None
+
+
+def _note(number: int) -> None:
+    tell(f"\n{signal.Signals(number).name}: finishing this epoch and saving; a second one stops at once")
 
 
 def _before(folder: Path, experiment: str) -> Archive | None:

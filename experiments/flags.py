@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments.hosts import define_hosts
 from experiments.recipes import RECIPES, define_recipe
 from experiments.settings import INITS, PRECISIONS
 from linear_cifar.config import Config, check, grid
@@ -179,6 +180,7 @@ def define_run(
         "runs trained at a time, the rest after them (default: as many as fit the memory)",
         lower_bound=1,
     )
+    define_hosts()
     for name in fixed:
         delattr(FLAGS, name)
 

@@ -12,9 +12,12 @@ from linear_cifar.download import Progress
 class EpochsBar:
     """A bar of the epochs of many runs with the time left, to be opened by `with`."""
 
-    def __init__(self, total: int, title: str) -> None:
+    def __init__(self, total: int, title: str, quiet: bool = False) -> None:
+        """Shows it, unless it is to be quiet."""
         shown = "{l_bar}{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-        self._bar = tqdm(total=total, desc=title, unit="epoch", dynamic_ncols=True, bar_format=shown)
+        self._bar = tqdm(
+            total=total, desc=title, unit="epoch", dynamic_ncols=True, bar_format=shown, disable=quiet
+        )
 
     def __enter__(self) -> "EpochsBar":
         return self
@@ -27,11 +30,17 @@ class EpochsBar:
         self._bar.set_postfix_str(remark, refresh=False)
         self._bar.update(epochs)
 
+    def tell(self, line: str) -> None:
+        """Prints a line above it."""
+        if not self._bar.disable:
+            tell(line)
+
     def skip(self, epochs: float) -> None:
         """So many had been done before, which says nothing of the time that the others take."""
-        self._bar.initial += epochs
-        self._bar.n += epochs
-        self._bar.refresh()
+        if not self._bar.disable:
+            self._bar.initial += epochs
+            self._bar.n += epochs
+            self._bar.refresh()
 
 
 def tell(line: str) -> None:

@@ -1,15 +1,17 @@
 """Trains a run's variants, block after block, each gone on with from what is there of it."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
-from experiments import blocks, files, memory
+from experiments import blocks, memory
 from experiments.blocks import Block, Held
 from experiments.checkpoints import Checkpoints, remove_states, saved_epochs
-from experiments.files import write_json
 from experiments.progress import EpochsBar, tell
 from experiments.run import Outcome, Run, condense, outcome_of, recall, run, size_of, standing_of
 from experiments.settings import Variant
@@ -19,41 +21,79 @@ from linear_cifar.layout import on_cpu
 from linear_cifar.memory import runs_that_fit
 
 
-def train(work: Work, held: Sequence[Held], stopped: Callable[[], bool]) -> list[list[Run]]:
-    """The runs of each variant's blocks; once it is stopped, of those that have a state, as they stand."""
-    write_json(work.folder / files.CONFIG, work.description(complete=False))
-    parts: list[list[Run]] = []
+class Task(NamedTuple):
+    """A block of a variant to be trained, and its folder."""
+
+    variant: Variant
+    dataset: Dataset
+    block: Block
+    folder: Path
+
+    @property
+    def done(self) -> int:
+        """After how many epochs there is something on disk."""
+        return max(saved_epochs(self.folder) + saved_epochs(blocks.outcome_of(self.folder)), default=0)
+
+
+def tasks_of(work: Work, held: Sequence[Held], processes: int) -> list[Task]:
+    """All blocks of a run, those on disk and new ones, of which there is one at least for each process."""
+    tasks = []
     for variant, dataset in work.variants:
-        parts.append([])
-        with EpochsBar(variant.settings.epochs, f"{dataset.name}, {variant.name}: {size_of(variant)}") as bar:
-            at_most = work.flags["block_runs"] or _at_most(variant, dataset)
-            for block in blocks.plan(variant, held, at_most, work.keep_states):
-                folder = blocks.folder_of(work.folder, block, dataset.fingerprint)
-                if not stopped() or saved_epochs(folder) or saved_epochs(blocks.outcome_of(folder)):
-                    with jax.enable_x64(block.part.settings.dtype == "float64"):
-                        share = block.part.runs / variant.runs
-                        parts[-1].append(_train_block(work, block, dataset, stopped, bar, share))
-    return parts
+        at_most = min(work.flags["block_runs"] or _at_most(variant, dataset), -(-variant.runs // processes))
+        for block in blocks.plan(variant, held, at_most, work.keep_states):
+            folder = blocks.folder_of(work.folder, block, dataset.fingerprint)
+            tasks.append(Task(variant, dataset, block, folder))
+    return tasks
 
 
-def _train_block(
-    work: Work, block: Block, dataset: Dataset, stopped: Callable[[], bool], bar: EpochsBar, share: float
-) -> Run:
-    """The run of a block, that share of all runs, gone on with from what is there of it."""
-    part = block.part
-    folder = blocks.folder_of(work.folder, block, dataset.fingerprint)
-    known = folder.exists()
-    blocks.write(work.folder, block, dataset, work.decisive(part.runs))
+def deal(tasks: Sequence[Task], processes: int) -> list[list[Task]]:
+    """To each process its tasks; what is finished to the first, which only has to read it."""
+    finished = [one for one in tasks if one.done == one.block.part.settings.epochs]
+    left = [one for one in tasks if one not in finished]
+    first, *others = (left[i::processes] for i in range(processes))
+    return [[one for one in tasks if one in finished or one in first], *others]
+
+
+def train(
+    work: Work, tasks: Sequence[Task], stopped: Callable[[], bool], quiet: bool = False
+) -> dict[Path, Run]:
+    """The blocks' runs by their folders; once it is stopped, of those that have a state, as they stand.
+
+    Args:
+      work: whose they are.
+      tasks: what to train, or to read where it is trained already.
+      stopped: asked after every epoch whether to end with that one.
+      quiet: without bars, and without saying what is reused.
+    """
+    trained: dict[Path, Run] = {}
+    for name, group in itertools.groupby(tasks, lambda one: one.variant.name):
+        its = list(group)
+        variant, runs = its[0].variant, sum(one.block.part.runs for one in its)
+        title = f"{its[0].dataset.name}, {name}: {size_of(variant)}"
+        with EpochsBar(variant.settings.epochs, title, quiet) as bar:
+            for one in its:
+                if not stopped() or one.done:
+                    with jax.enable_x64(one.block.part.settings.dtype == "float64"):
+                        share = one.block.part.runs / runs
+                        trained[one.folder] = _train_block(work, one, stopped, bar, share)
+    return trained
+
+
+def _train_block(work: Work, task: Task, stopped: Callable[[], bool], bar: EpochsBar, share: float) -> Run:
+    """The run of a block, that share of those under the bar, gone on with from what is there of it."""
+    _, dataset, (part, keeps), folder = task
     d, K = dataset.train.images.shape[1], len(dataset.classes)
 
     def reused(epochs: int) -> None:
         bar.skip(epochs * share)
         if not stopped():
-            tell(f"reused: {part.name}, {size_of(part)}, the first {epochs} of {part.settings.epochs} epochs")
+            bar.tell(
+                f"reused: {part.name}, {size_of(part)}, the first {epochs} of {part.settings.epochs} epochs"
+            )
 
     with ExitStack() as opened:
-        if block.keeps != blocks.STATE:
-            number = len(part.configs) if block.keeps == blocks.CONFIGURATIONS else 1
+        if keeps != blocks.STATE:
+            number = len(part.configs) if keeps == blocks.CONFIGURATIONS else 1
             template = outcome_of(part, d, K, number)
             outcomes = opened.enter_context(closing(Checkpoints(blocks.outcome_of(folder), template, tell)))
             outcome = outcomes.newest()
@@ -67,8 +107,6 @@ def _train_block(
         saved = states.newest()
         if saved:
             reused(int(saved.snapshot.number))
-        elif known:
-            tell(f"note: {folder} holds no state: {size_of(part)} of {part.name} from the start")
         trained = run(
             part,
             dataset,
@@ -78,7 +116,7 @@ def _train_block(
             stopped,
             partial(bar.advance, share),
         )
-        if block.keeps != blocks.STATE and trained.complete:
+        if keeps != blocks.STATE and trained.complete:
             trained = condense(trained, number)
             outcomes.save(trained.epochs, Outcome(trained.history, trained.final, trained.kept))
             remove_states(folder)
