@@ -144,19 +144,19 @@ def _carry_out(
     work: Work, held: Sequence[Held], present: Present, again: str, hosts: Hosts
 ) -> Sequence[Table]:
     """Has all trained that is yet to be trained, and writes the files."""
-    write_json(work.folder / files.CONFIG, work.description(complete=False))
     tasks = tasks_of(work, held, hosts.count)
-    for one in tasks:
-        blocks.write(work.folder, one.block, one.dataset, work.decisive(one.block.part.runs))
     shares = deal(tasks, hosts.count)
     plan = {
         "folder": str(work.folder.absolute()),
         "fingerprint": work.variants[0][1].fingerprint,
         "blocks": [[one.folder.name for one in share] for share in shares],
     }
-    hosts.say("shares", json.dumps(plan))
 
     def trained(stopped: Callable[[], bool]) -> dict[Path, Run]:
+        write_json(work.folder / files.CONFIG, work.description(complete=False))
+        for one in tasks:
+            blocks.write(work.folder, one.block, one.dataset, work.decisive(one.block.part.runs))
+        hosts.say("shares", json.dumps(plan))
         runs = train(work, shares[0], _or_failed(stopped, hosts))
         for index in range(1, hosts.count):
             hosts.hear(f"done/{index}", stopped)
