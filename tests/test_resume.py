@@ -41,13 +41,14 @@ def test_stopped_and_killed_it_ends_as_if_nothing_had_been(folder):
     compiled = programs(caches)
     assert compiled
     for number in (signal.SIGINT, signal.SIGTERM):
-        process = kills.start(out, caches)
-        training(process, out)
+        before = kills.saved(out)
+        process = kills.start(out, caches, "--save_every=1")
+        assert kills.wait_for(process, lambda before=before: {*kills.saved(out)} - {*before})
         process.send_signal(number)
         *_, line = end(process, 128 + number)
         assert line.startswith("stopped after epoch ")
         assert " to go on: python -m experiments.grid --" in line
-        assert line.endswith(f" {' '.join(kills.FLAGS)} --out={out}")
+        assert line.endswith(f" {' '.join(kills.FLAGS)} --out={out} --save_every=1")
         run = archive.read(out)
         assert not run.complete
         (done,) = {row.cells["epochs"] for row in run.results}
