@@ -65,7 +65,7 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present, need
             how: divide(source, *how) for how in {(v.settings.train, v.settings.val_size) for v in variants}
         }
         datasets = [divided[variant.settings.train, variant.settings.val_size] for variant in variants]
-        environment = provenance.describe_environment(max(variant.runs for variant in variants))
+        environment = provenance.describe_environment(variant.size for variant in variants)
         pairs = list(zip(variants, datasets, strict=True))
         keep_states = needs_all or states_are_few(pairs)
         work = Work(experiment, _flags(), pairs, environment, folder, keep_states)
@@ -157,7 +157,7 @@ def _held(work: Work, before: Archive | None) -> list[Held]:
             f"--out={work.folder} holds a finished run with other settings, whose states are gone: "
             "name another folder"
         )
-    if any(one.environment != work.decisive(one.runs) for one in held):
+    if any(one.environment != work.decisive(one.size) for one in held):
         tell("note: begun with other versions or devices, see block.json: results agree up to rounding")
     return held
 

@@ -43,7 +43,7 @@ def _train_block(
     part = block.part
     folder = blocks.folder_of(work.folder, block, dataset.fingerprint)
     known = folder.exists()
-    blocks.write(work.folder, block, dataset, work.decisive(part.runs))
+    blocks.write(work.folder, block, dataset, work.decisive(part.size))
     d, K = dataset.train.images.shape[1], len(dataset.classes)
 
     def reused(epochs: int) -> None:
