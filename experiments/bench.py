@@ -82,7 +82,7 @@ def main() -> None:
             "precision": RECIPE.precision,
             "flops": "training: 4 n d K per configuration and epoch; the plain product: half of it",
         }
-        write_json(folder / "bench.json", described | provenance.describe_environment(GRID) | measured)
+        write_json(folder / "bench.json", described | provenance.describe_environment([(1, GRID)]) | measured)
     print(f"\nfiles: {folder}")
 
 

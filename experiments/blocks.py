@@ -60,9 +60,9 @@ class Held(NamedTuple):
     done: int  # epochs of its newest state, or of what is left of it
 
     @property
-    def runs(self) -> int:
-        """How many there are."""
-        return len(self.configs) * len(self.seeds)
+    def size(self) -> tuple[int, int]:
+        """How many seeds and configurations there are."""
+        return len(self.seeds), len(self.configs)
 
 
 def folder_of(run: Path, block: Block, fingerprint: str) -> Path:
@@ -137,7 +137,7 @@ def _read(path: Path) -> Held:
             max(saved_epochs(path.parent) + saved_epochs(outcome_of(path.parent)), default=0),
         )
         own = _identity(held.variant, settings, configs, held.seeds, held.fingerprint)
-        if path.parent.name != own or not held.runs:
+        if path.parent.name != own or not all(held.size):
             raise ValueError("its folder is another block's")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise BlockError(

@@ -135,7 +135,7 @@ def _work(experiment: str, variants: Sequence[Variant], folder: Path, needs_all:
     how = {(variant.settings.train, variant.settings.val_size) for variant in variants}
     divided = {one: divide(source, *one) for one in how}
     pairs = [(one, divided[one.settings.train, one.settings.val_size]) for one in variants]
-    environment = provenance.describe_environment(max(variant.runs for variant in variants))
+    environment = provenance.describe_environment(variant.size for variant in variants)
     environment["processes"] = hosts.count
     return Work(experiment, _flags(), pairs, environment, folder, needs_all or states_are_few(pairs))
 
@@ -155,7 +155,7 @@ def _carry_out(
     def trained(stopped: Callable[[], bool]) -> dict[Path, Run]:
         write_json(work.folder / files.CONFIG, work.description(complete=False))
         for one in tasks:
-            blocks.write(work.folder, one.block, one.dataset, work.decisive(one.block.part.runs))
+            blocks.write(work.folder, one.block, one.dataset, work.decisive(one.block.part.size))
         hosts.say("shares", json.dumps(plan))
         runs = train(work, shares[0], _or_failed(stopped, hosts))
         for index in range(1, hosts.count):
@@ -241,7 +241,7 @@ def _held(work: Work, before: Archive | None) -> list[Held]:
             f"--out={work.folder} holds a finished run with other settings, whose states are gone: "
             "name another folder"
         )
-    if any(one.environment != work.decisive(one.runs) for one in held):
+    if any(one.environment != work.decisive(one.size) for one in held):
         tell("note: begun with other versions or devices, see block.json: results agree up to rounding")
     return held
 

@@ -1,10 +1,11 @@
 """What a result says of itself: data, versions, devices, precision, seed and the command."""
 
+import math
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax
 from experiments.files import SCHEMA
 from experiments.settings import Variant
 from linear_cifar.dataset import Dataset
+from linear_cifar.layout import shape
 
 PACKAGES = ("jax", "jaxlib", "optax", "orbax-checkpoint", "numpy", "matplotlib", "tensorflow-datasets")
 
@@ -56,15 +58,21 @@ def describe_variant(variant: Variant, dataset: Dataset) -> dict[str, Any]:
     return {"configurations": len(variant.configs), **variant.settings._asdict(), **images}
 
 
-def describe_environment(runs: int) -> dict[str, Any]:
-    """What a sweep of that many runs runs on, and with."""
+def describe_environment(sizes: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    """What sweeps of so many (seeds, configurations) run on, and with; of the devices, the most they use."""
     return {
         "git": _git(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        # A device has one run at least.
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()[:runs]],
+        "devices": max((describe_devices(*size) for size in sizes), key=len),
         "machine": f"{platform.system()} {platform.machine()}",
     }
+
+
+def describe_devices(seeds: int, configs: int) -> list[str]:
+    """Those among which so many seeds × configurations are divided: they need not be all that there are."""
+    local = jax.local_devices()
+    used = math.prod(shape(seeds, configs, len(local)))
+    return [f"{device.platform}: {device.device_kind}" for device in local[:used]]
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:

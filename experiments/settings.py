@@ -1,5 +1,6 @@
 """What the runs of a sweep share, in the words of the flags, and what the core makes of it."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -77,9 +78,14 @@ class Variant(NamedTuple):
     configs: tuple[Config, ...]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """How many seeds and configurations there are."""
+        return len(self.settings.seeds), len(self.configs)
+
+    @property
     def runs(self) -> int:
         """How many there are: configurations times seeds."""
-        return len(self.configs) * len(self.settings.seeds)
+        return math.prod(self.size)
 
 
 def from_flags(**fixed: Any) -> Settings:

@@ -28,10 +28,10 @@ class Work(NamedTuple):
         """The content of config.json."""
         return provenance.describe(self.experiment, self.flags, self.variants, self.environment, complete)
 
-    def decisive(self, runs: int) -> dict[str, Any]:
-        """Of the environment, what may change the last digits of so many runs."""
+    def decisive(self, size: tuple[int, int]) -> dict[str, Any]:
+        """Of the environment, what may change the last digits of so many (seeds, configurations)."""
         versions = {name: self.environment["versions"][name] for name in ("jax", "jaxlib", "optax", "numpy")}
-        return {"versions": versions, "devices": self.environment["devices"][:runs]}
+        return {"versions": versions, "devices": provenance.describe_devices(*size)}
 
 
 def states_are_few(variants: Sequence[tuple[Variant, Dataset]]) -> bool:

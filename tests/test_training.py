@@ -6,11 +6,12 @@ import numpy as np
 import optax
 import problems
 import pytest
+from programs import collectives
 
 from linear_cifar import layout, training
 from linear_cifar.config import Config
 from linear_cifar.evaluation import Examples, mean
-from linear_cifar.layout import OF_CONFIGS, OF_RUNS, lay_out
+from linear_cifar.layout import EVERYWHERE, OF_CONFIGS, OF_RUNS, OF_SEEDS, SEEDS, lay_out
 from linear_cifar.losses import LOSSES, get_loss
 from linear_cifar.params import Params
 from linear_cifar.standardizer import Standardizer
@@ -99,8 +100,13 @@ def test_devices_do_not_communicate(batches, seeds, shape):
     lowered = train_epoch.lower(state, hyper, examples, standardizer, keys, spread, IN_ORDER)
     program = lowered.compile().as_text()
     assert "num_partitions=2" in program
-    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
-        assert collective not in program
+    assert not collectives(program)
+
+
+def test_communication_would_be_seen():
+    mesh = lay_out([1], 2, jax.local_devices(), 1).mesh
+    told = jax.shard_map(lambda x: jax.lax.psum(x, SEEDS), mesh=mesh, in_specs=OF_SEEDS, out_specs=EVERYWHERE)
+    assert collectives(jax.jit(told).lower(jnp.zeros(2)).compile().as_text()) == ["all-reduce"]
 
 
 def test_metrics_are_of_each_batch_before_its_update():
