@@ -25,7 +25,7 @@ from experiments.table import Table
 from experiments.trainer import deal, tasks_of, train
 from experiments.work import Work, states_are_few
 from linear_cifar.config import check
-from linear_cifar.dataset import DataError, Source, divide, train_size
+from linear_cifar.dataset import Source, divide, train_size
 from linear_cifar.load import find
 
 FLAGS = flags.FLAGS
@@ -57,6 +57,7 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present, need
       DataError: if there is no usable data.
       Stopped: after Ctrl+C or SIGTERM; the state is saved.
       SaveError: if the state can't be saved.
+      HostError: if another process failed; its state is saved.
     """
     for variant in variants:
         _check(variant)
@@ -66,8 +67,8 @@ def conduct(experiment: str, variants: Sequence[Variant], present: Present, need
             _lead(experiment, variants, present, needs_all, hosts)
         else:
             _follow(experiment, variants, needs_all, hosts)
-    except (UsageError, DataError, OSError, Stopped) as error:
-        hosts.fail(str(error))
+    except BaseException as error:
+        hosts.fail(str(error) or type(error).__name__)
         raise
 
 
