@@ -7,6 +7,11 @@ that are not installed are named and left out (`pip install -r requirements-benc
 contestants of a table run in turn, after a warm-up each; figures are medians. They train on random bytes of
 CIFAR-10's shapes, since speed does not depend on what the images show; the start is measured with
 --dataset and --data_dir.
+
+    python -m experiments.bench --scale
+
+takes under 4 minutes and measures something else: the speed by number of CPU devices, and of processes of one
+device each that share the seeds among them. Both may be more than the cores.
 """
 
 import json
@@ -27,30 +32,28 @@ import numpy as np
 from absl import flags
 
 from experiments import contestants, provenance
-from experiments.contestants import RECIPE, Arena, Contestant, many
+from experiments.contestants import RECIPE, Arena, Contestant, D, K, many, random_arena
 from experiments.files import folder_for_run, write_json
 from experiments.flags import define_data
-from experiments.shell import launch
+from experiments.shell import cores, launch
 from experiments.table import align
 from experiments.timing import medians, seconds
 from linear_cifar.config import Config, grid
-from linear_cifar.evaluation import examples
 from linear_cifar.layout import OF_CONFIGS, OF_RUNS, lay_out
 from linear_cifar.params import init_params
-from linear_cifar.standardizer import Standardizer
 from linear_cifar.sweep import sweep
 from linear_cifar.training import hyper_of, init_state, train_epoch
 
 FLAGS = flags.FLAGS
 
 BATCHES = (50, 100, 200, 400)
-GRID = 48
-D, K = 3072, 10
+GRID, SEEDS = 48, 4
 
 
 def define_flags() -> None:
     """Defines the flags of this command."""
     flags.DEFINE_bool("quick", False, "fewer images, repeats and sizes: under 2 minutes")
+    flags.DEFINE_bool("scale", False, "only by number of devices and of processes: under 4 minutes")
     flags.DEFINE_string("out", None, "folder for bench.json (default: results/bench/<time>)")
     define_data("synthetic")
 
@@ -59,20 +62,14 @@ def main() -> None:
     """Runs all measurements and writes them."""
     # Compiling is measured too.
     jax.config.update("jax_enable_compilation_cache", False)
-    n, repeats = (4_900, 3) if FLAGS.quick else (49_000, 5)
+    n, repeats = (10_000, 1) if FLAGS.scale else (4_900, 3) if FLAGS.quick else (49_000, 5)
     out = Path(FLAGS.out or f"results/bench/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
     with folder_for_run(out) as folder:
-        arena = _arena(n)
-        measured = {
-            "peers": _show("An epoch of the 48 configurations", _peers(arena, repeats)),
-            "alone": _show("An epoch of one configuration, batch 100", _alone(arena, repeats)),
-            "sizes": _show("By number of configurations", _sizes(arena, repeats)),
-            "examples": _show("48 configurations by number of images", _examples(n, repeats)),
-            "epochs": _show("48 configurations by number of epochs", _epochs(arena)),
-            "tiles": _show("Configurations side by side on a core", _tiles(arena)),
-            "batches": _show("Other batch sizes, 12 configurations of each", _batch_sizes(arena, repeats)),
-            "start": _show("From the start, in a process of its own", _start()),
-        }
+        if FLAGS.scale:
+            title = f"{GRID} configurations x {SEEDS} seeds, by number of devices and of processes"
+            measured = {"scale": _show(title, _scale(n))}
+        else:
+            measured = _whole(n, repeats)
         described = {
             "schema": 1,
             "command": provenance.command("bench"),
@@ -81,19 +78,25 @@ def main() -> None:
             "repeats": repeats,
             "precision": RECIPE.precision,
             "flops": "training: 4 n d K per configuration and epoch; the plain product: half of it",
+            "cores": cores(),
         }
         write_json(folder / "bench.json", described | provenance.describe_environment([(1, GRID)]) | measured)
     print(f"\nfiles: {folder}")
 
 
-def _arena(n: int) -> Arena:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, size=(n + 1_000, D), dtype=np.uint8)
-    labels = rng.integers(0, K, size=n + 1_000, dtype=np.uint8)
-    standardizer = Standardizer(np.full(D, 127.5), np.full(D, 73.9))
-    x = (pixels[:n].astype(np.float32) - np.float32(127.5)) / np.float32(73.9)
-    train, val = examples(pixels[:n], labels[:n], K), examples(pixels[n:], labels[n:], K)
-    return Arena(train, val, standardizer, x, labels[:n])
+def _whole(n: int, repeats: int) -> dict[str, Any]:
+    """All tables but that of the scaling."""
+    arena = random_arena(n)
+    return {
+        "peers": _show("An epoch of the 48 configurations", _peers(arena, repeats)),
+        "alone": _show("An epoch of one configuration, batch 100", _alone(arena, repeats)),
+        "sizes": _show("By number of configurations", _sizes(arena, repeats)),
+        "examples": _show("48 configurations by number of images", _examples(n, repeats)),
+        "epochs": _show("48 configurations by number of epochs", _epochs(arena)),
+        "tiles": _show("Configurations side by side on a core", _tiles(arena)),
+        "batches": _show("Other batch sizes, 12 configurations of each", _batch_sizes(arena, repeats)),
+        "start": _show("From the start, in a process of its own", _start()),
+    }
 
 
 def _flops(n: int, configs: int) -> int:
@@ -176,7 +179,7 @@ def _sizes(arena: Arena, repeats: int) -> list[dict[str, Any]]:
 
 def _examples(n: int, repeats: int) -> list[dict[str, Any]]:
     sizes = [n // 2, n] if FLAGS.quick else [n // 4, n // 2, n]
-    every = [contestants.linear_cifar(_arena(size), many(GRID)) for size in sizes]
+    every = [contestants.linear_cifar(random_arena(size), many(GRID)) for size in sizes]
     times = medians([one.epoch for one in every], repeats)
     return [
         {"images": size, "epoch_s": t, "us_per_image": 1e6 * t / size}
@@ -244,23 +247,72 @@ def _start() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as cache:
         for configs in (GRID,) if FLAGS.quick else (12, GRID, GRID, 480):
-            data = [f"--dataset={FLAGS.dataset}"] + (
-                [f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
-            )
-            probe = [sys.executable, "-W", "ignore", "-m", "experiments.probe", f"--configs={configs}", *data]
-            output = subprocess.run(
-                [*probe, f"--started={time.time()}"],
-                stdout=subprocess.PIPE,
-                check=True,
-                env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache},
-            ).stdout
+            given = [f"--configs={configs}", f"--dataset={FLAGS.dataset}"]
+            if FLAGS.data_dir:
+                given.append(f"--data_dir={FLAGS.data_dir}")
+            (measured,) = _probe(1, given, {"JAX_COMPILATION_CACHE_DIR": cache})
+            del measured["ends"]
             again = any(row["configs"] == configs for row in rows)
-            measured = json.loads(output)
             compiling = measured["first_epoch_s"] - measured["second_epoch_s"]
             rows.append(
                 {"configs": configs, "compiled_before": again} | measured | {"compiling_s": compiling}
             )
     return rows
+
+
+def _scale(n: int) -> list[dict[str, Any]]:
+    """The same runs on more devices of one process, and shared out among more processes of one device each.
+
+    Processes share nothing while they train, so each is a probe with its seeds. An epoch's `overhead` is how
+    much longer it takes than the fastest.
+    """
+    rates = {}
+    for devices, processes in [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4)]:
+        given = [f"--configs={GRID}", f"--seeds={SEEDS // processes}", f"--images={n}", "--epochs=5"]
+        on = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+        ends = [measured["ends"] for measured in _probe(processes, given, on)]
+        rates[devices, processes] = GRID * SEEDS / processes * epochs_per_s(ends)
+    return [
+        {
+            "devices": devices,
+            "processes": processes,
+            "epoch_s": GRID * SEEDS / rate,
+            "runs_epochs_per_s": rate,
+            "of_one_device": rate / rates[1, 1],
+            "overhead": max(rates.values()) / rate - 1,
+        }
+        for (devices, processes), rate in rates.items()
+    ]
+
+
+def epochs_per_s(ends: Sequence[Sequence[float]]) -> float:
+    """Of processes together, while all train: each is past its first epoch, which compiles, and none is done.
+
+    Args:
+      ends: of the epochs of each process.
+    """
+    start, end = max(its[0] for its in ends), min(its[-1] for its in ends)
+    if start >= end:
+        raise RuntimeError("the processes did not train at the same time: the machine is too busy")
+    done = [np.diff(np.interp([start, end], its, np.arange(len(its)))).item() for its in ends]
+    return sum(done) / (end - start)
+
+
+def _probe(count: int, given: Sequence[str], environment: dict[str, str]) -> list[dict[str, Any]]:
+    """What so many probes measure that are started at the same moment."""
+    probe = [sys.executable, "-W", "ignore", "-m", "experiments.probe", f"--started={time.time()}", *given]
+    probes = [
+        subprocess.Popen(probe, stdout=subprocess.PIPE, env=os.environ | environment) for _ in range(count)
+    ]
+    try:
+        outputs = [one.communicate()[0] for one in probes]
+    finally:
+        for one in probes:
+            one.kill()  # which does nothing to those that have ended
+    for one in probes:
+        if one.returncode:
+            raise subprocess.CalledProcessError(one.returncode, probe)
+    return [json.loads(output) for output in outputs]
 
 
 def _show(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,13 +15,14 @@ from jaxtyping import Float, UInt8
 
 from linear_cifar.augment import horizontal_flip
 from linear_cifar.config import Config, grid
-from linear_cifar.evaluation import Examples
+from linear_cifar.evaluation import Examples, examples
 from linear_cifar.losses import get_loss
 from linear_cifar.standardizer import Standardizer
 from linear_cifar.sweep import sweep
 from linear_cifar.training import Recipe
 
 SHAPE = (3, 32, 32)
+D, K = 3072, 10
 ETA = 0.001
 RECIPE = Recipe(get_loss("softmax"), augment=horizontal_flip)
 
@@ -47,6 +48,17 @@ class Arena(NamedTuple):
     def K(self) -> int:
         """Number of classes."""
         return self.train.targets.shape[1]
+
+
+def random_arena(n: int) -> Arena:
+    """n training images of random bytes, and 1,000 more: speed does not depend on what they show."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, size=(n + 1_000, D), dtype=np.uint8)
+    labels = rng.integers(0, K, size=n + 1_000, dtype=np.uint8)
+    standardizer = Standardizer(np.full(D, 127.5), np.full(D, 73.9))
+    x = (pixels[:n].astype(np.float32) - np.float32(127.5)) / np.float32(73.9)
+    train, val = examples(pixels[:n], labels[:n], K), examples(pixels[n:], labels[n:], K)
+    return Arena(train, val, standardizer, x, labels[:n])
 
 
 def many(configs: int) -> tuple[Config, ...]:

@@ -3,7 +3,8 @@
     python -m experiments.probe --configs=48 --dataset=synthetic
 
 prints a line of JSON: seconds to the end of the first epoch, since --started or the first import; seconds of
-the first and of the second epoch, whose difference is about that of compiling; peak memory.
+the first and of the second epoch, whose difference is about that of compiling; when each epoch ended, in
+seconds since 1970; peak memory. --images=N trains on N images of random bytes instead of a data set.
 """
 
 import json
@@ -15,12 +16,12 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.contestants import RECIPE, many
+from experiments.contestants import RECIPE, many, random_arena
 from experiments.flags import define_data
 from experiments.shell import launch
-from linear_cifar.evaluation import examples
+from linear_cifar.evaluation import Examples, examples
 from linear_cifar.load import load
-from linear_cifar.standardizer import fit_standardizer
+from linear_cifar.standardizer import Standardizer, fit_standardizer
 from linear_cifar.sweep import sweep
 
 FLAGS = flags.FLAGS
@@ -40,20 +41,20 @@ def peak_bytes() -> int:
 def define_flags() -> None:
     """Defines the flags of this command."""
     flags.DEFINE_integer("configs", 48, "how many, a multiple of 12", lower_bound=12)
+    flags.DEFINE_integer("seeds", 1, "how many", lower_bound=1)
+    flags.DEFINE_integer("epochs", 2, "how many", lower_bound=2)
+    flags.DEFINE_integer("images", None, "of random bytes, at least 400", lower_bound=400)
     flags.DEFINE_float("started", None, "when the process was started, in seconds since 1970")
     define_data("synthetic")
 
 
 def main() -> None:
-    """Trains for two epochs and prints the measurements."""
-    data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
-    dataset = load(FLAGS.dataset, data_dir)
-    standardizer = fit_standardizer(dataset.train.images)
-    train, val = (examples(*split, len(dataset.classes)) for split in (dataset.train, dataset.val))
+    """Trains and prints the measurements."""
+    train, val, standardizer = _loaded() if FLAGS.images is None else random_arena(FLAGS.images)[:3]
     loaded = time.time()
-    ends = [
-        time.time() for _ in sweep(many(FLAGS.configs), train, {"val": val}, standardizer, RECIPE, epochs=2)
-    ]
+    configs, seeds = many(FLAGS.configs), range(FLAGS.seeds)
+    epochs = sweep(configs, train, {"val": val}, standardizer, RECIPE, FLAGS.epochs, seeds)
+    ends = [time.time() for _ in epochs]
     start = FLAGS.started or _START
     measured = {
         "configs": FLAGS.configs,
@@ -61,9 +62,17 @@ def main() -> None:
         "loading_s": loaded - start,
         "first_epoch_s": ends[0] - loaded,
         "second_epoch_s": ends[1] - ends[0],
+        "ends": ends,
         "peak_bytes": peak_bytes(),
     }
     print(json.dumps(measured))
+
+
+def _loaded() -> tuple[Examples, Examples, Standardizer]:
+    data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
+    dataset = load(FLAGS.dataset, data_dir)
+    train, val = (examples(*split, len(dataset.classes)) for split in (dataset.train, dataset.val))
+    return train, val, fit_standardizer(dataset.train.images)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 from sklearn.linear_model import LogisticRegression
 
 from experiments import contestants, probe
+from experiments.bench import epochs_per_s
 from experiments.contestants import Arena, many
 from experiments.timing import alternate
 from linear_cifar.dataset import divide
@@ -59,14 +60,26 @@ def test_alternating_runs_each_in_turn_after_a_warm_up():
     assert [len(its) for its in times] == [2, 2]
 
 
-def test_the_probe_prints_what_it_measured(monkeypatch, capsys):
+def test_epochs_are_counted_while_all_processes_train():
+    assert epochs_per_s([[10, 12, 14, 16]]) == pytest.approx(1 / 2)
+    # From 11 to 14: one and a half epochs of the first process, three of the second.
+    assert epochs_per_s([[10, 12, 14], [11, 12, 13, 14, 15]]) == pytest.approx(4.5 / 3)
+    with pytest.raises(RuntimeError, match="did not train at the same time"):
+        epochs_per_s([[1, 2], [2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs"), [([], 2), (["--seeds=2", "--images=1000", "--epochs=3"], 3)], ids=["data", "bytes"]
+)
+def test_the_probe_prints_what_it_measured(monkeypatch, capsys, given, epochs):
     data = divide(synthetic(n_train=1_200, n_test=100), val_size=200)
     monkeypatch.setattr(probe, "load", lambda *_: data)
     with flagsaver.flagsaver():  # which forgets new flags
         probe.define_flags()
-        flags.FLAGS(["probe", "--configs=12"])
+        flags.FLAGS(["probe", "--configs=12", *given])
         probe.main()
     measured = json.loads(capsys.readouterr().out)
     assert measured["configs"] == 12
     assert measured["to_first_epoch_s"] > measured["first_epoch_s"] > 0
+    assert len(measured["ends"]) == epochs
     assert measured["peak_bytes"] > data.train.images.nbytes
