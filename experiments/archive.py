@@ -1,7 +1,7 @@
 """Runs read back from their folders."""
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -89,24 +89,26 @@ class Archive:
 
     def configs(self, variant: str) -> tuple[Config, ...]:
         """A variant's configurations, in the order they were given."""
-        return tuple(dict.fromkeys(row.config for row in self.results if row.variant == variant))
+        return tuple(config for name, config in self._results_of if name == variant)
 
-    def values(
-        self, column: str, variant: str, config: Config, rows: Sequence[Row] | None = None
-    ) -> Float[np.ndarray, " S"]:
-        """A column of one configuration over its seeds, NaN where it diverged; of results.csv or others.
+    def values(self, column: str, variant: str, config: Config) -> Float[np.ndarray, " S"]:
+        """A column of results.csv or measures.csv of one configuration over its seeds, NaN where it diverged.
 
         Raises:
           Missing: if that configuration was not run.
         """
-        found = [
-            row.cells[column]
-            for row in (self.results if rows is None else rows)
-            if row.variant == variant and row.config == config
-        ]
-        if not found:
+        rows = (self._results_of if column in RESULTS else self._measures_of).get((variant, config))
+        if not rows:
             raise Missing(f"{variant} with eta {config.eta:g}, batch {config.batch}, lam {config.lam:g}")
-        return np.asarray(found, np.float64)
+        return np.asarray([row.cells[column] for row in rows], np.float64)
+
+    @cached_property
+    def _results_of(self) -> dict[tuple[str, Config], list[Row]]:
+        return _by_config(self.results)
+
+    @cached_property
+    def _measures_of(self) -> dict[tuple[str, Config], list[Row]]:
+        return _by_config(self.measures)
 
     def best(self, variant: str, among: Callable[[Config], bool] = lambda config: True) -> Config:
         """The configuration that is best by validation, see `rank`, of those that `among` takes.
@@ -204,6 +206,14 @@ def _rows(path: Path, header: Sequence[str]) -> Iterator[Row]:
                 yield Row(read["variant"], config, read["seed"], further)
     except (OSError, ValueError, csv.Error) as error:
         raise ArchiveError(f"{path} can't be read: {error}") from None
+
+
+def _by_config(rows: Iterable[Row]) -> dict[tuple[str, Config], list[Row]]:
+    """The rows of each configuration of each variant, in the order they were given."""
+    grouped: dict[tuple[str, Config], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((row.variant, row.config), []).append(row)
+    return grouped
 
 
 def _cell(name: str, text: str) -> Any:

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,11 +23,16 @@ from experiments.settings import Variant
 from linear_cifar.config import Config, check
 from linear_cifar.dataset import Dataset
 from linear_cifar.evaluation import Metrics
+from linear_cifar.layout import shape
 from linear_cifar.sweep import Record
 
 T = TypeVar("T")
 
 BLOCK = "block.json"
+
+
+# Configurations beside which it hardly counts that the images of each seed are shuffled and augmented too.
+WIDE = 96
 
 
 class BlockError(Exception):
@@ -169,16 +174,19 @@ def disagreement(held: Held, variants: Mapping[str, Variant], dataset: Dataset) 
     for name in own.keys() | held.settings.keys():
         if name not in ("seeds", "epochs") and own.get(name) != held.settings.get(name):
             return f"{name} {held.settings.get(name)}, not {own.get(name)}"
-    for name, values in zip(Config._fields, zip(*held.configs, strict=True), strict=True):
-        missing = [value for value in values if value not in {getattr(one, name) for one in variant.configs}]
-        if missing:
-            return f"{name} {missing[0]}, which this command leaves out"
-    for config in held.configs:
-        if config not in variant.configs:
-            return f"{config}, which this command leaves out"
-    for seed in held.seeds:
-        if seed not in variant.settings.seeds:
-            return f"seed {seed}, which this command leaves out"
+    parts: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
+        (name, [one[i] for one in held.configs], [one[i] for one in variant.configs])
+        for i, name in enumerate(Config._fields)
+    ]
+    parts += [
+        ("the configuration", held.configs, variant.configs),
+        ("seed", held.seeds, variant.settings.seeds),
+    ]
+    for name, there, here in parts:
+        kept = set(here)
+        left_out = [value for value in there if value not in kept]
+        if left_out:
+            return f"{name} {left_out[0]}, which this command leaves out"
     wanted, asked = variant.settings.epochs, held.settings.get("epochs")
     if held.keeps == BEST and len(variant.settings.seeds) > len(held.seeds):
         return f"{len(held.seeds)} seeds, not {len(variant.settings.seeds)} (it keeps the best weights only)"
@@ -187,13 +195,16 @@ def disagreement(held: Held, variants: Mapping[str, Variant], dataset: Dataset) 
     return f"epochs {asked}, not {wanted}" if wanted != asked else None
 
 
-def plan(variant: Variant, held: Iterable[Held], at_most: int, keep_states: bool = True) -> list[Block]:
+def plan(
+    variant: Variant, held: Iterable[Held], at_most: int, processes: int = 1, keep_states: bool = True
+) -> list[Block]:
     """The blocks of a variant: those on disk, which agree with it, and new ones of what they lack.
 
     Args:
       variant: what is to be trained.
       held: what is on disk.
       at_most: runs in a new block.
+      processes: among how many the new ones can be divided evenly.
       keep_states: whether finished ones can be gone on with.
     """
     blocks = [
@@ -207,31 +218,36 @@ def plan(variant: Variant, held: Iterable[Held], at_most: int, keep_states: bool
     lacking: dict[tuple[Config, ...], list[int]] = {}
     for seed in variant.settings.seeds:
         configs = tuple(config for config in variant.configs if (seed, config) not in there)
-        lacking.setdefault(configs, []).append(seed)
+        if configs:
+            lacking.setdefault(configs, []).append(seed)
     for configs, seeds in lacking.items():
-        for its_seeds, its_configs in _cut(seeds, configs, at_most):
-            alone = len(its_seeds) == len(variant.settings.seeds)
-            keeps = STATE if keep_states else BEST if alone else CONFIGURATIONS
-            blocks.append(Block(_part(variant, its_seeds, its_configs), keeps))
+        rows, columns = shape(len(seeds), len(configs), processes)
+        for share in itertools.product(_even(seeds, rows), _even(configs, columns)):
+            for its_seeds, its_configs in _cut(*share, at_most):
+                alone = len(its_seeds) == len(variant.settings.seeds)
+                keeps = STATE if keep_states else BEST if alone else CONFIGURATIONS
+                blocks.append(Block(_part(variant, its_seeds, its_configs), keeps))
     return blocks
 
 
 def _cut(
     seeds: Sequence[int], configs: Sequence[Config], at_most: int
-) -> Iterator[tuple[Sequence[int], Sequence[Config]]]:
-    """Blocks of at most so many runs, each of many configurations, since those of a seed share its images."""
-    groups = list(_even(configs, at_most))
-    for its in _even(seeds, max(1, at_most // max(map(len, groups), default=1))):
-        for group in groups:
-            yield its, group
+) -> Iterable[tuple[Sequence[int], Sequence[Config]]]:
+    """Blocks of at most so many runs.
+
+    They have all these seeds, as a finished block then knows its best configuration; but no fewer than `WIDE`
+    configurations where there are so many, since those of a seed share its images.
+    """
+    width = min(at_most, max(WIDE, at_most // len(seeds)))
+    groups = _even(configs, -(-len(configs) // width))
+    height = max(1, at_most // max(map(len, groups)))
+    return itertools.product(_even(seeds, -(-len(seeds) // height)), groups)
 
 
-def _even(items: Sequence[T], at_most: int) -> Iterator[Sequence[T]]:
-    """The items in parts of at most so many, about as many in each."""
-    parts = -(-len(items) // at_most)
-    ends = [len(items) * i // parts for i in range(parts + 1)] if parts else []
-    for start, end in itertools.pairwise(ends):
-        yield items[start:end]
+def _even(items: Sequence[T], parts: int) -> list[Sequence[T]]:
+    """The items in so many parts, about as many in each."""
+    ends = [len(items) * i // parts for i in range(parts + 1)]
+    return [items[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def are_whole(variant: Variant, parts: Sequence[Run]) -> bool:

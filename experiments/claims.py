@@ -185,7 +185,7 @@ def _unless_beaten(claimed: Values, best: Values) -> str:
 
 def _measure(column: str) -> Callable[[str], Row]:
     """A measure under a loss, at the report's settings."""
-    return lambda loss: lambda archive: archive.values(column, loss, TABLE2[loss], archive.measures)
+    return lambda loss: lambda archive: archive.values(column, loss, TABLE2[loss])
 
 
 def _gap(loss: str) -> Row:

@@ -3,7 +3,7 @@
 Each is saved as .png and as .svg. Bands and ± are one standard deviation over the seeds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ SEQUENTIAL = "cividis"
 ORANGE, BLUE, SKY, GREEN = "#D55E00", "#0072B2", "#56B4E9", "#009E73"
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 IMAGE_SHAPE = (3, 32, 32)
+# Of many configurations so many are drawn: panels, cells along an axis that have a number, lines, colours
+# that have a name; and pixels along a side, of which matplotlib makes no more than twice as many.
+PANELS, NUMBERS, LINES, NAMES, PIXELS = 12, 24, 200, 12, 30_000
 
 
 @contextmanager
@@ -56,16 +59,19 @@ def _figure(path: Path, size: tuple[float, float], title: str) -> Iterator[Figur
         figure.set_layout_engine("none")
         for suffix in SUFFIXES:
             with whole(path.with_suffix(suffix)) as partial:
-                figure.savefig(partial, metadata={"Date": None} if suffix == ".svg" else None)
+                dpi = min(STYLE["savefig.dpi"], PIXELS / max(size))
+                figure.savefig(partial, dpi=dpi, metadata={"Date": None} if suffix == ".svg" else None)
 
 
 def heatmap(path: Path, run: Run) -> None:
     """Final validation accuracy over η (rows) and batch size (columns), a panel per λ.
 
     Of configurations that differ in something else only, the best one's. Cells of configurations that were
-    not run are blank, of diverged ones marked ✕.
+    not run are blank, of diverged ones marked ✕. Of very many λ those of the best configurations.
     """
-    etas, batches, lams = (sorted({config[axis] for config in run.configs}) for axis in range(3))
+    etas, batches, every = (sorted({config[axis] for config in run.configs}) for axis in range(3))
+    lams = sorted([*dict.fromkeys(run.configs[c].lam for c in run.ranking)][:PANELS])
+    numbered = len(etas) <= NUMBERS and len(batches) <= NUMBERS
     values = 100 * run.final["val"].accuracy.mean(axis=0)
     # Best first, so the first of a cell is its best.
     accuracy: dict[tuple[float, float, float], float] = {}
@@ -74,34 +80,35 @@ def heatmap(path: Path, run: Run) -> None:
     finite = [value for value in accuracy.values() if np.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0, 1)
     best = run.configs[run.ranking[0]][:3]
-    size = (max(4.8, 1.1 + len(lams) * (0.9 + 0.62 * len(batches))), 1.5 + 0.5 * len(etas))
-    with _figure(path, size, f"{table.heading(run, 'mean')}: validation accuracy, %") as figure:
+    columns, rows = min(len(batches), NUMBERS), min(len(etas), NUMBERS)
+    size = (max(4.8, 1.1 + len(lams) * (0.9 + 0.62 * columns)), 1.5 + 0.5 * rows)
+    of_many = f", the best {len(lams)} of {len(every)} λ" * (len(lams) < len(every))
+    with _figure(path, size, f"{table.heading(run, 'mean')}: validation accuracy, %{of_many}") as figure:
         panels = figure.subplots(1, len(lams), squeeze=False, sharey=True)[0]
         for panel, lam in zip(panels, lams, strict=True):
             cells = np.array([[accuracy.get((e, b, lam), np.nan) for b in batches] for e in etas])
             image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
             panel.set_title(f"λ = {lam:g}")
-            panel.set_xticks(range(len(batches)), [str(b) for b in batches])
-            panel.set_yticks(range(len(etas)), [f"{e:g}" for e in etas])
+            _name(panel.set_xticks, batches)
+            _name(panel.set_yticks, etas)
             panel.set_xlabel("batch size")
             panel.spines[:].set_visible(False)
             panel.tick_params(length=0)
             for row, eta in enumerate(etas):
                 for column, batch in enumerate(batches):
                     key = (eta, batch, lam)
-                    if key not in accuracy:
-                        continue
-                    value = accuracy[key]
-                    dark = np.isnan(value) or value > (low + high) / 2
-                    panel.text(
-                        column,
-                        row,
-                        "✕" if np.isnan(value) else f"{value:.1f}",
-                        ha="center",
-                        va="center",
-                        color="black" if dark else "white",
-                        weight="bold" if key == best else "normal",
-                    )
+                    if key in accuracy and numbered:
+                        value = accuracy[key]
+                        dark = np.isnan(value) or value > (low + high) / 2
+                        panel.text(
+                            column,
+                            row,
+                            "✕" if np.isnan(value) else f"{value:.1f}",
+                            ha="center",
+                            va="center",
+                            color="black" if dark else "white",
+                            weight="bold" if key == best else "normal",
+                        )
                     if key == best:
                         box = Rectangle((column - 0.5, row - 0.5), 1, 1)
                         box.set(fill=False, edgecolor=ORANGE, linewidth=2.5, clip_on=False)
@@ -115,21 +122,25 @@ def curves(path: Path, run: Run) -> None:
 
     Means over the seeds; only the best has its band, as those of many would hide each other. Only of the
     configurations that end within half as much again as the lowest validation loss, since the others would
-    set the scale; the title counts those, and the diverged.
+    set the scale, and of very many only of the best; the title counts those left out, and the diverged.
     """
     best = run.ranking[0]
-    shown = [int(c) for c in np.flatnonzero(run.ended)]
+    ended = run.ended
+    shown = [c for c in run.ranking if ended[c]]
     last = run.final["val"].loss.mean(axis=0)
     lowest = min((last[c] for c in shown), default=np.nan)
-    near = [c for c in shown if c == best or last[c] <= 1.5 * lowest]
+    within = [c for c in shown if c == best or last[c] <= 1.5 * lowest]
+    near = sorted(within[:LINES])
     title = (
         table.heading(run)
         + (":\n" if len(run.settings.seeds) > 1 else ": ")
         + f"loss of {len(near)} configurations"
-        + f", {len(shown) - len(near)} far above" * (len(near) < len(shown))
+        + f", {len(within) - len(near)} less accurate" * (len(near) < len(within))
+        + f", {len(shown) - len(within)} far above" * (len(within) < len(shown))
         + f", {len(run.configs) - len(shown)} diverged" * (len(shown) < len(run.configs))
     )
     etas = sorted({run.configs[c].eta for c in near})
+    named = etas[:: -(-len(etas) // NAMES) or 1]
     colors = dict(zip(etas, matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas))), strict=True))
     panels_of = {
         "training (mean over each epoch's batches)": run.history.running.loss,
@@ -141,7 +152,8 @@ def curves(path: Path, run: Run) -> None:
             means = losses.mean(axis=1)
             for c in near:
                 eta = run.configs[c].eta
-                _line(panel, means[:, c], color=colors[eta], linewidth=0.9, label=f"η = {eta:g}")
+                label = f"η = {eta:g}" if eta in named else None
+                _line(panel, means[:, c], color=colors[eta], linewidth=0.9, label=label)
             if best in near:
                 label = f"best: {table.name_of(run, best)}"
                 _band(panel, losses[:, :, best], ORANGE, label, linewidth=2.2)
@@ -345,6 +357,12 @@ def _mark_diverged(panel: Axes) -> None:
 def _epochs(panel: Axes) -> None:
     panel.set_xlabel("epoch")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _name(ticks: Callable[[Sequence[int], Sequence[str]], Any], values: Sequence[float]) -> None:
+    """Names the places along an axis, of very many every so many-th."""
+    places = range(0, len(values), -(-len(values) // NUMBERS))
+    ticks(places, [f"{values[place]:g}" for place in places])
 
 
 def _legend(figure: Figure, *panels: Axes, columns: int = 5) -> None:

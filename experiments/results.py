@@ -76,7 +76,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         # str() of a NumPy scalar is the shortest text that reads back as the same number.
-        writer.writerows([["" if cell is None else str(cell) for cell in row] for row in rows])
+        writer.writerows(["" if cell is None else str(cell) for cell in row] for row in rows)
 
 
 def _write_best(path: Path, run: Run) -> None:

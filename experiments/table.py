@@ -9,6 +9,8 @@ from jax.typing import ArrayLike
 from experiments.run import Run
 from linear_cifar.comparison import Comparison, compare, select
 
+# Rows of a table on the terminal.
+SHOWN = 100
 # Marks a configuration that may be as good as the best.
 UNTOLD = "not told apart"
 _AGAINST = (
@@ -27,8 +29,11 @@ class Table(NamedTuple):
     note: str = ""
 
     def __str__(self) -> str:
-        """As it stands on the terminal."""
-        return "\n".join([self.title, align([self.columns, *self.rows]), *[self.note] * bool(self.note)])
+        """As it stands on the terminal, of very many rows the first."""
+        left_out = len(self.rows) - SHOWN
+        further = [f"and {left_out} more, see tables.json"] * (left_out > 0)
+        rows = align([self.columns, *self.rows[:SHOWN]])
+        return "\n".join([self.title, rows, *further, *[self.note] * bool(self.note)])
 
 
 def ranking(run: Run) -> Table:
@@ -37,15 +42,16 @@ def ranking(run: Run) -> Table:
     Of several seeds each is compared with the best, and those that can't be told from it are marked.
     """
     shown, several = _varying(run), len(run.settings.seeds) > 1
-    compared = compare(run.final["val"].accuracy, run.ranking[0])
+    ranking = run.ranking
+    compared = compare(run.final["val"].accuracy, ranking[0])
     body = []
-    for rank, c in enumerate(run.ranking, start=1):
+    for rank, c in enumerate(ranking, start=1):
         settings = [f"{value:g}" for name, value in run.configs[c]._asdict().items() if name in shown]
-        against = _against_best(run, c, compared) if several else []
+        against = _against_best(compared, c, len(run.settings.seeds)) if rank > 1 else ["", ""]
         words = _divergence(run, c)
         if several and rank > 1 and not compared.apart[c]:
             words = UNTOLD
-        body.append([str(rank), *settings, *accuracies(run, c), _loss(run, c), *against, words])
+        body.append([str(rank), *settings, *accuracies(run, c), _loss(run, c), *against * several, words])
     against = ["val − best", "won"] if several else []
     columns = ["", *shown, "train acc", "val acc", "test acc", "val loss", *against, ""]
     note = _best(run)
@@ -113,12 +119,10 @@ def _divergence(run: Run, config: int) -> str:
     return f"diverged in epoch {first}" if first else ""
 
 
-def _against_best(run: Run, config: int, compared: Comparison) -> list[str]:
-    """The paired difference in points and the seeds won; nothing of the best itself."""
-    if config == run.ranking[0]:
-        return ["", ""]
+def _against_best(compared: Comparison, config: int, seeds: int) -> list[str]:
+    """The paired difference in points, and how many of the seeds were won."""
     difference, error = 100 * compared.difference[config], 100 * compared.error[config]
-    wins = f"{compared.wins[config]}/{len(run.settings.seeds)}"
+    wins = f"{compared.wins[config]}/{seeds}"
     return ["-" if np.isnan(difference) else f"{difference:.2f} ± {error:.2f}", wins]
 
 

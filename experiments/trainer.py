@@ -36,11 +36,11 @@ class Task(NamedTuple):
 
 
 def tasks_of(work: Work, held: Sequence[Held], processes: int) -> list[Task]:
-    """All blocks of a run, those on disk and new ones, of which there is one at least for each process."""
+    """All blocks of a run, those on disk and new ones, which so many processes can share evenly."""
     tasks = []
     for variant, dataset in work.variants:
-        at_most = min(work.flags["block_runs"] or _at_most(variant, dataset), -(-variant.runs // processes))
-        for block in blocks.plan(variant, held, at_most, work.keep_states):
+        at_most = work.flags["block_runs"] or _at_most(variant, dataset)
+        for block in blocks.plan(variant, held, at_most, processes, work.keep_states):
             folder = blocks.folder_of(work.folder, block, dataset.fingerprint)
             tasks.append(Task(variant, dataset, block, folder))
     return tasks
@@ -48,10 +48,13 @@ def tasks_of(work: Work, held: Sequence[Held], processes: int) -> list[Task]:
 
 def deal(tasks: Sequence[Task], processes: int) -> list[list[Task]]:
     """To each process its tasks; what is finished to the first, which only has to read it."""
-    finished = [one for one in tasks if one.done == one.block.part.settings.epochs]
-    left = [one for one in tasks if one not in finished]
-    first, *others = (left[i::processes] for i in range(processes))
-    return [[one for one in tasks if one in finished or one in first], *others]
+    shares: list[list[Task]] = [[] for _ in range(processes)]
+    left = 0
+    for one in tasks:
+        finished = one.done == one.block.part.settings.epochs
+        shares[0 if finished else left % processes].append(one)
+        left += not finished
+    return shares
 
 
 def train(

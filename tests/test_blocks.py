@@ -32,8 +32,8 @@ def held(tmp_path, dataset):
     return one
 
 
-def parts(variant, held, at_most=99, keep_states=True):
-    planned = plan(variant, held, at_most, keep_states)
+def parts(variant, held, at_most=99):
+    planned = plan(variant, held, at_most)
     return [(block.part.configs, block.part.settings.seeds) for block in planned]
 
 
@@ -76,9 +76,32 @@ def test_of_very_many_runs_the_weights_are_kept_that_may_be_the_best():
     def keeps(configs, seeds, at_most):
         return {block.keeps for block in plan(variant(configs, seeds), [], at_most, keep_states=False)}
 
+    many = grid([0.001 * i for i in range(1, 1001)], [20], [0.1])
     assert keeps([A, B, C], [0], 2) == {"best"}
     assert keeps([A, B, C], [0, 1], 6) == {"best"}
     assert keeps([A, B, C], [0, 1], 3) == {"configurations"}
+    assert keeps(many, range(9), 1000) == {"best"}
+    assert keeps(many, range(99), 1000) == {"configurations"}
+
+
+def test_blocks_are_wide_enough_to_share_their_images():
+    many = grid([0.001 * i for i in range(1, 1001)], [20], [0.1])
+    for seeds, at_most in ((1, 5000), (10, 5000), (99, 5000), (99, 100), (2, 50)):
+        for block in plan(variant(many, range(seeds)), [], at_most):
+            assert block.part.runs <= at_most
+            assert len(block.part.configs) >= min(at_most, blocks.WIDE) // 2
+
+
+@pytest.mark.parametrize(
+    ("configs", "seeds", "processes", "largest"),
+    [(48, 20, 1, 960), (48, 20, 3, 7 * 48), (48, 20, 64, 16), (5, 1, 4, 2), (3, 3, 7, 2), (1, 1, 4, 1)],
+)
+def test_processes_have_about_as_much_to_do(configs, seeds, processes, largest):
+    several = variant(grid([0.001 * i for i in range(1, configs + 1)], [20], [0.1]), range(seeds))
+    runs = [block.part.runs for block in plan(several, [], 1000, processes)]
+    assert sum(runs) == several.runs
+    assert max(runs) == largest
+    assert len(runs) <= processes
 
 
 def test_blocks_have_folders_of_their_own(tmp_path):

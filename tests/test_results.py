@@ -1,5 +1,7 @@
 import csv
+import struct
 
+import jax
 import numpy as np
 import problems
 import pytest
@@ -199,6 +201,40 @@ def test_figures_are_drawn_whatever_was_run(tmp_path, dataset, chosen):
     diverged = not one.ended.any()
     assert (tmp_path / "best_params.npz").exists() is not diverged
     assert ("every configuration diverged" in str(table.ranking(one))) is diverged
+
+
+def test_of_very_many_configurations_the_best_are_shown(tmp_path, done):
+    configs = grid([0.001 * i for i in range(1, 31)], [20, 64], [0.01 * i for i in range(50)])
+    first = [0] * len(configs)
+    rng = np.random.default_rng(0)
+    accuracy = rng.random((2, len(configs))).astype(np.float32)
+    final = {split: Metrics(3 - accuracy, accuracy) for split in results.SPLITS}
+    history = jax.tree.map(lambda values: values[:, :, first], done.history)
+    many = done._replace(variant=variant(configs, seeds=SEEDS), history=history, final=final)
+
+    lines = str(table.ranking(many)).splitlines()
+    assert len(table.ranking(many).rows) == 3000
+    assert len(lines) == 1 + 1 + 100 + 1 + 2
+    assert lines[102] == "and 2900 more, see tables.json"
+
+    plots.heatmap(tmp_path / "heatmap", many)
+    plots.curves(tmp_path / "curves", many)
+    heatmap, curves = ((tmp_path / f"{name}.svg").read_text() for name in ("heatmap", "curves"))
+    assert "the best 12 of 50 λ" in heatmap
+    assert heatmap.count("<!-- λ = ") == 12
+    assert f"<!-- λ = {configs[many.ranking[0]].lam:g} -->" in heatmap
+    assert "loss of 200 configurations, " in curves
+    assert " less accurate" in curves
+    assert curves.count("<!-- η = ") <= 12
+    for name in ("heatmap", "curves"):
+        width, height = struct.unpack(">II", (tmp_path / f"{name}.png").read_bytes()[16:24])
+        assert max(width, height) <= plots.PIXELS
+
+
+def test_a_figure_too_large_is_drawn_coarser(tmp_path):
+    with plots._figure(tmp_path / "tall", (1.0, 1000.0), "tall"):
+        pass
+    assert struct.unpack(">II", (tmp_path / "tall.png").read_bytes()[16:24]) == (30, 30_000)
 
 
 def test_the_best_has_a_band_of_several_seeds(tmp_path, done, dataset):
