@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -49,14 +49,11 @@ class Settings(NamedTuple):
 
     def recipe(self, configs: Sequence[Config]) -> Recipe:
         """The recipe of a sweep of these configurations."""
-        augmentations: list[Augmentation] = [horizontal_flip] if self.flip else []
-        if self.shift:
-            augmentations.append(partial(random_shift, pixels=self.shift))
         return Recipe(
             get_loss(self.loss),
             # A velocity takes memory and time: only where one is asked for.
             heavy_ball if any(config.momentum for config in configs) else sgd,
-            in_turn(augmentations),
+            _augmentation(self.flip, self.shift),
             self.shuffle,
             PRECISIONS[self.precision],
         )
@@ -86,6 +83,15 @@ class Variant(NamedTuple):
     def runs(self) -> int:
         """How many there are: configurations times seeds."""
         return math.prod(self.size)
+
+
+@cache
+def _augmentation(flip: bool, shift: int) -> Augmentation | None:
+    """The same function each time, as JAX compiles a program for each."""
+    augmentations: list[Augmentation] = [horizontal_flip] if flip else []
+    if shift:
+        augmentations.append(partial(random_shift, pixels=shift))
+    return in_turn(augmentations)
 
 
 def from_flags(**fixed: Any) -> Settings:

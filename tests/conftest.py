@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import compiling
 import jax
 import jaxtyping
 import pytest
@@ -12,9 +13,9 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# To compile these small programs well would take longer than it saves. Commands are compiled as a user's are.
+# Of this process alone: commands are compiled as a user's are.
 given = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{given or ''} --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{given or ''} {compiling.FLAGS}"
 jax.devices()  # reads them
 if given is None:
     del os.environ["XLA_FLAGS"]

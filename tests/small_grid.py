@@ -6,8 +6,9 @@ import runpy
 import sys
 from types import SimpleNamespace
 
-# Compiled as the tests compile, see conftest.py.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+import compiling
+
+os.environ.setdefault("XLA_FLAGS", compiling.FLAGS)
 
 # Nor is matplotlib loaded.
 sys.modules["experiments.plots"] = SimpleNamespace(heatmap=lambda *_: None, curves=lambda *_: None)

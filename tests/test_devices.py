@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compiling
 import numpy as np
 import pytest
 from programs import collectives
@@ -23,8 +24,7 @@ def folder(tmp_path_factory):
         "PYTHONPATH": str(HERE.parent),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "8",
-        # Compiled as the tests compile, see conftest.py.
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {compiling.FLAGS}",
     }
     process = subprocess.run(
         [sys.executable, HERE / "on_devices.py", folder, ALONE, *MESHES],

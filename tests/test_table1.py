@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compiling
 import numpy as np
 import pytest
 
@@ -19,12 +20,12 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 TOLERANCES = {"shared_data": (1e-6, 1e-4), "published_data": (6e-5, 1e-4)}
 
 
-def table1(*flags, cwd):
+def table1(*flags, cwd, **more):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
     return subprocess.run(
         [sys.executable, "-m", "experiments.table1", *flags],
         cwd=cwd,
-        env=environment | {"XDG_CACHE_HOME": str(cwd / "caches")},
+        env=environment | {"XDG_CACHE_HOME": str(cwd / "caches")} | more,
         capture_output=True,
         text=True,
         timeout=240,
@@ -55,7 +56,7 @@ def test_the_reference_recipe_meets_the_reference_figures(cifar10_dir, cifar10, 
 
 def test_a_recipe_gives_flags_that_the_command_line_may_change(tmp_path):
     flags = ("--recipe=reference", "--dataset=synthetic", "--epochs=1", "--eta_lam=0.01:0.1", "--seed=7")
-    process = table1(*flags, "--out=run", cwd=tmp_path)
+    process = table1(*flags, "--out=run", cwd=tmp_path, XLA_FLAGS=compiling.FLAGS)
     assert process.returncode == 0, process.stderr
     run = Archive(tmp_path / "run")
     its = run.variants["table1"]
