@@ -13,7 +13,7 @@ from experiments import blocks, memory
 from experiments.blocks import Block, Held
 from experiments.checkpoints import Checkpoints, remove_states, saved_epochs
 from experiments.progress import EpochsBar, tell
-from experiments.run import Outcome, Run, condense, outcome_of, recall, run, size_of, standing_of
+from experiments.run import Outcome, Run, Standing, condense, outcome_of, recall, run, size_of, standing_of
 from experiments.settings import Variant
 from experiments.work import Work
 from linear_cifar.dataset import Dataset
@@ -110,11 +110,16 @@ def _train_block(work: Work, task: Task, stopped: Callable[[], bool], bar: Epoch
         saved = states.newest()
         if saved:
             reused(int(saved.snapshot.number))
+
+        def save(standing: Standing) -> None:
+            if keeps == blocks.STATE or not standing.finished:
+                states.save(int(standing.snapshot.number), standing)
+
         trained = run(
             part,
             dataset,
             saved,
-            lambda standing: states.save(int(standing.snapshot.number), standing),
+            save,
             states.due,
             stopped,
             partial(bar.advance, share),
