@@ -117,7 +117,7 @@ def _follow(experiment: str, variants: Sequence[Variant], needs_all: bool, hosts
         hosts.check()
         hosts.say(f"done/{hosts.index}", "")
         hosts.hear("finished")
-        tell(f"{hosts}: {len(tasks)} blocks trained")
+        tell(f"{hosts} trained {len(tasks)} block" + "s" * (len(tasks) != 1))
 
 
 def write(work: Work, runs: Sequence[Run], present: Present) -> Sequence[Table]:

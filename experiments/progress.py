@@ -28,7 +28,7 @@ class EpochsBar:
     def advance(self, epochs: float, remark: str) -> None:
         """So many were done; of a part of the runs they count as that part."""
         self._bar.set_postfix_str(remark, refresh=False)
-        self._bar.update(epochs)
+        self._bar.update(self._at_most(epochs))
 
     def tell(self, line: str) -> None:
         """Prints a line above it."""
@@ -38,9 +38,14 @@ class EpochsBar:
     def skip(self, epochs: float) -> None:
         """So many had been done before, which says nothing of the time that the others take."""
         if not self._bar.disable:
+            epochs = self._at_most(epochs)
             self._bar.initial += epochs
             self._bar.n += epochs
             self._bar.refresh()
+
+    def _at_most(self, epochs: float) -> float:
+        """Not more than are left, as parts may sum to a little more than their whole."""
+        return min(epochs, self._bar.total - self._bar.n)
 
 
 def tell(line: str) -> None:

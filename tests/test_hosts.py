@@ -71,7 +71,7 @@ def test_processes_together_give_what_one_gives(folder, count):
     assert run.config["processes"] == count
     assert len(list(out.glob("blocks/*"))) == count
     for index in range(1, count):
-        assert errors[index].splitlines()[-1] == f"process {index} of {count}: 1 blocks trained"
+        assert errors[index].splitlines()[-1] == f"process {index} of {count} trained 1 block"
 
 
 def test_when_one_is_killed_the_others_end_and_fewer_go_on(folder):

@@ -1,0 +1,17 @@
+from experiments.progress import EpochsBar
+
+
+def test_parts_of_epochs_fill_the_bar_and_never_more(capsys):
+    with EpochsBar(2, "title") as bar:
+        bar.skip(2 / 49)
+        for _ in range(2 * 49):  # one more than are left
+            bar.advance(1 / 49 + 1e-12, "remark")
+    assert "| 2/2 [" in capsys.readouterr().err
+
+
+def test_a_quiet_bar_says_nothing(capsys):
+    with EpochsBar(2, "title", quiet=True) as bar:
+        bar.skip(1)
+        bar.advance(1, "remark")
+        bar.tell("line")
+    assert capsys.readouterr().err == ""
