@@ -6,12 +6,11 @@ import numpy as np
 import optax
 import problems
 import pytest
-from programs import collectives
 
 from linear_cifar import layout, training
 from linear_cifar.config import Config
 from linear_cifar.evaluation import Examples, mean
-from linear_cifar.layout import EVERYWHERE, OF_CONFIGS, OF_RUNS, OF_SEEDS, SEEDS, lay_out
+from linear_cifar.layout import OF_CONFIGS, OF_RUNS, lay_out
 from linear_cifar.losses import LOSSES, get_loss
 from linear_cifar.params import Params
 from linear_cifar.standardizer import Standardizer
@@ -77,36 +76,6 @@ def test_devices_and_tiles_change_nothing(devices, tile, monkeypatch):
     for c, (eta, batch, lam, *_) in enumerate(configs):
         expected, _ = problems.train_by_loop(*arrays, eta, batch, lam, "softmax", epochs=1)
         np.testing.assert_allclose(params.W[c], expected, rtol=1e-12, atol=1e-13)
-
-
-@pytest.mark.parametrize(
-    ("batches", "seeds", "shape"),
-    [
-        ([3, 4, 9], 1, {"seeds": 1, "configs": 2}),
-        ([3, 4, 5, 9, 9, 9, 9, 9], 3, {"seeds": 1, "configs": 2}),
-        ([3, 4], 4, {"seeds": 2, "configs": 1}),
-    ],
-)
-def test_devices_do_not_communicate(batches, seeds, shape):
-    W, b, x, y = (jnp.array(a) for a in problems.problem(n=9))
-    spread = lay_out(batches, seeds, jax.local_devices(), W.nbytes)
-    assert spread.mesh.shape == shape
-    hyper = spread.split(hyper_of([Config(0.1, batch, 0.1) for batch in spread.batches], W.dtype), OF_CONFIGS)
-    S = len(spread.seeds)
-    state = spread.split(init_state(Params(jnp.stack([W] * S), jnp.stack([b] * S)), hyper), OF_RUNS)
-    keys = jax.random.split(jax.random.key(0), S)
-    standardizer = Standardizer(np.zeros(x.shape[1]), np.ones(x.shape[1]))
-    examples, standardizer = spread.copy((Examples(x, y), standardizer))
-    lowered = train_epoch.lower(state, hyper, examples, standardizer, keys, spread, IN_ORDER)
-    program = lowered.compile().as_text()
-    assert "num_partitions=2" in program
-    assert not collectives(program)
-
-
-def test_communication_would_be_seen():
-    mesh = lay_out([1], 2, jax.local_devices(), 1).mesh
-    told = jax.shard_map(lambda x: jax.lax.psum(x, SEEDS), mesh=mesh, in_specs=OF_SEEDS, out_specs=EVERYWHERE)
-    assert collectives(jax.jit(told).lower(jnp.zeros(2)).compile().as_text()) == ["all-reduce"]
 
 
 def test_metrics_are_of_each_batch_before_its_update():
