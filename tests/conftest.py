@@ -1,6 +1,7 @@
 """Strict settings for all tests: shapes checked at run time, no silent broadcasting, two CPU devices."""
 
 import os
+import signal
 from pathlib import Path
 
 import compiling
@@ -21,6 +22,9 @@ if given is None:
     del os.environ["XLA_FLAGS"]
 else:
     os.environ["XLA_FLAGS"] = given
+
+# Of a job in the background shells have it ignored, by the processes that the tests start and interrupt too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before any test imports the package.
 jaxtyping.install_import_hook("linear_cifar", "beartype.beartype")
