@@ -109,7 +109,10 @@ class Checkpoints(Generic[Tree]):
             with whole(folder / DIGEST) as partial:
                 partial.write_text(_digest(folder))
         except Exception as error:  # whatever its parts raise: OSError, ValueError, ...
-            self._remove_unfinished()
+            # After one array has failed, tensorstore goes on with the others, and makes their folder anew.
+            for _ in range(25):
+                self._remove_unfinished()
+                time.sleep(0.02)
             raise SaveError(
                 f"the state after epoch {epoch} can't be saved in {self._folder}: {_reason(error)}; what was "
                 "saved before stands"

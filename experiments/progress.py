@@ -14,6 +14,7 @@ class EpochsBar:
 
     def __init__(self, total: int, title: str, quiet: bool = False) -> None:
         """Shows it, unless it is to be quiet."""
+        self._total = total
         shown = "{l_bar}{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         self._bar = tqdm(
             total=total, desc=title, unit="epoch", dynamic_ncols=True, bar_format=shown, disable=quiet
@@ -45,7 +46,7 @@ class EpochsBar:
 
     def _at_most(self, epochs: float) -> float:
         """Not more than are left, as parts may sum to a little more than their whole."""
-        return min(epochs, self._bar.total - self._bar.n)
+        return min(epochs, self._total - self._bar.n)
 
 
 def tell(line: str) -> None:
