@@ -80,7 +80,8 @@ def main() -> None:
             "flops": "training: 4 n d K per configuration and epoch; the plain product: half of it",
             "cores": cores(),
         }
-        write_json(folder / "bench.json", described | provenance.describe_environment([(1, GRID)]) | measured)
+        described |= provenance.describe_environment() | provenance.describe_use([(1, GRID)])
+        write_json(folder / "bench.json", described | measured)
     print(f"\nfiles: {folder}")
 
 

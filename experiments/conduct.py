@@ -136,8 +136,7 @@ def _work(experiment: str, variants: Sequence[Variant], folder: Path, needs_all:
     how = {(variant.settings.train, variant.settings.val_size) for variant in variants}
     divided = {one: divide(source, *one) for one in how}
     pairs = [(one, divided[one.settings.train, one.settings.val_size]) for one in variants]
-    environment = provenance.describe_environment(variant.size for variant in variants)
-    environment["processes"] = hosts.count
+    environment = provenance.describe_environment() | {"processes": hosts.count}
     return Work(experiment, _flags(), pairs, environment, folder, needs_all or states_are_few(pairs))
 
 
@@ -146,6 +145,8 @@ def _carry_out(
 ) -> Sequence[Table]:
     """Has all trained that is yet to be trained, and writes the files."""
     tasks = tasks_of(work, held, hosts.count)
+    environment = work.environment | provenance.describe_use(one.block.part.size for one in tasks)
+    work = work._replace(environment=environment)
     shares = deal(tasks, hosts.count)
     plan = {
         "folder": str(work.folder.absolute()),

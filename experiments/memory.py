@@ -1,15 +1,15 @@
 """What memory there is for training."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 
 from linear_cifar.layout import on_cpu
 
-# Where Linux says what a container or a scheduler's job may take.
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Where Linux says in which groups the process is, and what a group may take: a container's, a job's.
+_OWN, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def of_device(devices: Sequence[jax.Device]) -> int:
@@ -22,6 +22,20 @@ def of_device(devices: Sequence[jax.Device]) -> int:
 
 def of_process() -> int:
     """Bytes that this process may take: the machine's, or fewer where a limit is set."""
-    stated = [Path(path).read_text().strip() for path in _LIMITS if Path(path).exists()]
+    stated = [path.read_text().strip() for path in _limits() if path.exists()]
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([physical, *(int(words) for words in stated if words.isdecimal())])  # else "max"
+
+
+def _limits() -> Iterator[Path]:
+    """The files with the limits of the process's group and of those that hold it, see cgroups(7)."""
+    for line in _OWN.read_text().splitlines() if _OWN.exists() else []:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:  # version 2
+            root, name = _GROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = _GROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        own = root / group.lstrip("/")
+        yield from (above / name for above in (own, *own.parents) if above.is_relative_to(root))

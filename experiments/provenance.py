@@ -58,14 +58,18 @@ def describe_variant(variant: Variant, dataset: Dataset) -> dict[str, Any]:
     return {"configurations": len(variant.configs), **variant.settings._asdict(), **images}
 
 
-def describe_environment(sizes: Iterable[tuple[int, int]]) -> dict[str, Any]:
-    """What sweeps of so many (seeds, configurations) run on, and with; of the devices, the most they use."""
+def describe_environment() -> dict[str, Any]:
+    """What is run on, and with."""
     return {
         "git": _git(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "devices": max((describe_devices(*size) for size in sizes), key=len),
         "machine": f"{platform.system()} {platform.machine()}",
     }
+
+
+def describe_use(sizes: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    """Of the devices, the most that one after the other of so many (seeds, configurations) uses."""
+    return {"devices": max((describe_devices(*size) for size in sizes), key=len)}
 
 
 def describe_devices(seeds: int, configs: int) -> list[str]:

@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
-    """Figures 1-3 and the table."""
+    """Figures 1-3 and the table; of several seeds, the rows compared seed by seed too."""
     (run,) = runs
     plots.samples(folder / "samples", run.dataset)
     plots.costs(folder / "curves", run)
@@ -56,7 +56,8 @@ def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
         for c, config in enumerate(run.configs)
     ]
     title = f"Table 1: {table.heading(run)}, accuracy in %:"
-    return [Table("table1", title, ["eta", "batch", "lam", "train", "val", "test"], rows)]
+    tables = [Table("table1", title, ["eta", "batch", "lam", "train", "val", "test"], rows)]
+    return tables + [table.ranking(run)] * (len(run.settings.seeds) > 1)
 
 
 if __name__ == "__main__":

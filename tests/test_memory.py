@@ -28,10 +28,21 @@ def test_a_run_takes_its_weights_and_a_batch():
     assert fit(8 * 10**9, configs=1) < fit(8 * 10**9, configs=48)
 
 
+@pytest.mark.parametrize(
+    ("group", "path"),
+    [
+        ("0::/", "memory.max"),
+        ("0::/slurm/job_1/step_0", "slurm/job_1/memory.max"),
+        ("0::/seen/from/outside", "memory.max"),
+        ("5:devices:/a\n4:cpu,memory:/slurm/job_1\n0::/", "memory/slurm/memory.limit_in_bytes"),
+    ],
+)
 @pytest.mark.parametrize("limit", ["2000000000", "max"])
-def test_a_container_s_limit_counts(tmp_path, monkeypatch, limit):
-    path = tmp_path / "memory.max"
-    path.write_text(limit + "\n")
-    monkeypatch.setattr(memory, "_LIMITS", (str(path), str(tmp_path / "absent")))
+def test_the_limit_of_a_container_or_a_job_counts(tmp_path, monkeypatch, group, path, limit):
+    (tmp_path / "own").write_text(group + "\n")
+    (tmp_path / "groups" / path).parent.mkdir(parents=True)
+    (tmp_path / "groups" / path).write_text(limit + "\n")
+    monkeypatch.setattr(memory, "_OWN", tmp_path / "own")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
     assert (memory.of_process() == 2 * 10**9) == (limit != "max")
     assert memory.of_device(jax.local_devices()) == memory.of_process()

@@ -27,14 +27,14 @@ def test_the_devices_are_those_of_the_layout(size):
 
 @pytest.mark.parametrize(("sizes", "count"), [([(1, 3)], 3), ([(5, 8)], 5), ([(1, 1), (3, 8), (1, 2)], 6)])
 def test_devices_without_a_run_are_not_named(eight, sizes, count):
-    assert len(provenance.describe_environment(sizes)["devices"]) == count
+    assert len(provenance.describe_use(sizes)["devices"]) == count
 
 
 def test_a_block_says_which_devices_it_has_itself(eight, tmp_path):
     whole = Variant("one", SETTINGS._replace(seeds=tuple(range(5))), grid([0.1], range(1, 9), [0.0]))
     part = whole._replace(settings=whole.settings._replace(seeds=(0,)))
     dataset = divide(synthetic(n_train=100, n_test=10), val_size=50)
-    environment = provenance.describe_environment([whole.size])
+    environment = provenance.describe_environment() | provenance.describe_use([whole.size])
     work = Work("grid", {}, [(whole, dataset)], environment, tmp_path)
     blocks.write(tmp_path, blocks.Block(part), dataset, work.decisive(part.size))
     (held,) = blocks.read(tmp_path)

@@ -58,7 +58,7 @@ def test_every_column_and_every_entry_of_the_files_is_described():
     section = README[README.index("## The files of a run") : README.index("## In your own code")]
     described = set(re.findall(r"`(\w+)`", section))
     assert {*RESULTS, *HISTORY, *Config._fields} <= described
-    environment = provenance.describe_environment([(1, 1)])
+    environment = provenance.describe_environment() | provenance.describe_use([(1, 1)])
     split = Split(np.zeros((1, 3), np.uint8), np.zeros(1, np.uint8))
     dataset = Dataset("synthetic", (), split, split, split, "", False, "")
     own = Variant("one", SETTINGS, ())

@@ -63,7 +63,8 @@ def folder(tmp_path_factory):
             settings = SETTINGS._replace(**{"seeds": SEEDS, "val_size": 60, "loss": loss} | own)
             runs.append(run(Variant(variant, settings, configs), data))
         trained = [(one.variant, one.dataset) for one in runs]
-        work = conduct.Work(name, {"seed": 5}, trained, provenance.describe_environment([(3, 3)]), where)
+        environment = provenance.describe_environment() | provenance.describe_use([(3, 3)])
+        work = conduct.Work(name, {"seed": 5}, trained, environment, where)
         conduct.write(work, runs, module.present)
     return root
 
@@ -83,6 +84,7 @@ def test_runs_are_read_back_as_they_were_written(runs):
     assert [row.cells["diverged"] for row in one.results] == [None, None, 1] * 3
     assert [row.cells["epoch"] for row in one.history[:3]] == [1, 2, 1]
     assert one.history[0].cells["test_acc"] is None
+    assert list(runs["table1"].tables) == ["table1", "ranking"]
     measured = runs["bce"].values("accuracy", "bce", claims.TABLE2["bce"])
     tested = runs["bce"].values("test_acc", "bce", claims.TABLE2["bce"])
     np.testing.assert_allclose(measured, tested, atol=1e-6)

@@ -165,6 +165,7 @@ def test_what_the_memory_does_not_hold_is_trained_in_turn_and_leaves_its_best_we
     assert not kills.saved(out)
     assert len(list(out.glob("blocks/*/outcome/*/sha256"))) == 4
     ours, theirs = (archive.read(path) for path in (out, folder / "reference"))
+    assert [len(one.config["devices"]) for one in (ours, theirs)] == [1, 2]
     assert [row[:3] for row in ours.results] == [row[:3] for row in theirs.results]
     for one, other in zip(ours.history, theirs.history, strict=True):
         if one.config.eta == 0.001:
