@@ -30,6 +30,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 jaxtyping.install_import_hook("linear_cifar", "beartype.beartype")
 
 
+# The files that take longest, so that no core is left with one of them at the end.
+FIRST = ("test_resume", "test_hosts", "test_table1", "test_sweep", "test_report", "test_download")
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the files that take longest first."""
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
 @pytest.fixture(scope="session")
 def cifar10_dir():
     """The folder with the real images unpacked; tests that need it are skipped where it is not named."""

@@ -19,6 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import forks
+
 ROOT = Path(__file__).parent.parent
 FILES = ("results.csv", "history.csv", "best_params.npz")
 EPOCHS = 8
@@ -30,30 +32,32 @@ FLAGS = (
 # The command, and the same with less to do, for the tests.
 WHOLE = ("-m", "experiments.grid", "--train=batch1", "--batch=100,400")
 SMALL = (str(ROOT / "tests" / "small_grid.py"), "--val_size=200", "--batch=100")
+Process = forks.Process | subprocess.Popen[str]
 PHASES = ("start", "compiling", "training", "saving", "writing")
 
 
-def start(
-    out: Path, caches: Path, *more: str, program: Sequence[str] = SMALL, **environment: str
-) -> subprocess.Popen[str]:
-    """The sweep in a process of its own, which writes to `out`."""
+def start(out: Path, caches: Path, *more: str, program: Sequence[str] = SMALL, **environment: str) -> Process:
+    """The sweep in a process of its own, which writes to `out`; the whole one begins as a user's does."""
     fixed = {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "2",
         "XDG_CACHE_HOME": str(caches),
     }
+    command, environment = [*program, *FLAGS, f"--out={out}", *more], os.environ | fixed | environment
+    if program == SMALL:
+        return forks.Process(command, cwd=out.parent, env=environment)
     return subprocess.Popen(
-        [sys.executable, *program, *FLAGS, f"--out={out}", *more],
+        [sys.executable, *command],
         cwd=out.parent,
-        env=os.environ | fixed | environment,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def wait_for(process: subprocess.Popen[str], sign: Callable[[], object]) -> bool:
+def wait_for(process: Process, sign: Callable[[], object]) -> bool:
     """Waits until there is a sign of something; False if the process ends before."""
     while process.poll() is None:
         if sign():
@@ -72,7 +76,7 @@ def saved(out: Path) -> list[Path]:
     return [path for path in out.glob("blocks/*/*") if path.name.isdecimal()]
 
 
-def reach(process: subprocess.Popen[str], out: Path, phase: str, rng: random.Random | None = None) -> bool:
+def reach(process: Process, out: Path, phase: str, rng: random.Random | None = None) -> bool:
     """Waits for a moment by chance in that phase, or for its beginning; False if the process ends before."""
     states, times = {*saved(out)}, begun(out)
     signs: dict[str, tuple[Callable[[], object], float]] = {
@@ -89,7 +93,7 @@ def reach(process: subprocess.Popen[str], out: Path, phase: str, rng: random.Ran
     return process.poll() is None
 
 
-def finish(process: subprocess.Popen[str]) -> None:
+def finish(process: Process) -> None:
     """Waits for the end, which must be a good one."""
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from absl.testing import flagsaver
 
@@ -90,10 +91,11 @@ def test_a_mistake_is_one_clear_line_and_leaves_nothing_behind(tmp_path, flags, 
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
     before = sorted(tmp_path.rglob("*"))
-    process = command(*flags, cwd=tmp_path)
+    process = forks.Process(["-m", "experiments.grid", *flags], cwd=tmp_path, env=os.environ)
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 2
-    assert process.stdout == ""
-    (line,) = process.stderr.splitlines()
+    assert output == ""
+    (line,) = errors.splitlines()
     assert line.startswith("error: ")
     assert words in line
     assert sorted(tmp_path.rglob("*")) == before
@@ -127,7 +129,8 @@ def test_a_wrong_value_is_named(given, words):
 
 
 def test_help_lists_the_flags_with_their_defaults(tmp_path):
-    text = command("--help", cwd=tmp_path).stdout
+    process = forks.Process(["-m", "experiments.grid", "--help"], cwd=tmp_path, env=os.environ)
+    text, _ = process.communicate(timeout=240)
     for flag in (
         "eta",
         "batch",
