@@ -1,4 +1,4 @@
-"""The published CIFAR-10 archive, fetched with tensorflow-datasets' own downloader and checksums."""
+"""Download of the published CIFAR-10 archive, by the downloader and the checksums of tensorflow-datasets."""
 
 import os
 import queue
@@ -14,24 +14,24 @@ from typing import NamedTuple
 
 import requests
 
-from linear_cifar.dataset import DataError, DataUnavailable
+from linear_cifar.data.dataset import DataError, DataUnavailable
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 
 _POLL_S = 0.5
-_MISMATCH = 3  # the child's exit status
+_MISMATCH = 3  # exit status of the child process
 
 
 class Checksum(NamedTuple):
-    """What a download must be."""
+    """Expected size and SHA-256 of a download."""
 
     size: int
     sha256: str
 
 
-class Progress(NamedTuple):
-    """How far a download is."""
+class DownloadProgress(NamedTuple):
+    """Progress of a download."""
 
     done: int  # bytes
     total: int | None  # bytes, where the server says
@@ -39,34 +39,34 @@ class Progress(NamedTuple):
 
 
 def default_data_dir() -> Path:
-    """The folder that tfds uses by default: TFDS_DATA_DIR, or `tensorflow_datasets` in the home folder."""
+    """Return the folder that tfds uses by default: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     return Path(os.environ.get("TFDS_DATA_DIR", Path("~", "tensorflow_datasets"))).expanduser()
 
 
 def fetch(
     data_dir: Path,
-    report: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[DownloadProgress], None] = lambda progress: None,
     url: str = URL,
     checksum: Checksum | None = None,
     probe_s: float = 5.0,
     stall_s: float = 60.0,
 ) -> Path:
-    """Downloads the CIFAR-10 archive to `data_dir/cifar-10-binary.tar.gz` and returns that path.
+    """Download the CIFAR-10 archive to `data_dir/cifar-10-binary.tar.gz`, and return that path.
 
-    Whatever ends it, failure, Ctrl+C or the end of this process, no part of a file stays behind.
+    No part of a file stays behind, whether a failure, Ctrl+C or the end of this process stops the download.
 
     Args:
-      data_dir: where to; made if missing, once the server has answered.
-      report: gets the progress about twice a second, and once at the end.
-      url: where from.
-      checksum: what to expect; None takes what tfds ships for the url.
-      probe_s: how long the server has to answer at first, name resolution included.
-      stall_s: how long no byte may come before the download is given up.
+      data_dir: target folder. It is made if it is missing, once the server has answered.
+      on_progress: gets the progress about twice a second, and once at the end.
+      url: address of the archive.
+      checksum: expected checksum; None takes the one that tfds ships for the address.
+      probe_s: seconds within which the server must answer at first, including name resolution.
+      stall_s: seconds without a byte after which the download is given up.
 
     Raises:
       DataUnavailable: if the server cannot be reached, breaks off or stalls, or `data_dir` cannot
         be written.
-      DataError: if the download has not the expected size and SHA-256.
+      DataError: if the download does not have the expected size and SHA-256.
     """
     total = _probe(url, probe_s)
     target = data_dir / ARCHIVE
@@ -75,7 +75,7 @@ def fetch(
         # Inside data_dir, so that the move into place is atomic.
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=data_dir) as name:
             work = Path(name)
-            _download(url, checksum, work, total, report, stall_s)
+            _download(url, checksum, work, total, on_progress, stall_s)
             (work / "archive").replace(target)
     except OSError as error:
         raise DataUnavailable(f"{data_dir} cannot be written: {error}") from error
@@ -83,9 +83,12 @@ def fetch(
 
 
 def _probe(url: str, limit_s: float) -> int | None:
-    """The size that the server names, if any; DataUnavailable unless it answers within the limit.
+    """Return the size that the server names, if it names one.
 
-    tfds's downloader sets no time-outs and retries ten times: without a network it takes minutes.
+    The downloader of tfds sets no time-outs and retries ten times, so without a network it takes minutes.
+
+    Raises:
+      DataUnavailable: if the server does not answer within the limit.
     """
     answers: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
 
@@ -98,7 +101,7 @@ def _probe(url: str, limit_s: float) -> int | None:
         except Exception as error:
             answers.put(error)
 
-    # Name resolution has no time-out of its own. A daemon does not hold up the exit either.
+    # Name resolution has no time-out, hence a thread. A daemon does not delay the exit.
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = answers.get(timeout=limit_s)
@@ -114,15 +117,15 @@ def _download(
     checksum: Checksum | None,
     work: Path,
     total: int | None,
-    report: Callable[[Progress], None],
+    on_progress: Callable[[DownloadProgress], None],
     stall_s: float,
 ) -> None:
-    """Leaves the checked download at `work/archive`.
+    """Download the archive to `work/archive`, and check it.
 
-    In a process of its own, as tfds downloads in a thread that cannot be stopped: Ctrl+C would
-    wait for it to the end.
+    A child process does it, because tfds downloads in a thread that cannot be stopped: Ctrl+C would wait for
+    its end.
     """
-    command = [sys.executable, "-c", "from linear_cifar.download import _child; _child()"]
+    command = [sys.executable, "-c", "from linear_cifar.data.download import _child; _child()"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     arguments = [url, str(work), *map(str, checksum or ())]
     log = work / "log"
@@ -138,7 +141,7 @@ def _download(
             while child.poll() is None:
                 if (size := _size(work)) > done:
                     done, grown = size, time.monotonic()
-                report(Progress(done, total, done / (time.monotonic() - start)))
+                on_progress(DownloadProgress(done, total, done / (time.monotonic() - start)))
                 if time.monotonic() - grown > stall_s:
                     raise DataUnavailable(f"{url} sent nothing for {stall_s:g} s")
                 try:
@@ -149,24 +152,24 @@ def _download(
             child.kill()
             child.wait()
     if child.returncode == _MISMATCH:
-        raise DataError(f"{url} has not the expected size and SHA-256: the download was discarded")
+        raise DataError(f"{url} does not have the expected size and SHA-256: the download was discarded")
     if child.returncode != 0:
-        words = log.read_text(errors="replace").split("\n")
-        reason = next((line for line in reversed(words) if line.strip()), f"exit {child.returncode}")
+        lines = log.read_text(errors="replace").split("\n")
+        reason = next((line for line in reversed(lines) if line.strip()), f"exit {child.returncode}")
         raise DataUnavailable(f"{url} could not be downloaded: {reason}")
     done = (work / "archive").stat().st_size
-    report(Progress(done, total, done / (time.monotonic() - start)))
+    on_progress(DownloadProgress(done, total, done / (time.monotonic() - start)))
 
 
 def _size(work: Path) -> int:
     try:
         return sum(path.stat().st_size for path in work.glob("*/*"))
-    except FileNotFoundError:  # renamed meanwhile: the download is over
+    except FileNotFoundError:  # the file was renamed: the download is finished
         return 0
 
 
 def _child() -> None:
-    """Runs in the child process: downloads, checks and names the archive."""
+    """Download, check and rename the archive, in the child process."""
     url, work, *expected = sys.argv[1:]
     threading.Thread(target=_follow_parent, args=(work,), daemon=True).start()
     import tensorflow_datasets as tfds
@@ -188,14 +191,15 @@ def _child() -> None:
 
 
 def _follow_parent(work: str) -> None:
-    # The pipe ends when the parent does, however it does. Not sys.stdin: its lock outlives the thread.
+    # The pipe closes when the parent ends, whatever ends it. The lock of sys.stdin would outlive the thread.
     os.read(0, 1)
     shutil.rmtree(work, ignore_errors=True)
     os._exit(1)
 
 
 def _reason(error: BaseException) -> str:
-    # The libraries wrap the cause, which is what the user can act on, in layers of their own.
+    """Return the cause of an error in one line."""
+    # The libraries wrap the cause, on which the user can act, in several layers.
     while error.__context__ is not None:
         error = error.__context__
     return " ".join(f"{error}".split()) or type(error).__name__

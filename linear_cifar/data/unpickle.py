@@ -1,4 +1,4 @@
-"""One published CIFAR-10 pickle, read without trusting it: nothing in the file can make code run."""
+"""Reader of the published CIFAR-10 pickles that runs no code from them."""
 
 import io
 from enum import Enum
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from linear_cifar.dataset import BATCH_FILE_SIZE, DataError
+from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError
 
 FEATURES = 3072
 
@@ -21,7 +21,7 @@ class PickledBatch(NamedTuple):
 
 
 class _Name(Enum):
-    """The globals that such a file names, as the pickle spells them. They are never looked up."""
+    """Globals that such a file names, as the pickle spells them. They are never looked up."""
 
     RECONSTRUCT = "numpy.core.multiarray\n_reconstruct\n"
     NDARRAY = "numpy\nndarray\n"
@@ -29,7 +29,7 @@ class _Name(Enum):
 
 
 class _Call:
-    """What calling a global would have made: a record of the call and of the state set after it."""
+    """A record of a call of a global, and of the state that the pickle sets on its result."""
 
     def __init__(self, name: _Name, arguments: tuple[Any, ...]) -> None:
         self.name = name
@@ -38,23 +38,25 @@ class _Call:
 
 
 def unpickle(content: bytes, count: int = BATCH_FILE_SIZE) -> PickledBatch:
-    """Reads a batch of the published "python version" (protocol 2, written by Python 2).
+    """Read a batch of the published "python version" (protocol 2, written by Python 2).
 
-    The file is a program for a stack machine. The machine here knows only the instructions that
-    such files hold, and records calls instead of making them. Its memory is bounded by a small
-    multiple of the content's length, its time by `count`.
+    A pickle is a program for a stack machine. The machine here knows only the instructions that the published
+    files hold, and records calls instead of making them. Its memory is bounded by a small multiple of the
+    content's length, and its time by `count`.
 
     Args:
       content: the whole file.
-      count: how many images there must be.
+      count: number of images that the file must have.
 
     Returns:
       uint8 images [count, 3072] and uint8 labels [count], which need not be below 10.
 
     Raises:
-      DataError: if the content is anything else. The message is to follow the file's name.
+      DataError: if the content is anything else. The message continues a sentence that starts with the
+        name of the file.
     """
-    # Per image a label, a file name and its memo; nested containers cost memory far beyond their byte.
+    # An image takes a label, a file name and its memo. The limit matters because a nested container takes far
+    # more memory than its byte in the file.
     loaded = _run(io.BytesIO(content), max_instructions=256 + 8 * count)
     match loaded:
         case {
@@ -87,22 +89,22 @@ def _run(stream: io.BytesIO, max_instructions: int) -> Any:
         return _interpret(stream, max_instructions)
     # Wrong operands for an instruction, too few of them, or a memo that was never set.
     except (AttributeError, LookupError, TypeError, ValueError):
-        raise DataError(f"is no valid pickle near byte {stream.tell()}") from None
+        raise DataError(f"is not a valid pickle near byte {stream.tell()}") from None
 
 
 def _interpret(stream: io.BytesIO, max_instructions: int) -> Any:
     stack: list[Any] = []
-    below: list[list[Any]] = []  # the stacks under the marks
-    memo: dict[int, Any] = {}  # not a list: indices come from the file
+    below: list[list[Any]] = []  # stacks below the marks
+    memo: dict[int, Any] = {}  # not a list, because the indices come from the file
     for _ in range(max_instructions):
-        # Reads may come short, or to the end where a size is negative: STOP is missed then.
+        # A read may be short, and a negative size reads to the end. STOP is then missing.
         match stream.read(1):
             case b"\x80":  # PROTO
                 if _number(stream, 1) != 2:
                     raise DataError("is not a pickle of protocol 2")
             case b".":  # STOP
                 if stream.read(1):
-                    raise DataError("goes on after its end")
+                    raise DataError("has bytes after its end")
                 (result,) = stack
                 return result
             case b"(":  # MARK
@@ -175,7 +177,7 @@ def _interpret(stream: io.BytesIO, max_instructions: int) -> Any:
             case b"":
                 raise DataError("ends in the middle of a pickle")
             case code:
-                raise DataError(f"holds the pickle instruction {code!r}, which no published file does")
+                raise DataError(f"holds the pickle instruction {code!r}, which no published file has")
     raise DataError("holds more pickle instructions than any published file")
 
 
@@ -185,7 +187,7 @@ def _name(stream: io.BytesIO) -> _Name:
         return _Name(text)
     except ValueError:
         wanted = ".".join(text.split())
-        raise DataError(f"asks for {wanted!r}, which no published file does: it may be hostile") from None
+        raise DataError(f"names {wanted!r}, which no published file does: it may be hostile") from None
 
 
 def _number(stream: io.BytesIO, size: int, signed: bool = False) -> int:
@@ -194,7 +196,7 @@ def _number(stream: io.BytesIO, size: int, signed: bool = False) -> int:
 
 def _set_items(target: Any, pairs: list[Any]) -> None:
     keys, values = pairs[::2], pairs[1::2]
-    # Hashing nested tuples from the file could take for ever, or overflow the C stack.
+    # Hashing nested tuples from the file could take very long, or overflow the C stack.
     if not all(isinstance(key, bytes) for key in keys):
         raise TypeError
     target.update(zip(keys, values, strict=True))

@@ -14,29 +14,29 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from linear_cifar.dataset import DataError
-from linear_cifar.prepared import read_prepared
+from linear_cifar.data.dataset import DataError
+from linear_cifar.data.tfds import read_tfds
 
 CLASSES = tuple("abcdefghij")
 COUNTS = (12, 5)
 
 
-class Record(NamedTuple):
+class EpochMetrics(NamedTuple):
     id: str
     label: int
     image: np.ndarray
 
 
-def records(name: str, count: int) -> list[Record]:
+def records(name: str, count: int) -> list[EpochMetrics]:
     rng = np.random.default_rng(count)
     images = rng.integers(256, size=(count, 32, 32, 3), dtype=np.uint8)
-    return [Record(f"{name}_{i:05d}", i * 7 % 10, images[i]) for i in range(count)]
+    return [EpochMetrics(f"{name}_{i:05d}", i * 7 % 10, images[i]) for i in range(count)]
 
 
-def prepare(folder: Path, train: list[Record], classes: tuple[str, ...] = CLASSES) -> Path:
+def prepare(folder: Path, train: list[EpochMetrics], classes: tuple[str, ...] = CLASSES) -> Path:
     """Prepares version 3.0.2 in array_record; returns its folder."""
 
-    def encode(index: int, record: Record) -> tuple[int, dict[str, Any]]:
+    def encode(index: int, record: EpochMetrics) -> tuple[int, dict[str, Any]]:
         # Encoded here: tfds takes TensorFlow to make a PNG of an array.
         png = io.BytesIO()
         Image.fromarray(record.image).save(png, "PNG")
@@ -97,7 +97,7 @@ def shard(version: Path, name: str = "train") -> Path:
 def refusal(data_dir: Path, counts: tuple[int, int] = COUNTS) -> str:
     """The error's message, which must be one line and name the folder."""
     with pytest.raises(DataError) as error:
-        read_prepared(data_dir, counts)
+        read_tfds(data_dir, counts)
     message = str(error.value)
     assert "\n" not in message
     assert str(data_dir / "cifar10" / "3.0.2") in message
@@ -105,9 +105,9 @@ def refusal(data_dir: Path, counts: tuple[int, int] = COUNTS) -> str:
 
 
 def test_reads_the_published_order(version, tmp_path):
-    source = read_prepared(tmp_path, COUNTS)
-    assert source is not None
-    for split, name, count in ((source.train, "train", COUNTS[0]), (source.test, "test", COUNTS[1])):
+    raw = read_tfds(tmp_path, COUNTS)
+    assert raw is not None
+    for split, name, count in ((raw.train, "train", COUNTS[0]), (raw.test, "test", COUNTS[1])):
         expected = records(name, count)
         assert split.images.dtype == split.labels.dtype == np.uint8
         assert split.labels.tolist() == [record.label for record in expected]
@@ -115,8 +115,8 @@ def test_reads_the_published_order(version, tmp_path):
         for row, record in zip(rows, expected, strict=True):
             for channel in range(3):
                 np.testing.assert_array_equal(row[channel], record.image[:, :, channel])
-    assert (source.name, source.classes, source.published) == ("cifar10", CLASSES, False)
-    assert source.origin == str(version)
+    assert (raw.name, raw.classes, raw.verified) == ("cifar10", CLASSES, False)
+    assert raw.origin == str(version)
 
 
 def test_the_fixture_is_shuffled(version):
@@ -136,9 +136,9 @@ def test_takes_the_newest_version(version, tmp_path):
     info = newest / "dataset_info.json"
     info.write_text(info.read_text().replace("3.0.2", "3.0.10"))
     shutil.copytree(version, version.with_name("incomplete.ABC_3.0.11"))
-    source = read_prepared(tmp_path, COUNTS)
-    assert source is not None
-    assert source.origin == str(newest)
+    raw = read_tfds(tmp_path, COUNTS)
+    assert raw is not None
+    assert raw.origin == str(newest)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_takes_the_newest_version(version, tmp_path):
 )
 def test_none_where_nothing_is_prepared(tmp_path, folder):
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-    assert read_prepared(tmp_path) is None
+    assert read_tfds(tmp_path) is None
 
 
 def test_counts_are_those_of_cifar10_by_default(version, tmp_path):
     with pytest.raises(DataError, match="12 train images instead of 50000"):
-        read_prepared(tmp_path)
+        read_tfds(tmp_path)
 
 
 def test_wrong_count_in_the_test_split(version, tmp_path):
@@ -221,9 +221,9 @@ def test_wrong_record(version, tmp_path, change, message):
 
 def test_without_class_names_the_classes_are_numbered(version, tmp_path):
     (version / "label.labels.txt").unlink()
-    source = read_prepared(tmp_path, COUNTS)
-    assert source is not None
-    assert source.classes == tuple("0123456789")
+    raw = read_tfds(tmp_path, COUNTS)
+    assert raw is not None
+    assert raw.classes == tuple("0123456789")
 
 
 def test_wrong_number_of_classes(tmp_path):
@@ -236,8 +236,8 @@ def test_tensorflow_is_never_imported(version, tmp_path):
     trap.mkdir(parents=True)
     (trap / "__init__.py").write_text("import os; os._exit(7)")
     script = (
-        "import pathlib, sys; from linear_cifar.prepared import read_prepared; "
-        "sys.exit(0 if read_prepared(pathlib.Path(sys.argv[1]), (12, 5)) else 1)"
+        "import pathlib, sys; from linear_cifar.data.tfds import read_tfds; "
+        "sys.exit(0 if read_tfds(pathlib.Path(sys.argv[1]), (12, 5)) else 1)"
     )
     paths = [str(trap.parent), *(path or os.getcwd() for path in sys.path)]
     done = subprocess.run(

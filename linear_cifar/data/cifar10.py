@@ -1,4 +1,4 @@
-"""CIFAR-10 in any of its four published layouts, found on this machine, checked and never unpacked."""
+"""Reader of CIFAR-10 in any of its four published layouts, which it checks and never unpacks."""
 
 import gzip
 import hashlib
@@ -12,16 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from linear_cifar.dataset import BATCH_FILE_SIZE, DataError, Source, Split
-from linear_cifar.unpickle import unpickle
+from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError, RawDataset, Split
+from linear_cifar.data.unpickle import unpickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FEATURES = 3072
 
-# Of the files in cifar-10-batches-bin, hence of the content in every layout: the records are hashed,
-# not the files. Two projects record the same six:
-# rai-project/dldataset, vision/cifar10.go, and prabhuomkar/pytorch-cpp, cmake/fetch_cifar10.cmake.
-# torchvision's MD5s of the pickles are not needed: they cover image file names too, but tell no more.
+# MD5 of each file in cifar-10-batches-bin. In every layout the records are hashed, and not the file. Two
+# projects record the same six: rai-project/dldataset, vision/cifar10.go, and prabhuomkar/pytorch-cpp,
+# cmake/fetch_cifar10.cmake. The MD5s that torchvision has of the pickles also cover names of image files.
 BATCHES = {
     "data_batch_1": "5dd7e06a14cb22eb9f671a540d1b7c25",
     "data_batch_2": "5ea93a67294ea407fff1d09f752e9692",
@@ -31,8 +30,8 @@ BATCHES = {
     "test_batch": "803d5f7f4d78ea53de84dbe85f74fb6d",
 }
 
-# MD5 of each file's labels alone, one byte each, as published: they also tell which file is which
-# where the images were compressed anew.
+# MD5 of the published labels of each file, one byte each. They also identify a file whose images were
+# compressed again.
 LABELS = {
     "data_batch_1": "30f55b79f7954f592721267e37ffcbcf",
     "data_batch_2": "bdca50851f742064551c3fa947e975d6",
@@ -42,23 +41,23 @@ LABELS = {
     "test_batch": "251f18ce75337ae9ca5d0dbd7ea62cf4",
 }
 
-_BLOCK = 512  # of a tar file
-_SLACK = 1 << 20  # for the tar headers, the class names and the read-me
+_BLOCK = 512  # bytes of a block of a tar file
+_SLACK = 1 << 20  # bytes for the tar headers, the class names and the read-me
 
 
 class _Layout(NamedTuple):
     name: str
-    folder: str  # also the one inside the archive
-    suffix: str  # of the files
+    folder: str  # its name, also inside an archive
+    suffix: str  # of the file names
 
 
 class _Part(NamedTuple):
     batch: str
-    where: str  # for the user
+    where: str  # its place, for messages
     content: bytes
 
 
-# Archives last: decompressing takes seconds.
+# Archives come last, because decompressing takes seconds.
 _LAYOUTS = (
     _Layout("cifar-10-batches-bin", "cifar-10-batches-bin", ".bin"),
     _Layout("cifar-10-batches-py", "cifar-10-batches-py", ""),
@@ -67,22 +66,23 @@ _LAYOUTS = (
 )
 
 
-def read(data_dir: Path, count: int = BATCH_FILE_SIZE) -> Source | None:
-    """Reads the first layout in `data_dir`, a folder directly below it, or where tfds downloads to.
+def read_cifar10(data_dir: Path, count: int = BATCH_FILE_SIZE) -> RawDataset | None:
+    """Read the first layout found in `data_dir`, in a folder directly below it, or where tfds downloads to.
 
-    Looked for in turn: `cifar-10-batches-bin/`, `cifar-10-batches-py/`, `cifar-10-binary.tar.gz`,
-    `cifar-10-python.tar.gz`; `data_dir` may also be one of them itself. See https://www.cs.toronto.edu/~kriz/cifar.html.
+    The order is `cifar-10-batches-bin/`, `cifar-10-batches-py/`, `cifar-10-binary.tar.gz`,
+    `cifar-10-python.tar.gz`. `data_dir` may also be one of them. See
+    https://www.cs.toronto.edu/~kriz/cifar.html.
 
     Args:
-      data_dir: where to look; need not exist.
-      count: how many images each of the six batches must have.
+      data_dir: folder to search, which need not exist.
+      count: number of images that each of the six batches must have.
 
     Returns:
-      uint8 images [5 count, 3072] and [count, 3072] with uint8 labels; `published` if every batch has
-      the published MD5. None if there is none of the layouts.
+      uint8 images [5 count, 3072] and [count, 3072] with uint8 labels; None if there is no layout. They are
+      `verified` if every batch has the published MD5.
 
     Raises:
-      DataError: if what is there is broken or hostile. No other layout is tried then.
+      DataError: if the layout found is broken or hostile. No other one is tried then.
     """
     for layout in _LAYOUTS:
         path = _find(data_dir, layout)
@@ -93,12 +93,12 @@ def read(data_dir: Path, count: int = BATCH_FILE_SIZE) -> Source | None:
                 problem = str(error)
             except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
                 problem = f"{path} cannot be read ({' '.join(str(error).split())})"
-            raise DataError(f"{problem}; replace {path}, or delete it to have CIFAR-10 fetched")
+            raise DataError(f"{problem}; replace {path}, or delete it to download CIFAR-10 again")
     return None
 
 
 def _find(data_dir: Path, layout: _Layout) -> Path | None:
-    # tfds names what it downloads by the address and a hash.
+    # tfds names a download by its address and a hash.
     downloaded = "cs.toronto.edu_kriz_" + layout.name.replace(".tar", "*.tar")
     for folder in ("", "*/", "downloads/*/"):
         for pattern in (layout.name, downloaded):
@@ -107,7 +107,7 @@ def _find(data_dir: Path, layout: _Layout) -> Path | None:
     return data_dir if data_dir.name == layout.name and data_dir.exists() else None
 
 
-def _read(path: Path, layout: _Layout, count: int) -> Source:
+def _read(path: Path, layout: _Layout, count: int) -> RawDataset:
     limit = count * (1 + FEATURES) if layout.suffix else count * (FEATURES + 512) + 4096
     parts = _folder_parts if path.name == layout.folder else _archive_parts
     images = np.empty((len(BATCHES), count, FEATURES), np.uint8)
@@ -120,20 +120,22 @@ def _read(path: Path, layout: _Layout, count: int) -> Source:
         row = list(BATCHES).index(part.batch)
         images[row], labels[row] = _parse(part, layout, count)
     if missing:
-        raise DataError(f"{path} lacks {missing[0]}{layout.suffix}")
+        raise DataError(f"{path} has no {missing[0]}{layout.suffix}")
     complaint = f"{path}: {{}}{layout.suffix} has the content of {{}}"
     _check_labels(labels, complaint)
-    published = _compare(images, labels, complaint)
+    verified = _check_images(images, labels, complaint)
     train = Split(images[:-1].reshape(-1, FEATURES), labels[:-1].reshape(-1))
-    return Source("cifar10", CLASSES, train, Split(images[-1], labels[-1]), str(path), published)
+    return RawDataset("cifar10", CLASSES, train, Split(images[-1], labels[-1]), str(path), verified)
 
 
-def _compare(images: UInt8[np.ndarray, "b n d"], labels: UInt8[np.ndarray, "b n"], complaint: str) -> bool:
-    """Whether all batches are the published ones; DataError where one stands in for another."""
-    with ThreadPoolExecutor(max_workers=2) as pool:  # each holds a copy of a batch
+def _check_images(
+    images: UInt8[np.ndarray, "b n d"], labels: UInt8[np.ndarray, "b n"], complaint: str
+) -> bool:
+    """Tell whether all batches are the published ones; raise DataError if two are equal or exchanged."""
+    with ThreadPoolExecutor(max_workers=2) as pool:  # each thread has a copy of a batch
         digests = dict(zip(BATCHES, pool.map(_digest, images, labels), strict=True))
     for batch, digest in digests.items():
-        # Any two of the files here, or one here and a published one.
+        # Any two of these files, or one of them and a published one.
         for other, known in [*digests.items(), *BATCHES.items()]:
             if digest == known and batch != other:
                 raise DataError(complaint.format(batch, other))
@@ -141,10 +143,10 @@ def _compare(images: UInt8[np.ndarray, "b n d"], labels: UInt8[np.ndarray, "b n"
 
 
 def _check_labels(labels: UInt8[np.ndarray, "b n"], complaint: str) -> None:
-    """DataError where a batch has the published labels of another."""
+    """Raise DataError if a batch has the published labels of another."""
     owners = {digest: batch for batch, digest in LABELS.items()}
-    for batch, own in zip(BATCHES, labels, strict=True):
-        other = owners.get(hashlib.md5(own.data, usedforsecurity=False).hexdigest(), batch)
+    for batch, row in zip(BATCHES, labels, strict=True):
+        other = owners.get(hashlib.md5(row.data, usedforsecurity=False).hexdigest(), batch)
         if other != batch:
             raise DataError(complaint.format(batch, other))
 
@@ -156,7 +158,7 @@ def _digest(images: UInt8[np.ndarray, "n d"], labels: UInt8[np.ndarray, " n"]) -
 def _parse(
     part: _Part, layout: _Layout, count: int
 ) -> tuple[UInt8[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
-    """Checks all that one batch shows by itself."""
+    """Return the images and labels of one batch, after the checks that need no other batch."""
     if layout.suffix:
         expected = count * (1 + FEATURES)
         if len(part.content) != expected:
@@ -175,16 +177,16 @@ def _parse(
     wrong = np.flatnonzero(labels >= len(CLASSES))
     if len(wrong):
         raise DataError(
-            f"{part.where} labels image {wrong[0]} {labels[wrong[0]]}, which is no class from 0 to 9"
+            f"{part.where} labels image {wrong[0]} with {labels[wrong[0]]}, which is not a class from 0 to 9"
         )
     return images, labels
 
 
 def _folder_parts(path: Path, layout: _Layout, limit: int) -> Iterator[_Part]:
-    """The files in the published order."""
+    """Yield the files in the published order."""
     for batch in BATCHES:
         file = path / f"{batch}{layout.suffix}"
-        if not file.is_file():  # opening a pipe would wait for ever
+        if not file.is_file():  # opening a pipe would never return
             raise DataError(f"{file} is missing")
         size = file.stat().st_size
         if size > limit:
@@ -193,13 +195,13 @@ def _folder_parts(path: Path, layout: _Layout, limit: int) -> Iterator[_Part]:
 
 
 def _archive_parts(path: Path, layout: _Layout, limit: int) -> Iterator[_Part]:
-    """The batches in the order of the archive.
+    """Yield the batches in the order of the archive.
 
-    `tarfile` reads the headers, but does not follow them: of what a header can ask for, its iterator
-    obeys long names and sparse maps of any size.
+    Only the headers are read by `tarfile`. Its iterator would obey a header that asks for a name or a sparse
+    map of any size.
     """
     if not path.is_file():
-        raise DataError(f"{path} is no file")
+        raise DataError(f"{path} is not a file")
     names = {f"{layout.folder}/{batch}{layout.suffix}": batch for batch in BATCHES}
     budget = len(BATCHES) * (limit + _BLOCK) + _SLACK
     with gzip.open(path) as stream:
@@ -209,21 +211,26 @@ def _archive_parts(path: Path, layout: _Layout, limit: int) -> Iterator[_Part]:
             name = member.name.removeprefix("./")
             if name.startswith("/") or ".." in name.split("/"):
                 raise DataError(f"{where} points outside: the archive may be hostile")
-            extension = member.type in (tarfile.XHDTYPE, tarfile.XGLTYPE)  # dates and owners, not needed
+            extension = member.type in (
+                tarfile.XHDTYPE,
+                tarfile.XGLTYPE,
+            )  # dates and owners, which are not needed
             if not (extension or member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
-                raise DataError(f"{where} is no plain file: the archive may be hostile")
+                raise DataError(f"{where} is not a plain file: the archive may be hostile")
             batch = None if extension else names.get(name)
             if batch is not None and not 0 <= member.size <= limit:
-                raise DataError(f"{where} has {member.size} bytes, at most {limit} belong there")
+                raise DataError(f"{where} has {member.size} bytes: a batch has at most {limit}")
             padding = -member.size % _BLOCK
             budget -= _BLOCK + member.size + padding
             if member.size < 0 or budget < 0:
                 raise DataError(f"{where} makes the archive larger than the published one")
-            content = stream.read(member.size)  # shorter where the archive ends: the parser tells
+            content = stream.read(
+                member.size
+            )  # where the archive ends, it is too short, and the parser says so
             stream.read(padding)
             if batch is not None:
                 yield _Part(batch, where, content)
-        # To the end, where gzip has its checksum.
+        # Read to the end, where gzip has its checksum.
         stream.read(budget)
         if stream.read(1):
             raise DataError(f"{path} is larger than the published one")
