@@ -1,11 +1,11 @@
 "use strict";
-// The table of all configurations: sorted by its heads, filtered by its boxes, with curves of the rows.
+// Shows the table of all configurations, which can be sorted and filtered, and the curves of its rows.
 (() => {
   const source = document.getElementById("explorer-data");
   if (!source) return;
   const { rows, columns, curves } = JSON.parse(source.textContent);
   const finals = ["train", "val", "test"];
-  // Okabe and Ito's colours: told apart with any colour vision, in both themes.
+  // Okabe and Ito's colours, which differ for any colour vision and in both themes.
   const colors = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
   const state = { sort: "val", down: true, filters: {}, pinned: [], shown: null, curve: Object.keys(curves)[0] };
   const root = document.getElementById("explorer");
@@ -41,7 +41,7 @@
     state.curve = value;
     draw();
   });
-  const clear = make("button", filters, { type: "button" }, "drop kept curves");
+  const clear = make("button", filters, { type: "button" }, "remove kept curves");
   clear.addEventListener("click", () => {
     state.pinned = [];
     mark();
@@ -63,7 +63,7 @@
   const chart = make("div", root, { class: "chart" });
 
   const pin = (row) => {
-    state.pinned = state.pinned.includes(row) ? state.pinned.filter((one) => one !== row) : [...state.pinned, row].slice(-colors.length);
+    state.pinned = state.pinned.includes(row) ? state.pinned.filter((other) => other !== row) : [...state.pinned, row].slice(-colors.length);
     mark();
     draw();
   };
@@ -74,7 +74,7 @@
 
   function fill() {
     const kept = rows.filter((row) => columns.every((name) => !state.filters[name] || String(cell(row, name)) === state.filters[name]));
-    // What diverged has no figure and comes last, whichever way.
+    // A configuration that diverged has no accuracy, and comes last in both directions.
     kept.sort((a, b) => {
       const [x, y] = [cell(a, state.sort), cell(b, state.sort)];
       if (x === null || y === null) return (x === null) - (y === null);
@@ -82,9 +82,9 @@
     });
     count.textContent = `${kept.length} of ${rows.length} configurations`;
     for (const head of heads.children) {
-      const mine = head.dataset.name === state.sort;
-      head.setAttribute("aria-sort", mine ? (state.down ? "descending" : "ascending") : "none");
-      head.firstChild.textContent = head.dataset.name + (mine ? (state.down ? " ▾" : " ▴") : "");
+      const sorted = head.dataset.name === state.sort;
+      head.setAttribute("aria-sort", sorted ? (state.down ? "descending" : "ascending") : "none");
+      head.firstChild.textContent = head.dataset.name + (sorted ? (state.down ? " ▾" : " ▴") : "");
     }
     body.replaceChildren();
     for (const row of kept) {
@@ -95,7 +95,7 @@
       line.addEventListener("click", () => pin(row));
       line.addEventListener("keydown", (event) => {
         if (event.key === "Enter") pin(row);
-        // One stop of the tab key for the whole table; the arrows move in it.
+        // The tab key stops at the table once; the arrow keys move within it.
         const next = { ArrowDown: line.nextSibling, ArrowUp: line.previousSibling }[event.key];
         if (!next) return;
         event.preventDefault();
