@@ -1,13 +1,17 @@
-"""Table 2: sigmoid with multiple binary cross-entropy against softmax, and Figure 6.
+"""Table 2: sigmoid with binary cross-entropy (BCE) against softmax, and Figure 6.
 
     python -m experiments.bce
 
-trains both losses on data_batch_1 under the report's (η, λ), batch 100, 40 epochs, five seeds, and under a
-small grid, of which each loss's best by validation is shown too: 4 minutes on 2 cores, 2.6 GB.
+trains both losses on data_batch_1 for 40 epochs with batches of 100 and five seeds: 4 minutes and 2.6 GB on
+2 cores. Each loss is trained with the report's η and λ and on a small grid, whose best configuration by
+validation accuracy is shown too.
 
-Writes to --out: config.json, results.csv, history.csv, measures.csv (confidence, calibration, labels by
-threshold), best_params.npz, tables.json; histograms (Figure 6), reliability and gap (training and test
-accuracy per epoch), at the report's settings and, with _best, at each loss's best; each as .png and .svg.
+It writes to --out:
+
+- config.json, results.csv, history.csv, best_params.npz, tables.json
+- measures.csv: confidence, calibration, and labels by threshold
+- histograms (Figure 6), reliability, and gap (training and test accuracy per epoch), as .png and .svg, for
+  the report's configurations; the names of those for the best configurations end in _best
 """
 
 from collections.abc import Sequence
@@ -15,19 +19,25 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import measures, plots, table
-from experiments.conduct import conduct
-from experiments.flags import define_grid, define_pairs, define_run, grid_of_flags
-from experiments.measures import THRESHOLD
-from experiments.run import Run
-from experiments.settings import Variant, from_flags
-from experiments.shell import launch
-from experiments.table import Table, percent
+from experiments.artifacts import figures, measures, tables
+from experiments.artifacts.measures import THRESHOLD
+from experiments.artifacts.tables import Table, percent
+from experiments.cli.experiment import run_experiment
+from experiments.cli.flags import (
+    define_grid,
+    define_pairs,
+    define_settings,
+    grid_from_flags,
+    settings_from_flags,
+)
+from experiments.cli.launch import launch
+from experiments.runner.stages import fixed_stage
+from experiments.runner.sweeps import Sweep, SweepResult
 from linear_cifar.config import Config
 
 FLAGS = flags.FLAGS
 
-# Measures in the tables, and their heads.
+# The fields of `Measures` in two of the tables, and their column heads.
 CONFIDENCE = {
     "confidence": "predicted",
     "ece": "ECE",
@@ -40,44 +50,45 @@ LABELS = {"precision": "precision", "recall": "recall", "none": "no label", "sev
 
 
 def define_flags() -> None:
-    """Defines the flags of this command."""
+    """Define the flags of this command."""
     define_grid(eta=(0.001, 0.003, 0.01, 0.03, 0.1), batch=(100,), lam=(0.0, 0.001, 0.01, 0.1))
-    define_pairs("softmax_at", ((0.01, 0.1),), "the report's η:λ for softmax")
-    define_pairs("bce_at", ((0.01, 0.01),), "the report's η:λ for binary cross-entropy")
-    define_run(epochs=40, train="batch1", flip=False, seeds=5, recipes=("report",), fixed=("loss", "watch"))
+    define_pairs("softmax_at", ((0.01, 0.1),), "the report's pair η:λ for softmax")
+    define_pairs("bce_at", ((0.01, 0.01),), "the report's pair η:λ for binary cross-entropy")
+    define_settings(
+        epochs=40, train="batch1", flip=False, seeds=5, recipes=("report",), omit=("loss", "evaluate")
+    )
 
 
 def main() -> None:
-    """Trains both losses."""
-    variants = []
+    """Train both losses."""
+    sweeps = []
     for loss, pairs in (("softmax", FLAGS.softmax_at), ("bce", FLAGS.bce_at)):
-        at = tuple(Config(eta, FLAGS.batch[0], lam) for eta, lam in pairs)
-        configs = tuple(dict.fromkeys(at + grid_of_flags()))
-        variants.append(Variant(loss, from_flags(loss=loss, watch=("train", "test")), configs))
-    conduct("bce", variants, present, needs_all=True)
+        reported = tuple(Config(eta, FLAGS.batch[0], lam) for eta, lam in pairs)
+        configs = tuple(dict.fromkeys(reported + grid_from_flags()))
+        sweeps.append(Sweep(loss, settings_from_flags(loss=loss, evaluate=("train", "test")), configs))
+    run_experiment("bce", [fixed_stage(sweeps)], render, needs_all=True)
 
 
-def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
-    """Table 2 by argmax and by threshold, Figure 6, the reliability diagram and the gaps."""
-    predicted = [measures.predictions(run) for run in runs]
-    measured = [measures.measure_all(run, its) for run, its in zip(runs, predicted, strict=True)]
-    measures.write(folder, list(zip(runs, measured, strict=True)))
-    heading = table.heading(runs[0])
+def render(folder: Path, results: Sequence[SweepResult]) -> list[Table]:
+    """Draw the figures and return Table 2, the confidences and the labels by threshold."""
+    predictions = [measures.predict(result) for result in results]
+    measured = [measures.measure_all(*pair) for pair in zip(results, predictions, strict=True)]
+    measures.write_measures(folder, list(zip(results, measured, strict=True)))
     by_argmax, confidence, by_threshold = [], [], []
-    for where, suffix in (("report's", ""), ("own best", "_best")):
+    for label, suffix in (("report's", ""), ("own best", "_best")):
         chosen = []
-        for run, its, of in zip(runs, predicted, measured, strict=True):
-            # The report's configuration is the first.
-            c = run.ranking[0] if suffix else 0
-            chosen.append((run, c, its))
-            row = [run.variant.name, where, table.name_of(run, c)]
-            by_argmax.append([*row, *table.accuracies(run, c)])
-            confidence.append([*row, *(percent(getattr(of, name)[:, c]) for name in CONFIDENCE)])
-            by_threshold.append([*row, *(percent(getattr(of, name)[:, c]) for name in LABELS)])
-        plots.histograms(folder / f"histograms{suffix}", chosen)
-        plots.reliabilities(folder / f"reliability{suffix}", chosen)
-        plots.gaps(folder / f"gap{suffix}", chosen)
-    columns = ["loss", "settings", ""]
+        for result, predicted, measure in zip(results, predictions, measured, strict=True):
+            # The report's configuration is the first one.
+            c = result.ranking[0] if suffix else 0
+            chosen.append((result, c, predicted))
+            row = [result.sweep.name, label, tables.configuration_name(result, c)]
+            by_argmax.append([*row, *tables.accuracies(result, c)])
+            confidence.append([*row, *(percent(getattr(measure, name)[:, c]) for name in CONFIDENCE)])
+            by_threshold.append([*row, *(percent(getattr(measure, name)[:, c]) for name in LABELS)])
+        figures.plot_histograms(folder / f"histograms{suffix}", chosen)
+        figures.plot_reliability_diagram(folder / f"reliability{suffix}", chosen)
+        figures.plot_gaps(folder / f"gap{suffix}", chosen)
+    heading, columns = tables.heading(results[0]), ["loss", "configuration", ""]
     return [
         Table(
             "table2",
@@ -88,15 +99,15 @@ def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
         Table(
             "confidence",
             f"{heading}, test images: probability of the predicted class, expected calibration error, wrong "
-            f"predictions from {THRESHOLD:g} on, probability of the true class on right and on wrong images, "
-            "probability of the second class, all in %:",
+            f"predictions of probability ≥ {THRESHOLD:g}, probability of the true class on right and on "
+            "wrong images, probability of the second class, all in %:",
             [*columns, *CONFIDENCE.values()],
             confidence,
         ),
         Table(
             "threshold",
-            f"{heading}, test images: labels of probability {THRESHOLD:g} and more; images with no label and "
-            "with several, all in %:",
+            f"{heading}, test images: labels of probability ≥ {THRESHOLD:g}; images with no label and with "
+            "several, all in %:",
             [*columns, *LABELS.values()],
             by_threshold,
         ),

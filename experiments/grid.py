@@ -2,47 +2,50 @@
 
     python -m experiments.grid --lam=0.1
 
-sweeps learning rates and batch sizes at λ = 0.1: 16 configurations, 40 epochs, about 1 minute on 2 cores.
-Without --lam, λ is swept too: the 48 configurations of the report, 2 minutes.
+trains all learning rates and batch sizes at λ = 0.1: 16 configurations for 40 epochs, about 1 minute on 2
+cores. Without --lam it trains the 48 configurations of the report, with three values of λ, in 2 minutes.
 
-Writes to --out: config.json, results.csv (a row per configuration and seed), history.csv (a row per
-configuration, seed and epoch), best_params.npz, tables.json, heatmap and curves (.png, .svg).
+It writes to --out:
+
+- config.json, best_params.npz, tables.json
+- results.csv, a row per configuration and seed
+- history.csv, a row per configuration, seed and epoch
+- heatmap and curves, as .png and .svg
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import plots, table
-from experiments.conduct import conduct
-from experiments.flags import define_grid, define_run, grid_of_flags
-from experiments.run import Run
-from experiments.settings import Variant, from_flags
-from experiments.shell import launch
-from experiments.table import Table
+from experiments.artifacts import figures, tables
+from experiments.cli.experiment import run_experiment
+from experiments.cli.flags import define_grid, define_settings, grid_from_flags, settings_from_flags
+from experiments.cli.launch import launch
+from experiments.runner.stages import fixed_stage
+from experiments.runner.sweeps import Sweep, SweepResult
 
 
 def define_flags() -> None:
-    """Defines the flags of this command."""
+    """Define the flags of this command."""
     define_grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
-    define_run(epochs=40, train="full", flip=True)
+    define_settings(epochs=40, train="full", flip=True)
 
 
 def main() -> None:
-    """Runs the sweep."""
-    conduct("grid", [variant()], present)
+    """Train the grid."""
+    run_experiment("grid", [fixed_stage([sweep_from_flags()])], render)
 
 
-def variant() -> Variant:
-    """The sweep that the flags say."""
-    return Variant("grid", from_flags(), grid_of_flags())
+def sweep_from_flags() -> Sweep:
+    """Return the sweep that the flags describe."""
+    return Sweep("grid", settings_from_flags(), grid_from_flags())
 
 
-def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
-    """The grid's two figures and its ranking."""
-    (run,) = runs
-    plots.heatmap(folder / "heatmap", run)
-    plots.curves(folder / "curves", run)
-    return [table.ranking(run)]
+def render(folder: Path, results: Sequence[SweepResult]) -> list[tables.Table]:
+    """Draw the grid's two figures and return its ranking."""
+    (result,) = results
+    figures.plot_heatmap(folder / "heatmap", result)
+    figures.plot_curves(folder / "curves", result)
+    return [tables.ranking_table(result)]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""What lifts the accuracy of one linear layer, the report's steps and further ones; Figure 4.
+"""Steps that lift the test accuracy of a single-layer classifier: the report's and further ones; Figure 4.
 
     python -m experiments.improve
 
-trains each step from five seeds, selects its configuration by validation accuracy (mean over the seeds) and
-tests that one: 45 minutes on 2 cores. --steps=... takes only some (and those that they are compared with).
+trains each step from five seeds, selects its configuration by mean validation accuracy, and measures that one
+on the test images: 45 minutes on 2 cores. --steps='flips; grid' trains only these and the steps they are
+compared with.
 
-Writes to --out: config.json, results.csv, history.csv, best_params.npz, tables.json; steps (test accuracy of
-each) and curves (Figure 4: the best configuration's loss and accuracy per epoch), each as .png and .svg.
+It writes to --out:
+
+- config.json, results.csv, history.csv, best_params.npz, tables.json
+- steps (test accuracy of each step), as .png and .svg
+- curves (Figure 4: loss and accuracy per epoch of the best configuration), as .png and .svg
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,135 +19,159 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
+from jaxtyping import Float
 
-from experiments import plots, results, table
-from experiments.conduct import conduct
-from experiments.flags import define_run
-from experiments.recipes import RECIPES
-from experiments.run import Run
-from experiments.settings import Settings, Variant, from_flags
-from experiments.shell import UsageError, launch
-from experiments.table import Table, percent
+from experiments.artifacts import figures, results, tables
+from experiments.artifacts.tables import Table, percent
+from experiments.cli.experiment import run_experiment
+from experiments.cli.flags import define_settings, settings_from_flags
+from experiments.cli.launch import launch
+from experiments.cli.recipes import RECIPES
+from experiments.runner.errors import UsageError
+from experiments.runner.settings import Settings
+from experiments.runner.stages import fixed_stage
+from experiments.runner.sweeps import Sweep, SweepResult
 from linear_cifar.config import Config, grid
 
 FLAGS = flags.FLAGS
 
 
 class Step(NamedTuple):
-    """A way of training, and the one that it is compared with; `settings` are changes of the flags' own."""
+    """A way of training.
+
+    `Step("flips", "data_batch_1", {"train": "batch1", "flip": True}, configs)` trains on data_batch_1 with
+    flips, and is compared with the step "data_batch_1".
+    """
 
     name: str
-    base: str | None
-    settings: Mapping[str, Any]
+    base: str | None  # the step it is compared with
+    changes: Mapping[str, Any]  # settings that replace those of the flags
     configs: tuple[Config, ...]
 
 
-def _of_recipe(name: str, base: str, recipe: str) -> Step:
-    """A recipe's settings and grid."""
-    own = {key: RECIPES[recipe][key] for key in Settings._fields if key in RECIPES[recipe] and key != "seeds"}
-    axes = (RECIPES[recipe].get(axis, (0.0,)) for axis in Config._fields)
-    return Step(name, base, own, grid(*axes))
+def _step_of_recipe(name: str, base: str, recipe: str) -> Step:
+    """Return a step with the settings and the grid of a recipe."""
+    values = RECIPES[recipe]
+    changes = {field: values[field] for field in Settings._fields if field in values and field != "seeds"}
+    return Step(name, base, changes, grid(*(values.get(axis, (0.0,)) for axis in Config._fields)))
 
 
-# Of Table 1's rows the best; the report's grid; a finer one for what goes beyond the report; larger η for the
-# bounded losses, whose gradients are smaller, and smaller ones for momentum, which multiplies them by 10.
-ONE = (Config(0.001, 100, 0.1),)
-REPORT = grid((0.001, 0.01, 0.1, 1.0), (50, 100, 200, 400), (0.0, 0.1, 1.0))
-FINE = grid((0.003, 0.01, 0.03), (100,), (0.0, 0.003))
-PUSHED = grid((0.0003, 0.001, 0.003), (100,), (0.0, 0.003), momenta=(0.9,))
-BOUNDED = grid((0.03, 0.1), (100,), (0.0001, 0.001), (0.5, 0.7))
+# The best row of Table 1.
+TABLE1_BEST = (Config(0.001, 100, 0.1),)
+# The report's grid.
+REPORT_GRID = grid((0.001, 0.01, 0.1, 1.0), (50, 100, 200, 400), (0.0, 0.1, 1.0))
+# A finer grid for the steps beyond the report.
+FINE_GRID = grid((0.003, 0.01, 0.03), (100,), (0.0, 0.003))
+# Smaller η for momentum 0.9, which makes steps 10 times as long.
+MOMENTUM_GRID = grid((0.0003, 0.001, 0.003), (100,), (0.0, 0.003), momenta=(0.9,))
+# Larger η for the bounded losses L_q, whose gradients are smaller.
+LQ_GRID = grid((0.03, 0.1), (100,), (0.0001, 0.001), (0.5, 0.7))
 
-# What the steps change.
+# The settings that steps change, which therefore have no flags.
 PLAIN = {"loss": "softmax", "train": "full", "flip": False, "shift": 0, "schedule": "constant", "average": 1}
-SMALL, FULL = {"train": "batch1", "flip": False}, {"train": "full", "flip": False}
+BATCH1, FULL = {"train": "batch1", "flip": False}, {"train": "full", "flip": False}
 FLIPS = {"train": "full", "flip": True}
+COSINE_SHIFT = FLIPS | {"schedule": "cosine", "shift": 1}
 
 STEPS = (
-    Step("data_batch_1", None, SMALL, ONE),
-    Step("full data", "data_batch_1", FULL, ONE),
-    Step("flips", "data_batch_1", SMALL | {"flip": True}, ONE),
-    Step("grid", "data_batch_1", SMALL, REPORT),
-    Step("full data, flips", "full data", FLIPS, ONE),
-    Step("full data, flips, grid", "full data, flips", FLIPS, REPORT),
-    Step("finer grid", "full data, flips, grid", FLIPS, FINE),
-    Step("finer grid, step decay", "finer grid", FLIPS | {"schedule": "step"}, FINE),
-    Step("finer grid, cosine decay", "finer grid", FLIPS | {"schedule": "cosine"}, FINE),
-    Step("finer grid, momentum", "finer grid", FLIPS, PUSHED),
-    Step("finer grid, averaging", "finer grid", FLIPS | {"average": 20}, FINE),
-    Step("finer grid, shift 1", "finer grid", FLIPS | {"shift": 1}, FINE),
-    Step("finer grid, shift 2", "finer grid", FLIPS | {"shift": 2}, FINE),
-    Step("finer grid, L_q", "finer grid", FLIPS, BOUNDED),
-    Step("cosine, shift 1", "finer grid, cosine decay", FLIPS | {"schedule": "cosine", "shift": 1}, FINE),
-    Step("cosine, shift 1, L_q", "cosine, shift 1", FLIPS | {"schedule": "cosine", "shift": 1}, BOUNDED),
-    _of_recipe("best cross-entropy", "cosine, shift 1", "best-softmax"),
-    _of_recipe("best BCE", "best cross-entropy", "best-bce"),
-    _of_recipe("best L_q", "cosine, shift 1, L_q", "best"),
+    Step("data_batch_1", None, BATCH1, TABLE1_BEST),
+    Step("full data", "data_batch_1", FULL, TABLE1_BEST),
+    Step("flips", "data_batch_1", BATCH1 | {"flip": True}, TABLE1_BEST),
+    Step("grid", "data_batch_1", BATCH1, REPORT_GRID),
+    Step("full data, flips", "full data", FLIPS, TABLE1_BEST),
+    Step("full data, flips, grid", "full data, flips", FLIPS, REPORT_GRID),
+    Step("finer grid", "full data, flips, grid", FLIPS, FINE_GRID),
+    Step("finer grid, step decay", "finer grid", FLIPS | {"schedule": "step"}, FINE_GRID),
+    Step("finer grid, cosine decay", "finer grid", FLIPS | {"schedule": "cosine"}, FINE_GRID),
+    Step("finer grid, momentum", "finer grid", FLIPS, MOMENTUM_GRID),
+    Step("finer grid, averaging", "finer grid", FLIPS | {"average": 20}, FINE_GRID),
+    Step("finer grid, shift 1", "finer grid", FLIPS | {"shift": 1}, FINE_GRID),
+    Step("finer grid, shift 2", "finer grid", FLIPS | {"shift": 2}, FINE_GRID),
+    Step("finer grid, L_q", "finer grid", FLIPS, LQ_GRID),
+    Step("cosine, shift 1", "finer grid, cosine decay", COSINE_SHIFT, FINE_GRID),
+    Step("cosine, shift 1, L_q", "cosine, shift 1", COSINE_SHIFT, LQ_GRID),
+    _step_of_recipe("best cross-entropy", "cosine, shift 1", "best-softmax"),
+    _step_of_recipe("best BCE", "best cross-entropy", "best-bce"),
+    _step_of_recipe("best L_q", "cosine, shift 1, L_q", "best"),
 )  # fmt: skip
 
 
 def define_flags() -> None:
-    """Defines the flags of this command."""
-    define_run(epochs=40, train="full", flip=True, seeds=5, recipes=("report",), fixed=tuple(PLAIN))
-    flags.DEFINE_string("steps", "", "names of steps, separated by semicolons (default: all)")
+    """Define the flags of this command."""
+    define_settings(epochs=40, seeds=5, recipes=("report",), omit=tuple(PLAIN))
+    flags.DEFINE_string("steps", "", "names of the steps to train, separated by semicolons (default: all)")
 
 
 def main() -> None:
-    """Trains the steps."""
-    settings = from_flags(**PLAIN)
-    variants = []
-    for one in _chosen(FLAGS.steps):
-        own = dict(one.settings)
-        if FLAGS["epochs"].present:  # a recipe's own else
-            own["epochs"] = FLAGS.epochs
-        its = settings._replace(**own)
-        variants.append(Variant(one.name, its._replace(average=min(its.average, its.epochs)), one.configs))
-    conduct("improve", variants, present)
+    """Train the steps."""
+    settings = settings_from_flags(**PLAIN)
+    sweeps = []
+    for step in select_steps(FLAGS.steps):
+        changes = dict(step.changes)
+        if FLAGS["epochs"].present:  # --epochs overrides the epochs of a recipe
+            changes["epochs"] = FLAGS.epochs
+        changed = settings._replace(**changes)
+        changed = changed._replace(average=min(changed.average, changed.epochs))
+        sweeps.append(Sweep(step.name, changed, step.configs))
+    run_experiment("improve", [fixed_stage(sweeps)], render)
 
 
-def _chosen(names: str) -> list[Step]:
-    """The named steps and their bases, in order; all if none is named."""
-    steps = {one.name: one for one in STEPS}
-    wanted = [name.strip() for name in names.split(";")] if names else list(steps)
-    for name in wanted:
+def select_steps(names: str) -> list[Step]:
+    """Return the named steps and the steps they are compared with, in the order of `STEPS`.
+
+    Args:
+      names: names of steps, separated by semicolons; empty: all steps.
+
+    Raises:
+      UsageError: if there is no step of a name.
+    """
+    steps = {step.name: step for step in STEPS}
+    selected = [name.strip() for name in names.split(";")] if names else list(steps)
+    for name in selected:
         if name not in steps:
-            raise UsageError(f"steps: there is no {name!r}; there are: {'; '.join(steps)}")
-    for name in wanted:
+            raise UsageError(f"--steps: there is no step {name!r}; the steps are: {'; '.join(steps)}")
+    for name in selected:
         base = steps[name].base
-        if base and base not in wanted:
-            wanted.append(base)
-    return [one for one in STEPS if one.name in wanted]
+        if base and base not in selected:
+            selected.append(base)  # which this loop reaches in turn
+    return [step for step in STEPS if step.name in selected]
 
 
-def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
-    """Every step's selected configuration on the test images, and Figure 4."""
-    by_name = {run.variant.name: run for run in runs}
-    bases = {one.name: one.base for one in STEPS}
+def render(folder: Path, sweep_results: Sequence[SweepResult]) -> list[Table]:
+    """Draw the steps and Figure 4, and return the table of each step's selected configuration."""
+    by_name = {result.sweep.name: result for result in sweep_results}
+    bases = {step.name: step.base for step in STEPS}
     rows = []
-    for name, run in by_name.items():
-        c = run.ranking[0]
+    for name, result in by_name.items():
+        c = result.ranking[0]
         base = by_name.get(bases[name] or "")
-        gain = f"{_gain(run, base)} over {base.variant.name}" if base else ""
-        rows.append([name, table.name_of(run, c), str(run.settings.epochs), *table.accuracies(run, c), gain])
-    tested = [np.asarray(run.final["test"].accuracy[:, run.ranking[0]]) for run in runs]
-    heading = table.heading(runs[0])
-    plots.steps(folder / "steps", list(by_name), tested, f"{heading}: test accuracy")
-    best = results.best(runs)
-    plots.progress(folder / "curves", best, best.ranking[0])
+        gain = f"{_gain(result, base)} over {base.sweep.name}" if base else ""
+        configuration = tables.configuration_name(result, c)
+        rows.append([name, configuration, str(result.settings.epochs), *tables.accuracies(result, c), gain])
+    heading = tables.heading(sweep_results[0])
+    accuracies = [_selected_accuracy(result) for result in sweep_results]
+    figures.plot_steps(folder / "steps", list(by_name), accuracies, f"{heading}: test accuracy")
+    best = results.best_sweep(sweep_results)
+    figures.plot_learning_curves(folder / "curves", best, best.ranking[0])
     return [
         Table(
             "improve",
-            f"{heading}, accuracy in % of each step's best by validation; gains in points of test accuracy, "
-            "paired by seed:",
+            f"{heading}, accuracy in % of each step's best configuration by validation; gains in points of "
+            "test accuracy, paired by seed:",
             ["step", "selected", "epochs", "train", "val", "test", "gain"],
             rows,
         )
     ]
 
 
-def _gain(run: Run, base: Run) -> str:
-    """Points of test accuracy between the selected configurations, seed by seed."""
-    ours, theirs = (np.asarray(one.final["test"].accuracy[:, one.ranking[0]]) for one in (run, base))
-    difference = percent(ours.astype(np.float64) - theirs)
+def _selected_accuracy(result: SweepResult) -> Float[np.ndarray, " S"]:
+    """Return the test accuracy of the selected configuration with each seed."""
+    return np.asarray(result.final["test"].accuracy[:, result.ranking[0]])
+
+
+def _gain(result: SweepResult, base: SweepResult) -> str:
+    """Return the gain in test accuracy of the selected configurations, in points and paired by seed."""
+    difference = percent(_selected_accuracy(result).astype(np.float64) - _selected_accuracy(base))
     return difference if difference.startswith("-") else f"+{difference}"
 
 

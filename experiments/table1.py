@@ -2,13 +2,15 @@
 
     python -m experiments.table1
 
-trains on data_batch_1, validates on data_batch_2, 40 epochs, batch 100, five seeds: 40 s on 2 cores.
---recipe=reference is the plain recipe of NumPy code instead: its initial weights of seed 42, the order of the
-files, float64; 23 s.
+trains on data_batch_1 and validates on data_batch_2, for 40 epochs with batches of 100 and five seeds: 40 s
+on 2 cores. With --recipe=reference it trains as the course's plain NumPy code does, in 23 s: initial weights
+from NumPy's generator with seed 42, images in the order of the files, float64.
 
-Writes to --out: config.json, results.csv, history.csv (losses of every epoch are full passes),
-best_params.npz, tables.json; samples (Figure 1), curves (Figure 2) and weights (Figure 3), each as .png and
-.svg.
+It writes to --out:
+
+- config.json, results.csv, best_params.npz, tables.json
+- history.csv, whose training losses are measured after each epoch on all training images
+- samples (Figure 1), curves (Figure 2) and weights (Figure 3), as .png and .svg
 """
 
 from collections.abc import Sequence
@@ -16,48 +18,49 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import plots, table
-from experiments.conduct import conduct
-from experiments.flags import define_axis, define_pairs, define_run
-from experiments.run import Run
-from experiments.settings import Variant, from_flags
-from experiments.shell import launch
-from experiments.table import Table
+from experiments.artifacts import figures, tables
+from experiments.artifacts.tables import Table
+from experiments.cli.experiment import run_experiment
+from experiments.cli.flags import define_axis, define_pairs, define_settings, settings_from_flags
+from experiments.cli.launch import launch
+from experiments.runner.stages import fixed_stage
+from experiments.runner.sweeps import Sweep, SweepResult
 from linear_cifar.config import Config
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Defines the flags of this command."""
+    """Define the flags of this command."""
     define_pairs(
-        "eta_lam", ((0.1, 0.0), (0.001, 0.0), (0.001, 0.1), (0.001, 1.0)), "the rows, pairs of η and λ"
+        "eta_lam", ((0.1, 0.0), (0.001, 0.0), (0.001, 0.1), (0.001, 1.0)), "rows of the table, as pairs η:λ"
     )
     define_axis("batch", int, (100,), "mini-batch size")
-    define_run(
-        epochs=40, train="batch1", flip=False, seeds=5, watch=("train",), recipes=("report", "reference")
+    define_settings(
+        epochs=40, train="batch1", flip=False, seeds=5, evaluate=("train",), recipes=("report", "reference")
     )
 
 
 def main() -> None:
-    """Trains the rows."""
+    """Train the rows of the table."""
     configs = dict.fromkeys(Config(eta, batch, lam) for eta, lam in FLAGS.eta_lam for batch in FLAGS.batch)
-    conduct("table1", [Variant("table1", from_flags(), tuple(configs))], present, needs_all=True)
+    sweep = Sweep("table1", settings_from_flags(), tuple(configs))
+    run_experiment("table1", [fixed_stage([sweep])], render, needs_all=True)
 
 
-def present(folder: Path, runs: Sequence[Run]) -> list[Table]:
-    """Figures 1-3 and the table; of several seeds, the rows compared seed by seed too."""
-    (run,) = runs
-    plots.samples(folder / "samples", run.dataset)
-    plots.costs(folder / "curves", run)
-    plots.weights(folder / "weights", run)
+def render(folder: Path, results: Sequence[SweepResult]) -> list[Table]:
+    """Draw Figures 1-3 and return the table; with several seeds, also a comparison of its rows by seed."""
+    (result,) = results
+    figures.plot_samples(folder / "samples", result.dataset)
+    figures.plot_costs(folder / "curves", result)
+    figures.plot_weights(folder / "weights", result)
     rows = [
-        [f"{config.eta:g}", str(config.batch), f"{config.lam:g}", *table.accuracies(run, c)]
-        for c, config in enumerate(run.configs)
+        [f"{config.eta:g}", str(config.batch), f"{config.lam:g}", *tables.accuracies(result, c)]
+        for c, config in enumerate(result.configs)
     ]
-    title = f"Table 1: {table.heading(run)}, accuracy in %:"
-    tables = [Table("table1", title, ["eta", "batch", "lam", "train", "val", "test"], rows)]
-    return tables + [table.ranking(run)] * (len(run.settings.seeds) > 1)
+    title = f"Table 1: {tables.heading(result)}, accuracy in %:"
+    table = Table("table1", title, ["eta", "batch", "lam", "train", "val", "test"], rows)
+    return [table, tables.ranking_table(result)] if len(result.settings.seeds) > 1 else [table]
 
 
 if __name__ == "__main__":

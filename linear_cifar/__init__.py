@@ -1,69 +1,132 @@
 """Single-layer classifiers: pure functions for the model, its gradients and sweeps of training runs.
 
-What reads and fetches CIFAR-10 is apart from them: `from linear_cifar.load import load`.
+`linear_cifar.data` reads and fetches CIFAR-10: `from linear_cifar.data.find import load_dataset`.
 """
 
-from linear_cifar.augment import horizontal_flip, in_turn, random_shift
-from linear_cifar.comparison import Comparison, compare, rank, select
-from linear_cifar.config import Config, grid
-from linear_cifar.evaluation import Examples, Metrics, evaluate, examples
+from linear_cifar.augment import Augmentation, chain, horizontal_flip, random_shift
+from linear_cifar.calibration import (
+    LabelMetrics,
+    Reliability,
+    expected_calibration_error,
+    label_metrics,
+    reliability,
+)
+from linear_cifar.comparison import Comparison, best_per_seed, compare, rank
+from linear_cifar.config import Config, check_config, grid
+from linear_cifar.devices import use_all_cores
+from linear_cifar.engine import (
+    Epoch,
+    EpochMetrics,
+    Initializer,
+    SweepOptions,
+    evaluate_runs,
+    jax_params,
+    sweep,
+)
+from linear_cifar.evaluation import Metrics, evaluate
+from linear_cifar.examples import Examples, make_examples
+from linear_cifar.fitting import Best, FitResult, SavedParams, fit
+from linear_cifar.layout import Layout, make_layout
 from linear_cifar.losses import LOSSES, Loss, get_loss
 from linear_cifar.model import (
-    logits,
+    compute_logits,
     predict_class,
     predict_labels,
     sigmoid_probabilities,
     softmax_probabilities,
 )
-from linear_cifar.objective import gradients, objective
+from linear_cifar.objectives import gradients, objective
 from linear_cifar.params import Params, init_params, numpy_params
-from linear_cifar.schedules import SCHEDULES
-from linear_cifar.standardizer import Standardizer, fit_standardizer, standardize
-from linear_cifar.sweep import Epoch, Record, Snapshot, begin, evaluate_runs, sweep
-from linear_cifar.training import Hyper, Recipe, State, heavy_ball, sgd, train_epoch, train_step
+from linear_cifar.replicates import Replicate, ReplicateData, ReplicateId
+from linear_cifar.schedules import SCHEDULES, Schedule
+from linear_cifar.snapshots import Snapshot, SweepIdentity, join_snapshots, load_snapshot, save_snapshot
+from linear_cifar.standardizer import Standardizer, fit_standardizer, fold_standardizer, standardize
+from linear_cifar.training import (
+    Hyperparams,
+    Optimizer,
+    RunState,
+    TrainSpec,
+    heavy_ball,
+    init_state,
+    sgd,
+    stack_hyperparams,
+    train_epoch,
+    train_step,
+)
+
+__version__ = "0.1.0"
 
 __all__ = [
     "LOSSES",
     "SCHEDULES",
+    "Augmentation",
+    "Best",
     "Comparison",
     "Config",
     "Epoch",
+    "EpochMetrics",
     "Examples",
-    "Hyper",
+    "FitResult",
+    "Hyperparams",
+    "Initializer",
+    "LabelMetrics",
+    "Layout",
     "Loss",
     "Metrics",
+    "Optimizer",
     "Params",
-    "Recipe",
-    "Record",
+    "Reliability",
+    "Replicate",
+    "ReplicateData",
+    "ReplicateId",
+    "RunState",
+    "SavedParams",
+    "Schedule",
     "Snapshot",
     "Standardizer",
-    "State",
-    "begin",
+    "SweepIdentity",
+    "SweepOptions",
+    "TrainSpec",
+    "__version__",
+    "best_per_seed",
+    "chain",
+    "check_config",
     "compare",
+    "compute_logits",
     "evaluate",
     "evaluate_runs",
-    "examples",
+    "expected_calibration_error",
+    "fit",
     "fit_standardizer",
+    "fold_standardizer",
     "get_loss",
     "gradients",
     "grid",
     "heavy_ball",
     "horizontal_flip",
-    "in_turn",
     "init_params",
-    "logits",
+    "init_state",
+    "jax_params",
+    "join_snapshots",
+    "label_metrics",
+    "load_snapshot",
+    "make_examples",
+    "make_layout",
     "numpy_params",
     "objective",
     "predict_class",
     "predict_labels",
     "random_shift",
     "rank",
-    "select",
+    "reliability",
+    "save_snapshot",
     "sgd",
     "sigmoid_probabilities",
     "softmax_probabilities",
+    "stack_hyperparams",
     "standardize",
     "sweep",
     "train_epoch",
     "train_step",
+    "use_all_cores",
 ]

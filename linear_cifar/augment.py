@@ -5,6 +5,7 @@ every image and epoch, so each encounter with an image is a new draw.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ def horizontal_flip(
     p: float = 0.5,
     shape: tuple[int, int, int] = (3, 32, 32),
 ) -> Num[Array, " d"]:
-    """Mirrors the image left to right with probability p.
+    """Mirror the image left to right with probability p.
 
     Args:
       key: JAX random key.
@@ -28,8 +29,8 @@ def horizontal_flip(
       shape: channels, height and width; their product is d.
     """
     columns = jnp.arange(shape[-1])
-    # One gather, which XLA joins with that of the rows: on a CPU a third of the time of choosing
-    # between the image and its reverse.
+    # One gather, which XLA joins with the gather of the rows: on a CPU a third of the time of choosing
+    # between the image and its mirror image.
     chosen = jnp.where(jax.random.bernoulli(key, p), columns[::-1], columns)
     return image.reshape(shape)[..., chosen].reshape(-1)
 
@@ -40,9 +41,9 @@ def random_shift(
     pixels: int = 1,
     shape: tuple[int, int, int] = (3, 32, 32),
 ) -> Num[Array, " d"]:
-    """Moves the image by up to `pixels` along each axis, all moves equally likely.
+    """Move the image by up to `pixels` along each axis, all moves equally likely.
 
-    What comes in from outside repeats the edge.
+    Pixels that come in from outside repeat the edge.
 
     Args:
       key: JAX random key.
@@ -57,14 +58,16 @@ def random_shift(
     return image.reshape(shape)[:, rows[:, None], columns[None, :]].reshape(-1)
 
 
-def in_turn(augmentations: Sequence[Augmentation]) -> Augmentation | None:
-    """One augmentation that applies several, each with a key of its own; none of none."""
+def chain(augmentations: Sequence[Augmentation]) -> Augmentation | None:
+    """Return one augmentation that applies several in turn, each with its own key; None if there are none."""
     if len(augmentations) <= 1:
         return augmentations[0] if augmentations else None
+    return partial(_apply_all, augmentations=tuple(augmentations))
 
-    def augment(key: PRNGKeyArray, image: Num[Array, " d"]) -> Num[Array, " d"]:
-        for its_key, one in zip(jax.random.split(key, len(augmentations)), augmentations, strict=True):
-            image = one(its_key, image)
-        return image
 
-    return augment
+def _apply_all(
+    key: PRNGKeyArray, image: Num[Array, " d"], augmentations: tuple[Augmentation, ...]
+) -> Num[Array, " d"]:
+    for augment_key, augment in zip(jax.random.split(key, len(augmentations)), augmentations, strict=True):
+        image = augment(augment_key, image)
+    return image

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 Carry = TypeVar("Carry")
@@ -14,13 +15,13 @@ Index = Int[Array, ""] | int
 BatchStep = Callable[[Carry, Index, int], Carry]
 
 
-def over_batches(step: BatchStep[Carry], carry: Carry, n: int, size: int) -> Carry:
-    """Folds `step` over n examples, `size` at a time; the last batch holds what is left.
+def fold_batches(step: BatchStep[Carry], carry: Carry, n: int, size: int) -> Carry:
+    """Fold `step` over n examples, `size` at a time; the last batch holds the remainder.
 
     Args:
-      step: is traced once for the whole batches and, where `size` does not divide n, once more
-        for the last one; its third argument is a Python int, so shapes may depend on it.
-      carry: what the first step gets.
+      step: function to fold. It is traced once for the whole batches and, where `size` does not divide n,
+        once more for the last batch. Its third argument is a Python int, so shapes may depend on it.
+      carry: argument of the first step.
       n: number of examples.
       size: number of examples in a batch.
     """
@@ -30,33 +31,33 @@ def over_batches(step: BatchStep[Carry], carry: Carry, n: int, size: int) -> Car
     return step(carry, whole * size, rest) if rest else carry
 
 
-def rows(array: Array, start: Index, size: int) -> Array:
-    """`size` rows of an array from `start` on."""
+def take_rows(array: Array | np.ndarray, start: Index, size: int) -> Array:
+    """Take `size` consecutive rows of an array, the first of which is `start`."""
     return jax.lax.dynamic_slice_in_dim(array, start, size)
 
 
 class Pass(NamedTuple):
-    """Batch sizes that go through the examples together, a block of examples at a time.
+    """Batch sizes that go through the examples together, one chunk of examples after another.
 
-    The block is a multiple of each of them, so that no batch straddles two blocks.
+    The chunk is a multiple of each batch size, so that no batch straddles two chunks.
     """
 
-    block: int
-    sizes: tuple[int, ...]
+    chunk: int
+    batch_sizes: tuple[int, ...]
 
 
-def passes(sizes: Iterable[int], most: int) -> list[Pass]:
-    """Divides batch sizes among few passes whose blocks hold about `most` examples.
+def plan_passes(batch_sizes: Iterable[int], max_chunk: int) -> list[Pass]:
+    """Divide batch sizes among few passes whose chunks hold about `max_chunk` examples.
 
-    Sizes share a pass if a block of at most `most` examples is a multiple of all of them; a size
-    larger than that has a pass to itself, and its batches for blocks.
+    Batch sizes share a pass if a chunk of at most `max_chunk` examples is a multiple of all of them. A batch
+    larger than that has a pass to itself, in which each batch is a chunk.
     """
-    found: list[Pass] = []
-    for size in sorted(set(sizes)):
-        for i, (block, others) in enumerate(found):
-            if math.lcm(block, size) <= most:
-                found[i] = Pass(math.lcm(block, size), (*others, size))
+    planned: list[Pass] = []
+    for size in sorted(set(batch_sizes)):
+        for i, (chunk, sizes) in enumerate(planned):
+            if math.lcm(chunk, size) <= max_chunk:
+                planned[i] = Pass(math.lcm(chunk, size), (*sizes, size))
                 break
         else:
-            found.append(Pass(size, (size,)))
-    return [Pass(block * max(1, most // block), together) for block, together in found]
+            planned.append(Pass(size, (size,)))
+    return [Pass(chunk * max(1, max_chunk // chunk), sizes) for chunk, sizes in planned]

@@ -1,37 +1,40 @@
-"""Which of the configurations of a sweep are the best, and which can't be told from it."""
+"""Ranking of configurations, and comparison of each with the best one."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-# Of the interval that decides whether two configurations are told apart.
+# Confidence level of the interval that decides whether a difference is significant.
 CONFIDENCE = 0.95
 
 
 class Comparison(NamedTuple):
-    """C configurations against the best of them, paired by seed; in the units of what was compared.
+    """C configurations compared with the best one, paired by replicate, in the units of the compared values.
 
-    Where a configuration has no value for some seed, as after divergence, it is apart, and its difference and
-    error are NaN. One seed gives no error and tells nothing else apart.
+    A configuration that diverged in some replicate is significant, and its difference and standard error are
+    NaN. One replicate gives no standard error and makes nothing else significant.
     """
 
-    difference: Float[np.ndarray, " C"]  # mean over seeds of value − the best's
-    error: Float[np.ndarray, " C"]  # standard error of that mean
-    wins: Int[np.ndarray, " C"]  # number of seeds with a higher value than the best's
-    apart: Bool[np.ndarray, " C"]  # whether the difference's confidence interval leaves out 0
+    difference: Float[np.ndarray, " C"]  # mean over replicates of (value − the best's value)
+    stderr: Float[np.ndarray, " C"]  # standard error of that mean
+    wins: Int[np.ndarray, " C"]  # number of replicates with a higher value than the best's
+    significant: Bool[np.ndarray, " C"]  # whether the difference's confidence interval excludes 0
 
 
 def rank(loss: Float[Array | np.ndarray, "S C"], accuracy: Float[Array | np.ndarray, "S C"]) -> list[int]:
-    """Indices of C configurations, best first: by mean accuracy over seeds, then mean loss; diverged last."""
+    """Return the indices of C configurations, best first.
+
+    The order is by mean accuracy over replicates, then by mean loss. Configurations with a NaN come last.
+    """
     mean_loss, mean_accuracy = (np.asarray(values, np.float64).mean(axis=0) for values in (loss, accuracy))
     return [int(c) for c in _order(mean_loss, mean_accuracy)]
 
 
-def select(
+def best_per_seed(
     loss: Float[Array | np.ndarray, "S C"], accuracy: Float[Array | np.ndarray, "S C"]
 ) -> Int[np.ndarray, " S"]:
-    """Index of the configuration that each of S seeds alone would choose, by the rule of `rank`.
+    """Return the index of the configuration that each of S seeds alone would choose, by the rule of `rank`.
 
     Raises:
       ValueError: if there are no configurations.
@@ -42,16 +45,17 @@ def select(
 
 
 def compare(values: Float[Array | np.ndarray, "S C"], best: int) -> Comparison:
-    """Compares each configuration with the best, by itself: the more there are, the more differ by chance.
+    """Compare each configuration with the best one, paired by seed.
 
-    All configurations of a seed share weights, order and flips, so their differences vary less than they do.
+    All configurations of a seed share initial weights, order and flips, so their differences vary less than
+    their values do. Each comparison stands by itself: with many configurations some differ by chance.
 
     Args:
-      values: what is the higher the better, of S seeds and C configurations; NaN where one diverged.
+      values: value of every seed and configuration, the higher the better; NaN where a run diverged.
       best: index of the configuration to compare with.
 
     Raises:
-      ValueError: if there are no seeds, or no such configuration.
+      ValueError: if there are no seeds, or `best` is not an index.
     """
     S, C = np.shape(values)
     if S == 0:
@@ -61,14 +65,14 @@ def compare(values: Float[Array | np.ndarray, "S C"], best: int) -> Comparison:
     differences = np.asarray(values, np.float64)
     differences = differences - differences[:, [best]]
     difference = differences.mean(axis=0)
-    apart = np.isnan(difference) | (np.abs(difference) > half_width(differences))
-    apart[best] = False
-    error = np.asarray(standard_error(differences))
-    return Comparison(difference, error, (differences > 0).sum(axis=0), apart)
+    significant = np.isnan(difference) | (np.abs(difference) > half_width(differences))
+    significant[best] = False
+    stderr = np.asarray(standard_error(differences))
+    return Comparison(difference, stderr, (differences > 0).sum(axis=0), significant)
 
 
 def standard_error(values: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray | np.float64, "*shape"]:
-    """Of the mean over S values: their sample standard deviation / √S; NaN of a single one."""
+    """Return the standard error of the mean over S values: sample standard deviation / √S; NaN if S = 1."""
     S = len(values)
     if S == 1:
         return np.full_like(values[0], np.nan)
@@ -76,8 +80,8 @@ def standard_error(values: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray | 
 
 
 def half_width(values: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray | np.float64, "*shape"]:
-    """Of the confidence interval of the mean over S values, by Student's t; NaN of a single one."""
-    # Here, since its import takes a third of a second; JAX itself requires SciPy.
+    """Return half the width of the mean's confidence interval, by Student's t; NaN if S = 1."""
+    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
     from scipy.special import stdtrit
 
     return stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * standard_error(values)
@@ -86,6 +90,6 @@ def half_width(values: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray | np.f
 def _order(
     loss: Float[Array | np.ndarray, "*S C"], accuracy: Float[Array | np.ndarray, "*S C"]
 ) -> Int[np.ndarray, "*S C"]:
-    """Indices along the last axis: highest accuracy first, then lowest loss; NaN last."""
-    lows, highs = (np.asarray(values, np.float64) for values in (loss, accuracy))
-    return np.lexsort((np.nan_to_num(lows, nan=np.inf), -np.nan_to_num(highs, nan=-1)))
+    """Sort indices along the last axis: highest accuracy first, then lowest loss; NaN last."""
+    losses, accuracies = (np.asarray(values, np.float64) for values in (loss, accuracy))
+    return np.lexsort((np.nan_to_num(losses, nan=np.inf), -np.nan_to_num(accuracies, nan=-1)))

@@ -6,97 +6,97 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, Num
+from jaxtyping import Array, Float
 
-from linear_cifar.batches import Index, over_batches, rows
+from linear_cifar.batches import Index, fold_batches, take_rows
+from linear_cifar.examples import Examples
 from linear_cifar.losses import Loss
-from linear_cifar.model import FULL_PRECISION, hits, logits
+from linear_cifar.model import FULL_PRECISION, compute_logits, is_correct
 from linear_cifar.params import Params
 from linear_cifar.standardizer import Standardizer, standardize
 
 # Examples evaluated at a time: bounds the float copy of the features, and is wide enough for speed.
-CHUNK = 1_000
-
-
-class Examples(NamedTuple):
-    """Raw features (pixels as they were read) and one- or multi-hot targets."""
-
-    features: Num[Array, "n d"]
-    targets: Float[Array, "n K"]
+EXAMPLES_AT_ONCE = 1_000
 
 
 class Metrics(NamedTuple):
-    """Loss and accuracy of each run: means, or sums where said so.
+    """Loss and accuracy of each run: means over examples, or sums where stated.
 
-    The loss is without the penalty and cross-entropy (q = 0) whatever was trained with, so that runs compare.
-
-    Accuracy is the share of hits, in [0, 1]; as a sum, their number.
+    The loss is without the penalty and with q = 0, whatever was trained, so that runs compare. Accuracy is
+    the share of correct predictions in [0, 1]; as a sum, their number.
     """
 
     loss: Float[Array | np.ndarray, "*runs"]
     accuracy: Float[Array | np.ndarray, "*runs"]
 
 
-def examples(
-    features: Num[Array | np.ndarray, "n d"], labels: Integer[Array | np.ndarray, " n"], K: int
-) -> Examples:
-    """Examples from labels 0 … K−1 instead of targets."""
-    return Examples(jnp.asarray(features), jax.nn.one_hot(labels, K, dtype=jnp.float32))
-
-
 def evaluate(
     params: Params,
     examples: Examples,
-    standardizer: Standardizer,
     loss: Loss,
+    standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
 ) -> Metrics:
-    """Metrics of every run over all the examples.
+    """Measure every run on all the examples.
 
     Args:
       params: W [*runs, K, d] and b [*runs, K].
-      examples: what to evaluate on.
-      standardizer: of the training split.
-      loss: which loss.
-      precision: of the product, see `logits`.
+      examples: n examples.
+      loss: the loss to measure.
+      standardizer: mean and std [d] of the training features, or [R, d] for runs [R, ...] whose replicates
+        have one each. None: the features are used as they are.
+      precision: precision of the product, see `compute_logits`.
 
     Returns:
-      Mean losses and accuracies [*runs], in the parameters' type.
+      Mean losses and accuracies [*runs] as NumPy arrays, in the parameters' type.
     """
-    return mean(_total(params, examples, standardizer, loss, precision), examples.features.shape[0])
+    sums = _sum_metrics(params, examples, loss, standardizer, precision)
+    return mean_metrics(sums, examples.features.shape[0])
 
 
 @partial(jax.jit, static_argnames=("loss", "precision"))
-def _total(
-    params: Params, examples: Examples, standardizer: Standardizer, loss: Loss, precision: str
+def _sum_metrics(
+    params: Params, examples: Examples, loss: Loss, standardizer: Standardizer | None, precision: str
 ) -> Metrics:
-    """Losses and hits [*runs], summed over the examples."""
+    """Sum losses and correct predictions over the examples."""
     runs, n, dtype = params.W.shape[:-2], examples.features.shape[0], params.W.dtype
+    own_standardizers = standardizer is not None and standardizer.mean.ndim == 2
 
     def add_chunk(sums: Metrics, start: Index, size: int) -> Metrics:
-        x = standardize(standardizer, rows(examples.features, start, size), dtype)
-        y = rows(examples.targets, start, size).astype(dtype)
+        features = take_rows(examples.features, start, size)
+        y = take_rows(examples.targets, start, size).astype(dtype)
 
-        def of_one(params: Params) -> Metrics:
-            return measure(logits(params, x, precision), y, loss)
+        def measure_replicate(params: Params, standardizer: Standardizer | None) -> Metrics:
+            x = standardize(standardizer, features, dtype)
 
-        of_all = of_one
-        for _ in runs:
-            of_all = jax.vmap(of_all)
-        return jax.tree.map(jnp.add, sums, of_all(params))
+            def measure_run(params: Params) -> Metrics:
+                return measure(compute_logits(params, x, precision), y, loss)
+
+            measure_runs = measure_run
+            for _ in runs[1:]:
+                measure_runs = jax.vmap(measure_runs)
+            return measure_runs(params)
+
+        measure_all = measure_replicate
+        if runs:
+            # A shared standardiser has no replicate axis: the chunk is then standardised once for all.
+            measure_all = jax.vmap(measure_replicate, in_axes=(0, 0 if own_standardizers else None))
+        return jax.tree.map(jnp.add, sums, measure_all(params, standardizer))
 
     zeros = Metrics(jnp.zeros(runs, dtype), jnp.zeros(runs, dtype))
-    return over_batches(add_chunk, zeros, n, min(CHUNK, n))
+    # With standardisers of their own, each replicate has a float copy of the chunk.
+    at_once = EXAMPLES_AT_ONCE // runs[0] if own_standardizers else EXAMPLES_AT_ONCE
+    return fold_batches(add_chunk, zeros, n, min(max(1, at_once), n))
 
 
-def mean(sums: Metrics, n: int) -> Metrics:
-    """Sums over n examples to means, as NumPy arrays.
+def mean_metrics(sums: Metrics, n: int) -> Metrics:
+    """Divide sums over n examples by n, as NumPy arrays.
 
-    By NumPy, as XLA multiplies with the reciprocal of n instead: 107 hits of 250 would not be 0.428.
+    NumPy divides exactly. XLA would multiply by the reciprocal: 107 of 250 would not be 0.428.
     """
     return jax.tree.map(lambda total: np.asarray(total) / np.asarray(n, total.dtype), sums)
 
 
-def measure(scores: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss) -> Metrics:
-    """Loss and hits of one run, summed over the examples."""
-    return Metrics(jnp.sum(loss.value(scores, y)), jnp.sum(hits(scores, y), dtype=scores.dtype))
+def measure(logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss) -> Metrics:
+    """Sum the losses and the correct predictions of one run over n examples."""
+    return Metrics(jnp.sum(loss.value(logits, y)), jnp.sum(is_correct(logits, y), dtype=logits.dtype))

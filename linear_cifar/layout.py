@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are trained: their division over devices, and how many at a time."""
+"""The division of a sweep's runs over devices, and how many runs train side by side."""
 
 import math
 from collections.abc import Sequence
@@ -8,111 +8,114 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from linear_cifar.devices import on_cpu
+
 Tree = TypeVar("Tree")
 
-SEEDS, CONFIGS = "seeds", "configs"
-# How the leading axes of an array are divided: those of runs, of what belongs to a seed, to a configuration.
-OF_RUNS, OF_SEEDS, OF_CONFIGS = PartitionSpec(SEEDS, CONFIGS), PartitionSpec(SEEDS), PartitionSpec(CONFIGS)
-EVERYWHERE = PartitionSpec()
+REPLICATES, CONFIGS = "replicates", "configs"
+# How the leading axes of arrays are divided over the mesh.
+BY_RUN = PartitionSpec(REPLICATES, CONFIGS)
+BY_REPLICATE = PartitionSpec(REPLICATES)
+BY_CONFIG = PartitionSpec(CONFIGS)
+REPLICATED = PartitionSpec()
 
-# How much memory the weights of configurations trained side by side on a CPU may take. A step passes over
-# them three times (scores, gradient, update), so they should stay in the cache of a core; but the more
-# there are, the wider is the matrix product. `python -m experiments.bench` measures other sizes.
-CPU_TILE_BYTES = 2 * 1024**2
+# Bytes of weights that train side by side on a CPU. A step passes over them three times (logits, gradient,
+# update), so they should stay in the cache of a core. More of them make the matrix product wider.
+# `python -m experiments.bench` measures other sizes.
+CPU_CACHE_BYTES = 2 * 1024**2
 
 
 class Layout(NamedTuple):
-    """S seeds × C configurations on a grid of devices, as many runs on each.
+    """S replicates × C configurations on a mesh of devices, equally many runs on each device.
 
-    Both axes are divided evenly: of its places, the first equal share is the first devices', and so on. Where
-    that does not come out even, the last places hold the last seed or configuration again. On a device,
-    configurations of one batch size lie side by side.
+    The first device has the first slots of each axis, and so on. Where the division leaves slots over, they
+    repeat the last replicate or configuration. On a device, configurations of one batch size are neighbours.
     """
 
     mesh: Mesh
-    seeds: tuple[int, ...]  # the index of the seed at each place of the first axis
-    order: tuple[int, ...]  # the index of the configuration at each place of the second axis
-    batches: tuple[int, ...]  # its batch size
-    tile: int  # configurations of one batch size that a device trains side by side; 0: all, and all seeds
+    replicates: tuple[int, ...]  # index of the replicate in each slot of the first axis
+    configs: tuple[int, ...]  # index of the configuration in each slot of the second axis
+    batches: tuple[int, ...]  # batch size of each slot of the second axis
+    vmap_width: int  # configurations of one batch size that train side by side; 0: all, and all replicates
 
     @property
-    def shares(self) -> list[tuple[int, ...]]:
-        """The batch sizes of the configurations of each column of devices."""
-        size = len(self.order) // self.mesh.shape[CONFIGS]
-        return [self.batches[start : start + size] for start in range(0, len(self.order), size)]
+    def batches_per_column(self) -> list[tuple[int, ...]]:
+        """Batch sizes of the configurations on each column of devices."""
+        size = len(self.configs) // self.mesh.shape[CONFIGS]
+        return [self.batches[start : start + size] for start in range(0, len(self.configs), size)]
 
-    def split(self, tree: Tree, spec: PartitionSpec) -> Tree:
-        """Leaves of all places to the devices that train them."""
+    def shard(self, tree: Tree, spec: PartitionSpec) -> Tree:
+        """Put the leaves, in the order of the slots, on the devices that train them."""
         return jax.device_put(tree, NamedSharding(self.mesh, spec))
 
-    def arrange(self, tree: Tree) -> Tree:
-        """Leaves of runs [S, C, ...], in the order that was asked for, to NumPy arrays at their places."""
-        places = np.ix_(self.seeds, self.order)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[places], tree)
-
-    def copy(self, tree: Tree) -> Tree:
-        """Every leaf to all the devices."""
+    def broadcast(self, tree: Tree) -> Tree:
+        """Put a copy of every leaf on every device."""
         if on_cpu(self.mesh.devices.flat[0]):
-            # They share their memory: as NumPy's view of it, a leaf is not copied but referred to.
+            # CPU devices share their memory: a NumPy view of a leaf is referred to and not copied.
             tree = jax.tree.map(np.asarray, tree)
-        return jax.device_put(tree, NamedSharding(self.mesh, EVERYWHERE))
+        return jax.device_put(tree, NamedSharding(self.mesh, REPLICATED))
 
-    def gather(self, tree: Tree) -> Tree:
-        """Undoes `arrange`."""
-        rows, columns = ({index: i for i, index in enumerate(axis)} for axis in (self.seeds, self.order))
+    def to_slots(self, tree: Tree) -> Tree:
+        """Bring leaves of runs [S, C, ...] into the order of the slots, as NumPy arrays."""
+        slots = np.ix_(self.replicates, self.configs)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[slots], tree)
+
+    def from_slots(self, tree: Tree) -> Tree:
+        """Undo `to_slots`."""
+        rows, columns = (
+            {index: i for i, index in enumerate(axis)} for axis in (self.replicates, self.configs)
+        )
         places = np.ix_([rows[s] for s in range(len(rows))], [columns[c] for c in range(len(columns))])
         return jax.tree.map(lambda leaf: np.asarray(leaf)[places], tree)
 
 
-def on_cpu(device: jax.Device) -> bool:
-    """Whether the device is (part of) a CPU."""
-    return device.platform == "cpu"
+def make_layout(
+    batches: Sequence[int], num_replicates: int, devices: Sequence[jax.Device], config_bytes: int
+) -> Layout:
+    """Divide runs over devices.
 
-
-def lay_out(batches: Sequence[int], seeds: int, devices: Sequence[jax.Device], config_bytes: int) -> Layout:
-    """Divides runs among devices.
-
-    Seeds share nothing, so devices take whole ones where that leaves none waiting. A device gets few
-    different batch sizes, so that its products are wide: each is one of all its configurations of one batch
-    size. Small batches, which take longer, and large ones are dealt in turn.
+    Replicates share nothing, so devices take whole ones where no device is left idle. A device gets few
+    different batch sizes, so that its products are wide: all its configurations of one batch size form one
+    product. Small batches, which take longer, are dealt alternately with large ones.
 
     Args:
-      batches: the batch size of each of the C configurations.
-      seeds: their number S.
-      devices: at most S·C of them are used.
-      config_bytes: of one configuration's weights.
+      batches: batch size of each of the C configurations.
+      num_replicates: number of replicates S.
+      devices: devices to use; at most S·C of them are used.
+      config_bytes: bytes of one configuration's weights.
     """
-    rows, columns = shape(seeds, len(batches), len(devices))
-    mesh = Mesh(np.asarray(devices[: rows * columns]).reshape(rows, columns), (SEEDS, CONFIGS))
+    rows, columns = mesh_shape(num_replicates, len(batches), len(devices))
+    mesh = Mesh(np.asarray(devices[: rows * columns]).reshape(rows, columns), (REPLICATES, CONFIGS))
     sizes = sorted(set(batches))
-    in_turn = [sizes[i // 2] if i % 2 == 0 else sizes[-1 - i // 2] for i in range(len(sizes))]
-    order = [config for size in in_turn for config, its in enumerate(batches) if its == size]
-    order = _fill(order, columns)
-    tile = max(1, CPU_TILE_BYTES // config_bytes) if on_cpu(devices[0]) else 0
+    alternating = [sizes[i // 2] if i % 2 == 0 else sizes[-1 - i // 2] for i in range(len(sizes))]
+    order = [config for size in alternating for config, batch in enumerate(batches) if batch == size]
+    configs = _pad_with_last(order, columns)
     return Layout(
-        mesh,
-        tuple(_fill(range(seeds), rows)),
-        tuple(order),
-        tuple(batches[config] for config in order),
-        tile,
+        mesh=mesh,
+        replicates=tuple(_pad_with_last(range(num_replicates), rows)),
+        configs=tuple(configs),
+        batches=tuple(batches[config] for config in configs),
+        vmap_width=max(1, CPU_CACHE_BYTES // config_bytes) if on_cpu(devices[0]) else 0,
     )
 
 
-def shape(seeds: int, configs: int, devices: int) -> tuple[int, int]:
-    """Along how many devices seeds and configurations are divided, such that none gets more than it must."""
+def mesh_shape(num_replicates: int, num_configs: int, num_devices: int) -> tuple[int, int]:
+    """Return along how many devices replicates and configurations are divided, for the least work per
+    device.
+    """
 
     def columns(rows: int) -> int:
-        return min(configs, devices // rows)
+        return min(num_configs, num_devices // rows)
 
-    def work_of_a_device(rows: int) -> int:
-        # To shuffle and augment the images of a seed takes as long as to train three configurations more.
-        return math.ceil(seeds / rows) * (math.ceil(configs / columns(rows)) + 3)
+    def work_per_device(rows: int) -> int:
+        # Shuffling and augmenting the examples of a replicate costs as much as three more configurations.
+        return math.ceil(num_replicates / rows) * (math.ceil(num_configs / columns(rows)) + 3)
 
     # The most rows of those that are equally good.
-    rows = min(range(min(seeds, devices), 0, -1), key=work_of_a_device)
+    rows = min(range(min(num_replicates, num_devices), 0, -1), key=work_per_device)
     return rows, columns(rows)
 
 
-def _fill(items: Sequence[int], parts: int) -> list[int]:
-    """The items, and the last one again until they make equal parts."""
-    return [*items, *[items[-1]] * (-len(items) % parts)]
+def _pad_with_last(items: Sequence[int], multiple: int) -> list[int]:
+    """Repeat the last item until the length is a multiple of `multiple`."""
+    return [*items, *[items[-1]] * (-len(items) % multiple)]

@@ -1,9 +1,9 @@
-r"""The losses of one example, and their gradients with respect to its scores, by hand.
+r"""The losses of one example, and their gradients with respect to its logits, written by hand.
 
-Both are generalised by a power q in [0, 1], with $(1 - p^q)/q$ in place of $-\log p$ (Zhang & Sabuncu 2018,
-"Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels"): q = 0, the limit, is
-cross-entropy, q = 1 the mean absolute error. The larger q, the less count the examples that the model is
-wrong about.
+Each loss has a power q in [0, 1] that puts $(1 - p^q)/q$ in place of $-\log p$ (Zhang & Sabuncu 2018,
+"Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels"). The limit q = 0 is
+cross-entropy; q = 1 is the mean absolute error. The larger q is, the less the wrongly classified examples
+count.
 """
 
 from collections.abc import Callable
@@ -13,74 +13,104 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from linear_cifar.model import of_each, sigmoid_probabilities, softmax_probabilities
+from linear_cifar.model import sigmoid_probabilities, softmax_probabilities, vmap_examples
 
-# Of one example; `of_each` makes functions of n examples out of functions of one.
-Scores = Float[Array, " K"]
+# Of one example; `vmap_examples` turns functions of one example into functions of n.
+Logits = Float[Array, " K"]
 Targets = Float[Array, " K"]
 Power = Float[Array, ""] | float
 
 
-def shortfall(log_p: Float[Array, "*shape"], q: Power) -> Float[Array, "*shape"]:
-    r"""$(1 - p^q) / q$ from $\log p$, and its limit $-\log p$ at q = 0."""
+def lq_term(log_p: Float[Array, "*shape"], q: Power) -> Float[Array, "*shape"]:
+    r"""Compute $(1 - p^q) / q$ from $\log p$; its limit at q = 0 is $-\log p$."""
     # The branch that is not taken must be finite too, or its gradient would be NaN.
     divisor = jnp.where(q == 0, 1.0, q).astype(log_p.dtype)
     return jnp.where(q == 0, -log_p, -jnp.expm1(divisor * log_p) / divisor)
 
 
-@of_each
-def softmax_cross_entropy(scores: Scores, y: Targets, q: Power = 0.0) -> Float[Array, ""]:
-    r"""$\ell = \sum_k y_k (1 - p_k^q)/q$ with $p = \mathrm{softmax}(s)$; for q = 0 $-\sum_k y_k \log p_k$.
+@vmap_examples
+def softmax_cross_entropy(logits: Logits, y: Targets, q: Power = 0.0) -> Float[Array, ""]:
+    r"""Compute $\ell = \sum_k y_k (1 - p_k^q)/q$ with $p = \mathrm{softmax}(s)$.
 
-    Finite for finite scores.
+    For q = 0 that is $-\sum_k y_k \log p_k$. The value is finite for finite logits.
     """
-    return jnp.sum(y * shortfall(jax.nn.log_softmax(scores), q))
+    return jnp.sum(y * lq_term(jax.nn.log_softmax(logits), q))
 
 
-@of_each
-def softmax_cross_entropy_gradient(scores: Scores, y: Targets, q: Power = 0.0) -> Scores:
-    r"""$\partial\ell/\partial s = p \sum_k y_k p_k^q - y \circ p^q$.
+@vmap_examples
+def softmax_cross_entropy_gradient(logits: Logits, y: Targets, q: Power = 0.0) -> Logits:
+    r"""Compute $\partial\ell/\partial s = p \sum_k y_k p_k^q - y \circ p^q$.
 
-    For one-hot targets that is $p_y^q (p - y)$, and $p - y$ at q = 0. From
+    For one-hot targets that is $p_y^q (p - y)$, and $p - y$ at q = 0. It follows from
     $\partial \log p_k / \partial s_j = [k = j] - p_j$.
     """
-    pull = y * jnp.exp(q * jax.nn.log_softmax(scores))
-    return softmax_probabilities(scores) * jnp.sum(pull) - pull
+    pull = y * jnp.exp(q * jax.nn.log_softmax(logits))
+    return softmax_probabilities(logits) * jnp.sum(pull) - pull
 
 
-@of_each
-def binary_cross_entropy(scores: Scores, y: Targets, q: Power = 0.0) -> Float[Array, ""]:
-    r"""$\ell = \frac1K \sum_k [(1-y_k) (1 - (1-p_k)^q)/q + y_k (1 - p_k^q)/q]$ with $p = \sigma(s)$.
+@vmap_examples
+def binary_cross_entropy(logits: Logits, y: Targets, q: Power = 0.0) -> Float[Array, ""]:
+    r"""Compute $\ell = \frac1K \sum_k [(1-y_k) (1 - (1-p_k)^q)/q + y_k (1 - p_k^q)/q]$ with $p = \sigma(s)$.
 
-    For q = 0 that is $-\frac1K \sum_k [(1-y_k)\log(1-p_k) + y_k \log p_k]$. Through $\log\sigma(s)$ and
-    $\log\sigma(-s)$, so that it is finite for finite scores.
+    For q = 0 that is $-\frac1K \sum_k [(1-y_k)\log(1-p_k) + y_k \log p_k]$. It is computed through
+    $\log\sigma(s)$ and $\log\sigma(-s)$, and so it is finite for finite logits.
     """
-    log_p, log_not_p = jax.nn.log_sigmoid(scores), jax.nn.log_sigmoid(-scores)
-    return jnp.mean((1 - y) * shortfall(log_not_p, q) + y * shortfall(log_p, q))
+    log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    return jnp.mean((1 - y) * lq_term(log_not_p, q) + y * lq_term(log_p, q))
 
 
-@of_each
-def binary_cross_entropy_gradient(scores: Scores, y: Targets, q: Power = 0.0) -> Scores:
-    r"""$\partial\ell/\partial s = [(1-y)\,p\,(1-p)^q - y\,(1-p)\,p^q] / K$, which at q = 0 is $(p - y)/K$.
+@vmap_examples
+def binary_cross_entropy_gradient(logits: Logits, y: Targets, q: Power = 0.0) -> Logits:
+    r"""Compute $\partial\ell/\partial s = [(1-y)\,p\,(1-p)^q - y\,(1-p)\,p^q] / K$.
 
-    From $\sigma' = \sigma (1 - \sigma)$.
+    At q = 0 that is $(p - y)/K$. It follows from $\sigma' = \sigma (1 - \sigma)$.
     """
-    p_q, not_p_q = jnp.exp(q * jax.nn.log_sigmoid(scores)), jnp.exp(q * jax.nn.log_sigmoid(-scores))
-    p, not_p = sigmoid_probabilities(scores), sigmoid_probabilities(-scores)
-    return ((1 - y) * p * not_p_q - y * not_p * p_q) / scores.shape[0]
+    p_q, not_p_q = jnp.exp(q * jax.nn.log_sigmoid(logits)), jnp.exp(q * jax.nn.log_sigmoid(-logits))
+    p, not_p = sigmoid_probabilities(logits), sigmoid_probabilities(-logits)
+    return ((1 - y) * p * not_p_q - y * not_p * p_q) / logits.shape[0]
 
 
 class Loss(NamedTuple):
-    """A loss by its name, and what belongs to it.
+    """A named loss, its gradient and its probabilities.
 
-    `value` maps scores and targets [n, K], and q (0 if it is not given), to losses [n]; `gradient` maps
-    them to the derivatives of each example's own loss [n, K]; `probabilities` maps scores to probabilities.
+    `value` maps logits [n, K], targets [n, K] and q (default 0) to losses [n]. `gradient` takes the same and
+    returns each example's own derivatives [n, K]. `probabilities` maps logits [n, K] to probabilities [n, K].
+    `takes_q` tells whether the loss depends on q.
     """
 
     name: str
     value: Callable[..., Float[Array, " n"]]
     gradient: Callable[..., Float[Array, "n K"]]
     probabilities: Callable[[Float[Array, "n K"]], Float[Array, "n K"]]
+    takes_q: bool = True
+
+    @classmethod
+    def from_value(
+        cls,
+        name: str,
+        value: Callable[[Logits, Targets], Float[Array, ""]],
+        probabilities: Callable[[Float[Array, "n K"]], Float[Array, "n K"]] = softmax_probabilities,
+    ) -> "Loss":
+        """Make a loss from its value on one example; its gradient comes from `jax.grad`.
+
+        Each call makes a new loss, for which JAX compiles a new program: make it once.
+
+        Args:
+          name: name under which results and snapshots mention the loss.
+          value: maps logits [K] and targets [K] of one example to a scalar. It has no power q.
+          probabilities: maps logits [n, K] to probabilities [n, K].
+
+        Example:
+          hinge = Loss.from_value("hinge", lambda s, y: jnp.sum(jnp.maximum(0, 1 - (2 * y - 1) * s)))
+        """
+
+        def value_with_q(logits: Logits, y: Targets, q: Power = 0.0) -> Float[Array, ""]:
+            return value(logits, y)
+
+        def gradient_with_q(logits: Logits, y: Targets, q: Power = 0.0) -> Logits:
+            return jax.grad(value)(logits, y)
+
+        return cls(name, vmap_examples(value_with_q), vmap_examples(gradient_with_q), probabilities, False)
 
 
 LOSSES = {
@@ -93,10 +123,10 @@ LOSSES = {
 
 
 def get_loss(name: str) -> Loss:
-    """The loss of that name.
+    """Return the loss of that name.
 
     Raises:
-      ValueError: naming the losses there are.
+      ValueError: if there is none; the message names the losses there are.
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")

@@ -1,51 +1,97 @@
-"""How much memory runs take while they are trained side by side, and how many a device holds."""
+"""The memory that runs take while they train side by side, and how many runs fit into a machine."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax.typing import DTypeLike
 
-from linear_cifar.layout import on_cpu
-from linear_cifar.training import BLOCK
+from linear_cifar.devices import on_cpu
+from linear_cifar.training import CHUNK
 
-# What a process takes before there is any data, and of an image: its bytes as loaded and as a device reads
-# them. Measured on CPUs: `python -m experiments.bench`.
-PROCESS_BYTES, IMAGE_COPIES = 700 * 10**6, 2
-# Times its weights that a run takes: state, averages, gradient, update, and what is measured and saved.
-WEIGHTS_OF_A_RUN = 8
-# Share of a device's memory that is planned with: the rest is the compiler's, and other processes'.
-SHARE = 0.6
+# Bytes of a process before there is any data, and copies of the examples (as loaded, and as devices read
+# them). Measured on CPUs by `python -m experiments.bench`.
+PROCESS_BYTES, COPIES_OF_EXAMPLES = 700 * 10**6, 2
+# A run takes this multiple of its weights: state, averages, gradient, update, and copies to measure and save.
+WEIGHTS_PER_RUN = 8
+# Share of a device's memory to plan with. The rest is for the compiler and for other processes.
+USABLE_SHARE = 0.6
+
+# Linux names the control groups of a process in the first, and their memory limits below the second.
+_OWN_GROUPS, _ALL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def run_bytes(d: int, K: int, dtype: DTypeLike, largest_batch: int) -> int:
-    """Of one run of d features and K classes: its weights, over again, and a batch's scores and gradients."""
-    return np.dtype(dtype).itemsize * (WEIGHTS_OF_A_RUN * (d + 1) * K + 4 * largest_batch * K)
+    """Return the bytes of one run of d features and K classes: copies of its weights, logits of a batch."""
+    return np.dtype(dtype).itemsize * (WEIGHTS_PER_RUN * (d + 1) * K + 4 * largest_batch * K)
 
 
-def seed_bytes(d: int, dtype: DTypeLike, largest_batch: int) -> int:
-    """Of one seed on a device: a block of images as bytes, and a batch of them standardised."""
-    return d * (BLOCK + 2 * largest_batch * np.dtype(dtype).itemsize)
+def replicate_bytes(d: int, feature_bytes: int, dtype: DTypeLike, largest_batch: int) -> int:
+    """Return the bytes of one replicate: a chunk of raw examples, and a batch of them standardised."""
+    return d * (CHUNK * feature_bytes + 2 * largest_batch * np.dtype(dtype).itemsize)
 
 
-def runs_that_fit(
-    memory: int,
-    device: jax.Device,
+def max_runs(
+    devices: Sequence[jax.Device],
+    memory_bytes: int,
+    *,
     n: int,
     d: int,
     K: int,
     dtype: DTypeLike,
     largest_batch: int,
-    configs: int,
+    num_configs: int,
+    feature_bytes: int = 1,
 ) -> int:
-    """How many runs to train at a time on a device, at least one.
+    """Return how many runs to train at a time on all devices together; at least one.
 
     Args:
-      memory: of the device, in bytes.
-      device: an accelerator holds the images once, as bytes; of CPUs a process's memory is the devices'.
-      n: images of all splits.
-      d, K, dtype: of the weights.
-      largest_batch: of the configurations.
-      configs: how many there are of each seed.
+      devices: local devices. An accelerator holds the examples once; CPU devices share one memory.
+      memory_bytes: memory of each accelerator, or of the process on a CPU, see `device_memory`.
+      n: number of examples of all splits.
+      d: number of features.
+      K: number of classes.
+      dtype: floating-point type of the weights.
+      largest_batch: largest batch size of the configurations.
+      num_configs: number of configurations per replicate.
+      feature_bytes: bytes of one raw feature: 1 for uint8.
     """
-    fixed = n * d + (PROCESS_BYTES + (IMAGE_COPIES - 1) * n * d if on_cpu(device) else 0)
-    each = run_bytes(d, K, dtype, largest_batch) + seed_bytes(d, dtype, largest_batch) / configs
-    return max(1, int((SHARE * memory - fixed) / each))
+    cpu = on_cpu(devices[0])
+    data = n * d * feature_bytes
+    fixed = data * COPIES_OF_EXAMPLES + PROCESS_BYTES if cpu else data
+    per_replicate = replicate_bytes(d, feature_bytes, dtype, largest_batch)
+    per_run = run_bytes(d, K, dtype, largest_batch) + per_replicate / num_configs
+    runs = max(1, int((USABLE_SHARE * memory_bytes - fixed) / per_run))
+    return runs if cpu else runs * len(devices)
+
+
+def device_memory(devices: Sequence[jax.Device]) -> int:
+    """Return the bytes of the smallest of these devices; for CPU devices, what the process may take."""
+    if on_cpu(devices[0]):
+        return process_memory()
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    return min(limit or process_memory() for limit in limits)
+
+
+def process_memory() -> int:
+    """Return the bytes this process may take: the machine's memory, or less where a limit is set."""
+    limits = [path.read_text().strip() for path in _limit_files() if path.exists()]
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *(int(limit) for limit in limits if limit.isdecimal())])  # otherwise "max"
+
+
+def _limit_files() -> Iterator[Path]:
+    """Name the files with the limits of the process's control groups and their parents, see cgroups(7)."""
+    for line in _OWN_GROUPS.read_text().splitlines() if _OWN_GROUPS.exists() else []:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:  # version 2
+            root, name = _ALL_GROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = _ALL_GROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group_folder = root / group.lstrip("/")
+        folders = (group_folder, *group_folder.parents)
+        yield from (folder / name for folder in folders if folder.is_relative_to(root))

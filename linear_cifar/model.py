@@ -1,4 +1,4 @@
-"""Scores, probabilities and predictions of a single-layer classifier."""
+"""Logits, probabilities and predictions of a single-layer classifier."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -9,65 +9,74 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from linear_cifar.params import Params
 
-# float32 products in full: accelerators otherwise round their operands to TF32 or bfloat16.
+# Full float32 products. Accelerators would otherwise round the operands to TF32 or bfloat16.
 FULL_PRECISION = "float32"
 
 
-def logits(params: Params, x: Float[Array, "n d"], precision: str = FULL_PRECISION) -> Float[Array, "n K"]:
-    r"""Scores s = W x + b of every example.
+def compute_logits(
+    params: Params, x: Float[Array, "n d"], precision: str = FULL_PRECISION
+) -> Float[Array, "n K"]:
+    r"""Compute the logits $s = W x + b$ of every example.
 
     Args:
       params: W [K, d] and b [K].
       x: features, of the parameters' floating-point type.
-      precision: of the product, as `jax.numpy.matmul` takes it: `float32` or `tensorfloat32`.
+      precision: precision of the product, as `jax.numpy.matmul` takes it: `float32` or `tensorfloat32`.
         It matters on accelerators only; float64 is never rounded.
     """
-    # W @ x.T rather than x @ W.T: under vmap over configurations the leading axes of W merge, and
-    # the products of all configurations become one wide one (twice as fast on a CPU).
+    # W @ x.T instead of x @ W.T: under vmap over configurations the leading axes of W merge, and
+    # all configurations become one wide product (twice as fast on a CPU).
     return (jnp.matmul(params.W, x.T, precision=precision) + params.b[:, None]).T
 
 
-def softmax_probabilities(scores: Float[Array, "*n K"]) -> Float[Array, "*n K"]:
-    """Probabilities of K exclusive classes; each row sums to 1."""
-    return jax.nn.softmax(scores, axis=-1)
+def softmax_probabilities(logits: Float[Array, "*n K"]) -> Float[Array, "*n K"]:
+    """Return the probabilities of K exclusive classes; each row sums to 1."""
+    return jax.nn.softmax(logits, axis=-1)
 
 
-def sigmoid_probabilities(scores: Float[Array, "*n K"]) -> Float[Array, "*n K"]:
-    """Probabilities of K independent labels."""
-    return jax.nn.sigmoid(scores)
+def sigmoid_probabilities(logits: Float[Array, "*n K"]) -> Float[Array, "*n K"]:
+    """Return the probabilities of K independent labels."""
+    return jax.nn.sigmoid(logits)
 
 
-def predict_class(scores: Float[Array, "*n K"]) -> Int[Array, "*n"]:
-    """The class of the highest score; softmax and sigmoid keep the order, so it is theirs too."""
-    return jnp.argmax(scores, axis=-1)
+def predict_class(logits: Float[Array, "*n K"]) -> Int[Array, "*n"]:
+    """Return the class with the highest logit, which is also the most probable one.
+
+    Softmax and sigmoid both keep the order of the logits.
+    """
+    return jnp.argmax(logits, axis=-1)
 
 
 def predict_labels(probabilities: Float[Array, "n K"], threshold: float = 0.5) -> Bool[Array, "n K"]:
-    """Every label whose probability reaches the threshold: none, one or several."""
+    """Mark every label whose probability is ≥ `threshold`: none, one or several per example."""
     return probabilities >= threshold
 
 
-def of_each(of_one: Callable[..., Array]) -> Callable[..., Shaped[Array, "n *out"]]:
-    """A function of one example's scores and targets [K], for n of them [n, K]: to [n] or [n, K].
+def vmap_examples(per_example: Callable[..., Array]) -> Callable[..., Shaped[Array, "n *out"]]:
+    """Turn a function of one example into a function of n examples.
 
-    Further arguments are shared by the examples.
+    Args:
+      per_example: maps logits [K], targets [K] and further shared arguments to a scalar or to [K].
+
+    Returns:
+      A function of logits [n, K], targets [n, K] and the same shared arguments, to [n] or [n, K].
     """
 
-    @wraps(of_one)
-    def of_all(
-        scores: Float[Array, "n K"], y: Float[Array, "n K"], *shared: Shaped[Array, ""] | float
+    @wraps(per_example)
+    def batched(
+        logits: Float[Array, "n K"], y: Float[Array, "n K"], *shared: Shaped[Array, ""] | float
     ) -> Shaped[Array, "n *out"]:
-        # With the examples along the last axis, as `logits` computes them, a CPU's vector units take many
-        # at once; K is small.
-        def of_these(scores: Float[Array, " K"], y: Float[Array, " K"]) -> Array:
-            return of_one(scores, y, *shared)
+        def call(logits: Float[Array, " K"], y: Float[Array, " K"]) -> Array:
+            return per_example(logits, y, *shared)
 
-        return jax.vmap(of_these, in_axes=-1, out_axes=-1)(scores.T, y.T).T
+        # Examples lie along the last axis, as `compute_logits` makes them: K is small, and so a CPU's
+        # vector units take many examples at once.
+        return jax.vmap(call, in_axes=-1, out_axes=-1)(logits.T, y.T).T
 
-    return of_all
+    return batched
 
 
-@of_each
-def hits(scores: Float[Array, " K"], y: Float[Array, " K"]) -> Bool[Array, ""]:
-    """Whether the predicted class is one of the example's labels (for one-hot y: is its label)."""
-    return y[predict_class(scores)] > 0
+@vmap_examples
+def is_correct(logits: Float[Array, " K"], y: Float[Array, " K"]) -> Bool[Array, ""]:
+    """Tell whether the predicted class is one of the example's labels."""
+    return y[predict_class(logits)] > 0

@@ -1,4 +1,16 @@
-"""Mini-batch gradient descent of many runs, seeds × configurations, over the same examples."""
+"""Mini-batch gradient descent of many runs, replicates × configurations, over the same examples.
+
+`train_epoch` is one compiled program. Its loops nest as follows, outermost first:
+
+- device: `shard_map` gives each device its share of the runs. Devices exchange nothing.
+- replicate: the seeds (and folds) on a device. On a CPU one trains after another, so that its weights stay in
+  the cache; an accelerator trains all side by side.
+- pass: batch sizes that share chunks go through the examples together. Mostly there is one pass.
+- chunk: examples that are shuffled and augmented together, once for all configurations of a replicate.
+- batch size: the configurations of one batch size move in step and need no masks.
+- run: the configurations of one batch size train side by side, as one wide matrix product.
+- batch: the updates of a run within the chunk, one after another.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,27 +22,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float
 
 from linear_cifar.augment import Augmentation
-from linear_cifar.batches import Index, Pass, over_batches, passes, rows
+from linear_cifar.batches import Index, Pass, fold_batches, plan_passes, take_rows
 from linear_cifar.config import Config
-from linear_cifar.evaluation import Examples, Metrics, measure
-from linear_cifar.layout import CONFIGS, EVERYWHERE, OF_CONFIGS, OF_RUNS, OF_SEEDS, Layout
-from linear_cifar.losses import Loss
-from linear_cifar.model import FULL_PRECISION, logits
-from linear_cifar.objective import backward
+from linear_cifar.evaluation import Metrics, measure
+from linear_cifar.examples import Examples
+from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, CONFIGS, REPLICATED, Layout
+from linear_cifar.losses import LOSSES, Loss
+from linear_cifar.model import FULL_PRECISION, compute_logits
+from linear_cifar.objectives import backward
 from linear_cifar.params import Params
+from linear_cifar.replicates import ReplicateData
 from linear_cifar.standardizer import Standardizer, standardize
 
 Tree = TypeVar("Tree")
 
-# Examples shuffled and augmented at a time, in number: 5 MB of CIFAR-10's, a part of a CPU's cache.
-BLOCK = 1_600
+# Examples shuffled and augmented at a time: 5 MB of CIFAR-10's images, a part of a CPU's cache.
+CHUNK = 1_600
 
 
-class Hyper(NamedTuple):
-    """The settings that may differ between configurations without compiling again."""
+class Hyperparams(NamedTuple):
+    """The hyperparameters that may differ between configurations without compiling again."""
 
     eta: Float[Array, "*configs"]
     lam: Float[Array, "*configs"]
@@ -38,226 +52,246 @@ class Hyper(NamedTuple):
     momentum: Float[Array, "*configs"]
 
 
-class State(NamedTuple):
-    """What an update changes; in a sweep every leaf has leading axes of seeds and configurations."""
+class RunState(NamedTuple):
+    """All that an update changes. In a sweep every leaf has leading axes of replicates and configurations."""
 
     params: Params
     opt_state: optax.OptState
 
 
-# A state, and the loss and hits summed on the way to it.
-Carry = tuple[State, Metrics]
-Optimizer = Callable[[Hyper], optax.GradientTransformation]
+# A state, and the losses and correct predictions summed on the way to it.
+Carry = tuple[RunState, Metrics]
+Optimizer = Callable[[Hyperparams], optax.GradientTransformation]
 
 
-def sgd(hyper: Hyper) -> optax.GradientTransformation:
-    """Plain gradient descent with learning rate η."""
-    return optax.sgd(hyper.eta)
+def sgd(hyperparams: Hyperparams) -> optax.GradientTransformation:
+    """Return plain gradient descent with learning rate η."""
+    return optax.sgd(hyperparams.eta)
 
 
-def heavy_ball(hyper: Hyper) -> optax.GradientTransformation:
-    """Gradient descent with momentum μ: v ← μ v + ∂J, W ← W − η v (Polyak 1964)."""
-    return optax.sgd(hyper.eta, momentum=hyper.momentum)
+def heavy_ball(hyperparams: Hyperparams) -> optax.GradientTransformation:
+    """Return gradient descent with momentum μ: v ← μ v + ∂J, W ← W − η v (Polyak 1964)."""
+    return optax.sgd(hyperparams.eta, momentum=hyperparams.momentum)
 
 
-class Recipe(NamedTuple):
-    """What all configurations of a sweep share; part of the compiled program.
+class TrainSpec(NamedTuple):
+    """The fixed settings of a sweep, which are part of the compiled program.
 
-    `precision` is that of the matrix products, see `logits`.
+    `optimizer` makes an optax transformation from one configuration's hyperparameters, which are traced.
+    `precision` is that of the matrix products, see `compute_logits`.
     """
 
-    loss: Loss
+    loss: Loss = LOSSES["softmax"]
     optimizer: Optimizer = sgd
     augment: Augmentation | None = None
     shuffle: bool = True
     precision: str = FULL_PRECISION
 
 
-def hyper_of(configs: Sequence[Config], dtype: DTypeLike = jnp.float32) -> Hyper:
-    """The traced settings of C configurations as arrays [C]."""
-    return Hyper(*(jnp.asarray([getattr(one, name) for one in configs], dtype) for name in Hyper._fields))
+def stack_hyperparams(configs: Sequence[Config], dtype: DTypeLike = jnp.float32) -> Hyperparams:
+    """Return the hyperparameters of C configurations as arrays [C]."""
+    columns = ([getattr(config, name) for config in configs] for name in Hyperparams._fields)
+    return Hyperparams(*(jnp.asarray(column, dtype) for column in columns))
 
 
-def init_state(params: Params, hyper: Hyper, optimizer: Optimizer = sgd) -> State:
-    """The state of S × C runs; all configurations of a seed start from its parameters.
+def init_state(params: Params, hyperparams: Hyperparams, optimizer: Optimizer = sgd) -> RunState:
+    """Return the initial state of S × C runs; all configurations of a replicate start from its parameters.
 
     Args:
       params: W [S, K, d] and b [S, K].
-      hyper: settings [C].
-      optimizer: as in the recipe.
+      hyperparams: arrays [C].
+      optimizer: as in the training spec.
     """
 
-    def of_one(params: Params, hyper: Hyper) -> State:
-        return State(params, optimizer(hyper).init(params))
+    def init_run(params: Params, hyperparams: Hyperparams) -> RunState:
+        return RunState(params, optimizer(hyperparams).init(params))
 
-    return jax.vmap(jax.vmap(of_one, in_axes=(None, 0)), in_axes=(0, None))(params, hyper)
+    return jax.vmap(jax.vmap(init_run, in_axes=(None, 0)), in_axes=(0, None))(params, hyperparams)
 
 
 def train_step(
-    state: State, hyper: Hyper, x: Float[Array, "n d"], y: Float[Array, "n K"], recipe: Recipe
-) -> tuple[State, Metrics]:
-    """One update of one run on one batch.
+    state: RunState, hyperparams: Hyperparams, x: Float[Array, "n d"], y: Float[Array, "n K"], spec: TrainSpec
+) -> tuple[RunState, Metrics]:
+    """Update one run on one batch.
 
     Args:
-      state: before the update.
-      hyper: this configuration's settings, scalars.
-      x: standardised features.
+      state: state before the update.
+      hyperparams: this configuration's hyperparameters, scalars.
+      x: features, standardised where a standardiser is used.
       y: targets.
-      recipe: loss and optimiser.
+      spec: loss, optimizer and precision.
 
     Returns:
-      The state after the update, and the batch's loss and hits before it, summed over the examples.
+      The state after the update, and the batch's loss and correct predictions before it, summed over the
+      examples.
     """
-    scores = logits(state.params, x, recipe.precision)
-    dscores = recipe.loss.gradient(scores, y, hyper.q)
-    grads = backward(state.params, x, dscores, hyper.lam, recipe.precision)
-    updates, opt_state = recipe.optimizer(hyper).update(grads, state.opt_state, state.params)
-    return State(optax.apply_updates(state.params, updates), opt_state), measure(scores, y, recipe.loss)
+    logits = compute_logits(state.params, x, spec.precision)
+    dlogits = spec.loss.gradient(logits, y, hyperparams.q)
+    grads = backward(state.params, x, dlogits, hyperparams.lam, spec.precision)
+    updates, opt_state = spec.optimizer(hyperparams).update(grads, state.opt_state, state.params)
+    return RunState(optax.apply_updates(state.params, updates), opt_state), measure(logits, y, spec.loss)
 
 
-@partial(jax.jit, static_argnames=("layout", "recipe"))
+@partial(jax.jit, static_argnames=("layout", "spec"))
 def train_epoch(
-    state: State,
-    hyper: Hyper,
+    state: RunState,
+    hyperparams: Hyperparams,
     train: Examples,
-    standardizer: Standardizer,
-    keys: Key[Array, " S"],
+    standardizer: Standardizer | None,
+    replicates: ReplicateData,
     layout: Layout,
-    recipe: Recipe,
-) -> tuple[State, Metrics, Bool[Array, "S C"]]:
-    """One pass of all runs over the training examples, in one program.
+    spec: TrainSpec,
+) -> tuple[RunState, Metrics, Bool[Array, "S C"]]:
+    """Train all runs on one pass over the training examples, in one program.
 
-    All configurations of a seed see the same examples in the same order with the same augmentation, which
-    its key alone decides, each in batches of its own size; the last batch may be smaller.
+    All configurations of a replicate see the same examples in the same order with the same augmentation,
+    which its key alone decides. Each takes them in batches of its own size; the last batch may be smaller.
 
     Args:
-      state: of the runs at the layout's S × C places.
-      hyper: the settings [C] of its configurations; other values do not compile again.
+      state: state of the runs in the layout's S × C slots.
+      hyperparams: arrays [C], in the order of the slots; other values do not compile again.
       train: n training examples.
-      standardizer: of the training features.
-      keys: this epoch's random keys [S], of its seeds.
-      layout: which device trains which runs; batch sizes are at most n.
-      recipe: what all runs share.
+      standardizer: mean and std [d] of the training features; None: features are used as they are. Replicates
+        with standardisers of their own use those.
+      replicates: this epoch's random keys [S], rows and standardisers.
+      layout: which device trains which runs; batch sizes are at most the number of rows.
+      spec: settings that all runs share.
 
     Returns:
-      The state after the epoch; loss and hits [S, C] summed over the examples, of each batch before
-      its update; whether each run is finite still.
+      The state after the epoch; loss and correct predictions [S, C] of each batch before its update, summed
+      over the examples; whether each run is still finite.
     """
-    # A program for each set of batch sizes; the devices have nothing to tell one another.
-    distinct = list(dict.fromkeys(layout.shares))
-    programs = [partial(_train_share, batches=share, tile=layout.tile, recipe=recipe) for share in distinct]
-    program_of = np.asarray([distinct.index(share) for share in layout.shares])
+    # One program for each set of batch sizes on a column of devices.
+    columns = layout.batches_per_column
+    distinct = list(dict.fromkeys(columns))
+    programs = [
+        partial(_train_share, batches=batches, vmap_width=layout.vmap_width, spec=spec)
+        for batches in distinct
+    ]
+    program_of_column = np.asarray([distinct.index(batches) for batches in columns])
 
-    def on_device(*args: Any) -> tuple[State, Metrics, Bool[Array, "s c"]]:
-        return jax.lax.switch(jnp.asarray(program_of)[jax.lax.axis_index(CONFIGS)], programs, *args)
+    def train_on_device(*args: Any) -> tuple[RunState, Metrics, Bool[Array, "s c"]]:
+        return jax.lax.switch(jnp.asarray(program_of_column)[jax.lax.axis_index(CONFIGS)], programs, *args)
 
     return jax.shard_map(
-        on_device,
+        train_on_device,
         mesh=layout.mesh,
-        in_specs=(OF_RUNS, OF_CONFIGS, EVERYWHERE, EVERYWHERE, OF_SEEDS),
-        out_specs=OF_RUNS,
+        in_specs=(BY_RUN, BY_CONFIG, REPLICATED, REPLICATED, BY_REPLICATE),
+        out_specs=BY_RUN,
         check_vma=False,  # the check takes sums that start as constants for equal on all devices
-    )(state, hyper, train, standardizer, keys)
+    )(state, hyperparams, train, standardizer, replicates)
 
 
 def _train_share(
-    state: State,
-    hyper: Hyper,
+    state: RunState,
+    hyperparams: Hyperparams,
     train: Examples,
-    standardizer: Standardizer,
-    keys: Key[Array, " s"],
+    standardizer: Standardizer | None,
+    replicates: ReplicateData,
     batches: tuple[int, ...],
-    tile: int,
-    recipe: Recipe,
-) -> tuple[State, Metrics, Bool[Array, "s c"]]:
-    """`train_epoch` of the runs on one device: on a CPU one seed after another, since they share nothing."""
+    vmap_width: int,
+    spec: TrainSpec,
+) -> tuple[RunState, Metrics, Bool[Array, "s c"]]:
+    """Train the runs on one device."""
 
-    def of_seed(one: tuple[State, PRNGKeyArray]) -> tuple[State, Metrics, Bool[Array, " c"]]:
-        return _train_seed(*one, hyper, train, standardizer, batches, tile, recipe)
+    def train_replicate(args: tuple[RunState, ReplicateData]) -> tuple[RunState, Metrics, Bool[Array, " c"]]:
+        state, replicate = args
+        scale = standardizer if replicate.standardizer is None else replicate.standardizer
+        return _train_replicate(state, hyperparams, train, scale, replicate, batches, vmap_width, spec)
 
-    return jax.lax.map(of_seed, (state, keys), batch_size=None if tile else len(keys))
+    # On a CPU one replicate after another, since they share nothing.
+    batch_size = None if vmap_width else len(replicates.keys)
+    return jax.lax.map(train_replicate, (state, replicates), batch_size=batch_size)
 
 
-def _train_seed(
-    state: State,
-    key: PRNGKeyArray,
-    hyper: Hyper,
+def _train_replicate(
+    state: RunState,
+    hyperparams: Hyperparams,
     train: Examples,
-    standardizer: Standardizer,
+    standardizer: Standardizer | None,
+    replicate: ReplicateData,
     batches: tuple[int, ...],
-    tile: int,
-    recipe: Recipe,
-) -> tuple[State, Metrics, Bool[Array, " c"]]:
-    """An epoch of the configurations [c] of one seed, which see the same examples."""
-    n, dtype = train.features.shape[0], state.params.W.dtype
-    order_key, augment_key = jax.random.split(key)
-    order = jax.random.permutation(order_key, n) if recipe.shuffle else jnp.arange(n)
-    # A key for each place in the order, so that how the epoch is cut into blocks changes nothing.
+    vmap_width: int,
+    spec: TrainSpec,
+) -> tuple[RunState, Metrics, Bool[Array, " c"]]:
+    """Train the configurations [c] of one replicate, which see the same examples."""
+    n = (train.features if replicate.rows is None else replicate.rows).shape[0]
+    dtype = state.params.W.dtype
+    order_key, augment_key = jax.random.split(replicate.keys)
+    order = jax.random.permutation(order_key, n) if spec.shuffle else jnp.arange(n)
+    if replicate.rows is not None:
+        order = replicate.rows[order]
+    # One key for each place in the order, so that the division of the epoch into chunks changes nothing.
     keys = jax.random.split(augment_key, n)
 
-    def block(start: Index, size: int) -> Examples:
-        """The next examples, shuffled and augmented once for all configurations."""
-        chosen = rows(order, start, size)
+    def prepare_chunk(start: Index, size: int) -> Examples:
+        """Shuffle and augment the next examples, once for all configurations."""
+        chosen = take_rows(order, start, size)
         features = train.features[chosen]
-        if recipe.augment is not None:
-            features = jax.vmap(recipe.augment)(rows(keys, start, size), features)
+        if spec.augment is not None:
+            features = jax.vmap(spec.augment)(take_rows(keys, start, size), features)
         return Examples(features, train.targets[chosen].astype(dtype))
 
-    def train_group(carry: Carry, hyper: Hyper, now: Examples, size: int) -> Carry:
-        """Trains the configurations of one batch size through a block, as many side by side as is best."""
-        of_one = partial(_train_one, examples=now, standardizer=standardizer, size=size, recipe=recipe)
-        return jax.lax.map(lambda one: of_one(*one), (carry, hyper), batch_size=_even(len(hyper.eta), tile))
+    def train_group(carry: Carry, hyperparams: Hyperparams, chunk: Examples, size: int) -> Carry:
+        """Train the configurations of one batch size through a chunk, as many side by side as is best."""
+        train_run = partial(_train_run, chunk=chunk, standardizer=standardizer, batch=size, spec=spec)
+        width = _even_width(len(hyperparams.eta), vmap_width)
+        return jax.lax.map(lambda run: train_run(*run), (carry, hyperparams), batch_size=width)
 
-    def train_pass(one: Pass) -> dict[int, Carry]:
-        """Trains the configurations of a few batch sizes; a result per size."""
-        hypers = {size: _part(hyper, members[size]) for size in one.sizes}
-        zeros = {size: jnp.zeros(batches.count(size), dtype) for size in one.sizes}
-        start = {size: (_part(state, members[size]), Metrics(zeros[size], zeros[size])) for size in one.sizes}
+    def train_pass(planned: Pass) -> dict[int, Carry]:
+        """Train the configurations of a few batch sizes; return a carry per batch size."""
+        groups = {size: _take(hyperparams, members[size]) for size in planned.batch_sizes}
+        zeros = {size: jnp.zeros(batches.count(size), dtype) for size in planned.batch_sizes}
+        initial = {size: (_take(state, members[size]), Metrics(zero, zero)) for size, zero in zeros.items()}
 
-        def train_block(carries: dict[int, Carry], start: Index, length: int) -> dict[int, Carry]:
-            now = block(start, length)
-            return {size: train_group(carry, hypers[size], now, size) for size, carry in carries.items()}
+        def train_chunk(carries: dict[int, Carry], start: Index, length: int) -> dict[int, Carry]:
+            chunk = prepare_chunk(start, length)
+            return {size: train_group(carry, groups[size], chunk, size) for size, carry in carries.items()}
 
-        return over_batches(train_block, start, n, min(one.block, n))
+        return fold_batches(train_chunk, initial, n, min(planned.chunk, n))
 
-    # Configurations of one batch size move in step, so they need no masks. They lie side by side.
+    # The configurations of one batch size are neighbours.
     firsts = {size: batches.index(size) for size in batches}
     members = {size: slice(first, first + batches.count(size)) for size, first in firsts.items()}
     trained: dict[int, Carry] = {}
-    for one in passes(members, BLOCK):
-        trained |= train_pass(one)
-    groups = [trained[size] for size in members]
-    state, sums = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
+    for planned in plan_passes(members, CHUNK):
+        trained |= train_pass(planned)
+    state, sums = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(trained[size] for size in members))
     return state, sums, is_finite(state.params) & jnp.isfinite(sums.loss)
 
 
-def _train_one(
-    carry: Carry, hyper: Hyper, examples: Examples, standardizer: Standardizer, size: int, recipe: Recipe
+def _train_run(
+    carry: Carry,
+    hyperparams: Hyperparams,
+    chunk: Examples,
+    standardizer: Standardizer | None,
+    batch: int,
+    spec: TrainSpec,
 ) -> Carry:
-    """Updates one run through a block of examples, and adds to its sums."""
+    """Update one run through a chunk of examples, and add to its sums."""
 
     def step(carry: Carry, start: Index, size: int) -> Carry:
         state, sums = carry
-        # Standardised batch by batch: a block of bytes is a quarter of one of floats, and an XLA for CPUs
-        # copies a batch out of its block anyway.
-        x = standardize(standardizer, rows(examples.features, start, size), state.params.W.dtype)
-        state, measured = train_step(state, hyper, x, rows(examples.targets, start, size), recipe)
+        # Standardised batch by batch: a chunk of bytes is a quarter of one of floats, and XLA for CPUs copies
+        # a batch out of its chunk anyway.
+        x = standardize(standardizer, take_rows(chunk.features, start, size), state.params.W.dtype)
+        state, measured = train_step(state, hyperparams, x, take_rows(chunk.targets, start, size), spec)
         return state, jax.tree.map(jnp.add, sums, measured)
 
-    return over_batches(step, carry, examples.features.shape[0], size)
+    return fold_batches(step, carry, chunk.features.shape[0], batch)
 
 
-def _even(n: int, most: int) -> int:
-    """How many of n things are in a part, where they are cut into few parts of at most `most`; 0: all."""
+def _even_width(n: int, most: int) -> int:
+    """Return the width of few, about equally wide parts of n, each at most `most`; 0 means all at once."""
     parts = math.ceil(n / most) if most else 1
     return math.ceil(n / parts) if parts > 1 else 0
 
 
-def _part(tree: Tree, members: slice) -> Tree:
-    """Some of the configurations along the leading axis of every leaf."""
+def _take(tree: Tree, members: slice) -> Tree:
+    """Take some of the configurations along the leading axis of every leaf."""
     return jax.tree.map(lambda leaf: leaf[members], tree)
 
 
 def is_finite(params: Params) -> Bool[Array, " c"]:
-    """Whether every number of each configuration is finite."""
+    """Tell for each configuration whether all its parameters are finite."""
     return jnp.isfinite(params.W).all(axis=(1, 2)) & jnp.isfinite(params.b).all(axis=1)

@@ -14,16 +14,16 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# Of this process alone: commands are compiled as a user's are.
-given = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{given or ''} {compiling.FLAGS}"
+# For this process alone: the commands that tests start are compiled as a user's are.
+users_flags = os.environ.get("XLA_FLAGS")
+os.environ["XLA_FLAGS"] = f"{users_flags or ''} {compiling.FLAGS}"
 jax.devices()  # reads them
-if given is None:
+if users_flags is None:
     del os.environ["XLA_FLAGS"]
 else:
-    os.environ["XLA_FLAGS"] = given
+    os.environ["XLA_FLAGS"] = users_flags
 
-# Of a job in the background shells have it ignored, by the processes that the tests start and interrupt too.
+# Shells ignore this signal in background jobs, and so would the processes that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before any test imports the package.
@@ -31,17 +31,20 @@ jaxtyping.install_import_hook("linear_cifar", "beartype.beartype")
 
 
 # The files that take longest, so that no core is left with one of them at the end.
-FIRST = ("test_resume", "test_hosts", "test_table1", "test_sweep", "test_report", "test_download")
+FIRST = (
+    "test_resume", "test_processes", "test_table1", "test_readme", "test_engine", "test_download",
+    "test_report",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    """Puts the files that take longest first."""
+    """Put the files that take longest first."""
     items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
 @pytest.fixture(scope="session")
 def cifar10_dir():
-    """The folder with the real images unpacked; tests that need it are skipped where it is not named."""
+    """The folder with the real images unpacked; without CIFAR10_DIR, tests that need it are skipped."""
     if "CIFAR10_DIR" not in os.environ:
         pytest.skip("CIFAR10_DIR does not name a folder with the unpacked CIFAR-10")
     return Path(os.environ["CIFAR10_DIR"])
@@ -50,6 +53,6 @@ def cifar10_dir():
 @pytest.fixture(scope="session")
 def cifar10(cifar10_dir):
     """The real images as their makers divide them."""
-    from linear_cifar.cifar10 import read
+    from linear_cifar.data.cifar10 import read_cifar10
 
-    return read(cifar10_dir)
+    return read_cifar10(cifar10_dir)

@@ -1,7 +1,7 @@
-"""Processes that begin with JAX imported, which takes Python two seconds that many of the tests would pay.
+"""Processes that start with JAX imported, which saves each of them two seconds.
 
-One process imports it, uses nothing of it, and forks the others. In each a program runs as `python` would run
-it, with arguments, folder, environment and signals of its own.
+One server process imports JAX without using it, and forks the others. In each of them a program runs as
+`python` would run it, with its arguments, folder, environment and signals.
 """
 
 import atexit
@@ -21,15 +21,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# What is imported: nothing that the tests' own programs replace.
-NEEDED = ("experiments.conduct", "orbax.checkpoint", "scipy.special", "matplotlib.figure")
+# Modules to import. The programs of the tests must not replace any of them.
+NEEDED = ("experiments.cli.experiment", "scipy.special", "matplotlib.figure")
 
 
 class Process:
-    """As far as the tests need it what `subprocess.Popen` is; output goes to files until it is asked for."""
+    """A process with the part of `subprocess.Popen` that the tests need; its output goes to files."""
 
     def __init__(self, command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
-        """Starts `python COMMAND`: a program's path or -m and a module, and arguments."""
+        """Start `python COMMAND`: the path of a program or -m and a module, and arguments."""
         self._folder = Path(tempfile.mkdtemp())
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         order = {"command": [*command], "cwd": str(cwd), "env": {**env}, "folder": str(self._folder)}
@@ -43,7 +43,7 @@ class Process:
 
     @property
     def returncode(self) -> int | None:
-        """As of `subprocess.Popen`; None while it runs."""
+        """The exit code, as `subprocess.Popen` has it; None while the process runs."""
         code = self._read("code")
         return int(code) if code else None
 
@@ -58,7 +58,7 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float = 240) -> tuple[str, str]:
-        """Waits for its end; what it wrote to stdout and to stderr."""
+        """Wait for the end, and return what the process wrote to stdout and to stderr."""
         end = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > end:
@@ -74,7 +74,7 @@ class Process:
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    # Python 3.12 warns of forking where NumPy has threads: they wait, and hold nothing.
+    # Python 3.12 warns of forking a process with threads. Those of NumPy are idle and hold no lock.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", __file__]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, text=True)
     assert server.stdin
@@ -84,10 +84,10 @@ def _server() -> subprocess.Popen[str]:
 
 
 def _serve() -> None:
-    """Forks a process for each order, and runs there what it says."""
+    """Fork a process for each order, and run its command there."""
     for name in NEEDED:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for the others are waited for by nobody
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for the others
     for line in sys.stdin:
         if os.fork() == 0:
             order = json.loads(line)
@@ -118,7 +118,7 @@ def _run(order: dict) -> None:
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
-    # JAX read it when it was imported.
+    # JAX read this variable when it was imported.
     if "JAX_NUM_CPU_DEVICES" in os.environ:
         jax.config.update("jax_num_cpu_devices", int(os.environ["JAX_NUM_CPU_DEVICES"]))
     sys.argv = order["command"]

@@ -1,10 +1,10 @@
-"""Feeds everything that reads files with hostile bytes, guided by coverage, through atheris.
+"""Feed everything that reads files with hostile bytes, guided by coverage, through atheris.
 
     pip install atheris && python tests/fuzz.py --runs=100000
 
-Each target of `tests/targets.py` has a process of its own; --target names one of them. A crash, a hang of
-more than 20 seconds, an exception that is not a clear refusal, memory, or an attempt to run something ends
-it.
+Each target of `tests/targets.py` has a process of its own; --target selects one. A target fails by a crash, a
+hang of more than 20 seconds, an exception that is not a clear refusal, too much memory, or an attempt to run
+a program.
 """
 
 import argparse
@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
 def fuzz(name: str, runs: int, seed: int) -> None:
-    """Tries one target in this process, which ends with it."""
+    """Try one target in this process, which ends with it."""
     import atheris
 
     with atheris.instrument_imports(include=["linear_cifar", "experiments"]):
@@ -42,25 +42,27 @@ def fuzz(name: str, runs: int, seed: int) -> None:
 
 
 def main() -> None:
-    """All targets, or the one that is named."""
-    names = ("binary", "python", "gzipped", "tar", "prepared", "checkpoint", "block", "results")
+    """Try all targets, or the selected one."""
+    names = (
+        "binary", "python", "gzipped", "tar", "tfds", "snapshot", "checkpoint", "manifest", "results",
+    )  # fmt: skip
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=100_000, help="inputs per target")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", choices=names)
-    given = parser.parse_args()
-    if given.target:
-        fuzz(given.target, given.runs, given.seed)
+    arguments = parser.parse_args()
+    if arguments.target:
+        fuzz(arguments.target, arguments.runs, arguments.seed)
         return
     failed = False
     for name in names:
         command = [
             sys.executable,
             __file__,
-            f"--runs={given.runs}",
-            f"--seed={given.seed}",
+            f"--runs={arguments.runs}",
+            f"--seed={arguments.seed}",
             f"--target={name}",
         ]
         process = subprocess.run(command, capture_output=True, text=True)

@@ -1,9 +1,9 @@
-"""Kills a sweep at random moments, over and over: its results are an undisturbed run's, bit for bit.
+"""Kill a sweep at random moments, over and over: its results equal an undisturbed run's, bit for bit.
 
     python tests/kills.py --kills=50
 
-takes about a quarter of an hour on 2 cores; `tests/test_resume.py` kills it a few times. Every kill is a
-SIGKILL in a phase drawn by chance: start, compiling, training, saving the state, writing the results.
+takes about ten minutes on 2 cores; `tests/test_resume.py` kills a sweep a few times. Every kill is a SIGKILL
+in a phase drawn at random: start, compiling, training, saving the state, writing the results.
 """
 
 import argparse
@@ -24,12 +24,12 @@ import forks
 ROOT = Path(__file__).parent.parent
 FILES = ("results.csv", "history.csv", "best_params.npz")
 EPOCHS = 8
-# All the state that there is: velocities, averages, a schedule; and η at which any difference grows large.
+# Every kind of state: velocities, averages, a schedule. At the larger η any difference would grow.
 FLAGS = (
     "--dataset=synthetic", f"--epochs={EPOCHS}", "--eta=0.001,0.1", "--lam=0.1", "--momentum=0.9",
     "--average=3", "--schedule=cosine", "--flip", "--seeds=2",
 )  # fmt: skip
-# The command, and the same with less to do, for the tests.
+# The command, and a smaller form of it for the tests.
 WHOLE = ("-m", "experiments.grid", "--train=batch1", "--batch=100,400")
 SMALL = (str(ROOT / "tests" / "small_grid.py"), "--val_size=200", "--batch=100")
 Process = forks.Process | subprocess.Popen[str]
@@ -37,7 +37,7 @@ PHASES = ("start", "compiling", "training", "saving", "writing")
 
 
 def start(out: Path, caches: Path, *more: str, program: Sequence[str] = SMALL, **environment: str) -> Process:
-    """The sweep in a process of its own, which writes to `out`; the whole one begins as a user's does."""
+    """Start the sweep in a new process that writes to `out`; WHOLE starts as a user's command does."""
     fixed = {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
@@ -58,7 +58,7 @@ def start(out: Path, caches: Path, *more: str, program: Sequence[str] = SMALL, *
 
 
 def wait_for(process: Process, sign: Callable[[], object]) -> bool:
-    """Waits until there is a sign of something; False if the process ends before."""
+    """Wait until `sign` is true; return False if the process ends before."""
     while process.poll() is None:
         if sign():
             return True
@@ -66,25 +66,25 @@ def wait_for(process: Process, sign: Callable[[], object]) -> bool:
     return False
 
 
-def begun(out: Path) -> list[int]:
-    """When it began to train, or to go on."""
+def training_starts(out: Path) -> list[int]:
+    """Return a list that changes when a process starts to train."""
     return [(out / "config.json").stat().st_mtime_ns for _ in out.glob("blocks/*/block.json")]
 
 
-def saved(out: Path) -> list[Path]:
-    """The states on disk."""
-    return [path for path in out.glob("blocks/*/*") if path.name.isdecimal()]
+def saved_states(out: Path) -> dict[Path, int]:
+    """Return the states on disk, and their epochs."""
+    return {path: int(path.stem.split("-")[1]) for path in out.glob("blocks/*/state-*.npz")}
 
 
 def reach(process: Process, out: Path, phase: str, rng: random.Random | None = None) -> bool:
-    """Waits for a moment by chance in that phase, or for its beginning; False if the process ends before."""
-    states, times = {*saved(out)}, begun(out)
+    """Wait for a random moment of a phase, without `rng` for its start; return False if the process ends."""
+    states, times = {*saved_states(out)}, training_starts(out)
     signs: dict[str, tuple[Callable[[], object], float]] = {
         "start": (lambda: True, 3),
-        "compiling": (lambda: begun(out) != times, 3),
-        "training": (lambda: {*saved(out)} - states, 0.5),
-        "saving": (lambda: any(out.glob("blocks/*/*.orbax-checkpoint-tmp")), 0.15),
-        "writing": (lambda: any(path.name == str(EPOCHS) for path in saved(out)), 2),
+        "compiling": (lambda: training_starts(out) != times, 3),
+        "training": (lambda: {*saved_states(out)} - states, 0.5),
+        "saving": (lambda: any(out.glob("blocks/*/.state-*.npz")), 0.05),
+        "writing": (lambda: any(out.glob("blocks/*/metrics-*.npz")), 2),
     }
     sign, longest = signs[phase]
     if not wait_for(process, sign):
@@ -94,20 +94,20 @@ def reach(process: Process, out: Path, phase: str, rng: random.Random | None = N
 
 
 def finish(process: Process) -> None:
-    """Waits for the end, which must be a good one."""
+    """Wait for the end, which must be a success."""
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
 
 
 def differing(out: Path, reference: Path) -> list[str]:
-    """The files that are not those of the undisturbed run."""
+    """Return the names of the files that differ from the undisturbed run's."""
     return [name for name in FILES if (out / name).read_bytes() != (reference / name).read_bytes()]
 
 
 def kill_and_compare(folder: Path, phases: Sequence[str], rng: random.Random) -> Counter[str]:
-    """Runs the sweep undisturbed, then again with a kill in each of the phases; how many kills hit.
+    """Run the sweep undisturbed, then with a kill in each of the phases; return how many kills hit each.
 
-    A run that ends before it is hit is compared with the undisturbed one, and the next one begins anew.
+    A run that ends before it is killed is compared with the undisturbed one, and the next one starts afresh.
 
     Raises:
       AssertionError: if a result differs, or a run fails.
@@ -115,19 +115,19 @@ def kill_and_compare(folder: Path, phases: Sequence[str], rng: random.Random) ->
     caches, reference, out = folder / "caches", folder / "reference", folder / "killed"
     finish(start(reference, caches, program=WHOLE))
     hits: Counter[str] = Counter()
-    todo = list(phases)
-    while todo:
-        # Now and then nothing is compiled yet.
+    remaining = list(phases)
+    while remaining:
+        # One run in five starts without compiled programs.
         process = start(
             out,
             caches if rng.random() < 0.8 else Path(tempfile.mkdtemp(dir=folder)),
             "--save_every=1",
             program=WHOLE,
         )
-        if reach(process, out, todo[0], rng):
+        if reach(process, out, remaining[0], rng):
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            hits[todo.pop(0)] += 1
+            hits[remaining.pop(0)] += 1
         else:
             finish(process)
             assert not differing(out, reference), (differing(out, reference), hits)
@@ -138,18 +138,18 @@ def kill_and_compare(folder: Path, phases: Sequence[str], rng: random.Random) ->
 
 
 def main() -> None:
-    """The long form."""
+    """Kill as often as the flags say."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    rng = random.Random(given.seed)
-    phases = [rng.choice(PHASES) for _ in range(given.kills)]
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    phases = [rng.choice(PHASES) for _ in range(arguments.kills)]
     with tempfile.TemporaryDirectory() as folder:
         hits = kill_and_compare(Path(folder), phases, rng)
-    print(f"{hits.total()} kills ({dict(hits)}): {', '.join(FILES)} are those of an undisturbed run")
+    print(f"{hits.total()} kills ({dict(hits)}): {', '.join(FILES)} equal an undisturbed run's")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def problem(seed=0, n=7, d=5, K=3, multi_hot=False, scale=1.0):
-    """W [K, d], b [K], x [n, d], y [n, K] in float64."""
+    """Return W [K, d], b [K], x [n, d], y [n, K] in float64."""
     rng = np.random.default_rng(seed)
     W, b, x = scale * rng.normal(size=(K, d)), rng.normal(size=K), rng.normal(size=(n, d))
     y = rng.integers(0, 2, size=(n, K)) if multi_hot else np.eye(K)[rng.integers(0, K, size=n)]
@@ -21,19 +21,19 @@ def sigmoid(s):
 
 
 def reference_loss(name, s, y, q=0.0):
-    """Losses [n] as the formulas have them; for moderate scores."""
+    """Return losses [n] by the formulas, for moderate logits."""
 
-    def miss(p):
+    def lq_term(p):
         return (1 - p**q) / q if q else -np.log(p)
 
     if name == "softmax":
-        return (y * miss(softmax(s))).sum(axis=1)
+        return (y * lq_term(softmax(s))).sum(axis=1)
     p = sigmoid(s)
-    return ((1 - y) * miss(1 - p) + y * miss(p)).mean(axis=1)
+    return ((1 - y) * lq_term(1 - p) + y * lq_term(p)).mean(axis=1)
 
 
-def reference_dscores(name, s, y, q=0.0):
-    """For one-hot targets: p_y^q (p - y), and the same of each label by itself."""
+def reference_dlogits(name, s, y, q=0.0):
+    """Return ∂ℓ/∂s for one-hot targets: p_y^q (p - y) for softmax, and the same per label for BCE."""
     if name == "softmax":
         p = softmax(s)
         return (p * y).sum(axis=1, keepdims=True) ** q * (p - y)
@@ -42,13 +42,13 @@ def reference_dscores(name, s, y, q=0.0):
 
 
 def train_by_loop(W, b, x, y, eta, batch, lam, loss, epochs, q=0.0, momentum=0.0):
-    """Mini-batch gradient descent in file order, one example batch after another."""
+    """Train by mini-batch gradient descent in file order, one batch after another."""
     W, b = W.copy(), b.copy()
     dW, db = np.zeros_like(W), np.zeros_like(b)
     for _ in range(epochs):
         for start in range(0, len(x), batch):
             xs, ys = x[start : start + batch], y[start : start + batch]
-            G = reference_dscores(loss, xs @ W.T + b, ys, q) / len(xs)
+            G = reference_dlogits(loss, xs @ W.T + b, ys, q) / len(xs)
             dW, db = momentum * dW + G.T @ xs + 2 * lam * W, momentum * db + G.sum(axis=0)
             W, b = W - eta * dW, b - eta * db
     return W, b

@@ -1,4 +1,4 @@
-"""`experiments.grid` on few made-up images and without figures: to files and signals it does the same."""
+"""`experiments.grid` on few synthetic images and without figures; its files and signals are the same."""
 
 import os
 import resource
@@ -10,16 +10,20 @@ import compiling
 
 os.environ.setdefault("XLA_FLAGS", compiling.FLAGS)
 
-# Nor is matplotlib loaded.
-sys.modules["experiments.plots"] = SimpleNamespace(heatmap=lambda *_: None, curves=lambda *_: None)
+# Without figures, matplotlib need not be imported.
+sys.modules["experiments.artifacts.figures"] = SimpleNamespace(
+    plot_heatmap=lambda *_: None, plot_curves=lambda *_: None
+)
 
-from experiments import conduct, hosts, work  # noqa: E402
-from linear_cifar.synthetic import synthetic  # noqa: E402
+from experiments.cli import experiment  # noqa: E402
+from experiments.runner import processes, training  # noqa: E402
+from linear_cifar.data.synthetic import make_synthetic  # noqa: E402
 
 if __name__ == "__main__":
     if "LARGEST_FILE" in os.environ:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
-    hosts.HEARTBEAT = int(os.environ.get("HEARTBEAT", hosts.HEARTBEAT))
-    work.KEEP_BYTES = int(os.environ.get("KEEP_BYTES", work.KEEP_BYTES))
-    conduct.find = lambda *_: synthetic(n_train=1_200, n_test=int(os.environ.get("TEST_IMAGES", 200)))
+    processes.HEARTBEAT = int(os.environ.get("HEARTBEAT", processes.HEARTBEAT))
+    training.KEPT_BYTES = int(os.environ.get("KEPT_BYTES", training.KEPT_BYTES))
+    num_test = int(os.environ.get("TEST_IMAGES", 200))
+    experiment.find_dataset = lambda *_: make_synthetic(n_train=1_200, n_test=num_test)
     runpy.run_module("experiments.grid", run_name="__main__", alter_sys=True)

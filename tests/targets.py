@@ -1,65 +1,73 @@
-"""Everything that reads files, fed with any bytes: what may come of it is a result or one clear line.
+"""Everything that reads files, to be fed with arbitrary bytes: each is read or refused in one clear line.
 
-`tests/test_hostile.py` tries some thousand inputs, `tests/fuzz.py` as many as one likes.
+`tests/test_hostile.py` tries some thousand inputs, `tests/fuzz.py` as many as asked for.
 """
 
 import gzip
+import hashlib
 import os
 import resource
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import jax
 import numpy as np
+import test_checkpoints
 import test_cifar10
-import test_prepared
-from test_results import SETTINGS
+import test_tfds
+from small_runs import make_sweep
 
-from experiments import archive, blocks
-from experiments.archive import ArchiveError
-from experiments.blocks import BlockError
-from experiments.checkpoints import DIGEST, Checkpoints, _digest
-from experiments.measures import Measures
-from experiments.results import HISTORY, KEYS, RESULTS
-from experiments.run import standing_of
-from experiments.settings import Variant
-from linear_cifar import cifar10
+from experiments.artifacts.reader import MEASURE_COLUMNS, ReadError, RunResult
+from experiments.artifacts.results import HISTORY_COLUMNS, RESULT_COLUMNS
+from experiments.runner.blocks import (
+    MANIFEST,
+    Block,
+    find_incompatibility,
+    plan_sweep,
+    read_manifests,
+    restore_block,
+    write_manifest,
+)
+from experiments.runner.errors import BlockError
+from experiments.runner.files import SCHEMA
 from linear_cifar.config import Config
-from linear_cifar.dataset import DataError, Dataset, Split
-from linear_cifar.prepared import read_prepared
+from linear_cifar.data.cifar10 import read_cifar10
+from linear_cifar.data.dataset import DataError, Dataset, Split
+from linear_cifar.data.tfds import read_tfds
+from linear_cifar.snapshots import load_snapshot, save_snapshot
 
-# Bytes to begin with, and what is done with them and with what becomes of them.
+# Genuine inputs, and a function that tries an input and tells whether it was accepted.
 Target = tuple[list[bytes], Callable[[bytes], bool]]
 COUNT = 2  # images in a batch
-# What would be needed to run something, or to talk to someone.
+# Audit events of running a program, of opening a connection, and of unpickling.
 FORBIDDEN = {
     "os.exec", "os.fork", "os.posix_spawn", "os.startfile", "os.system", "pickle.find_class", "pty.spawn",
     "socket.connect", "subprocess.Popen",
 }  # fmt: skip
 MEMORY = 512 * 1024**2
 
-_watched = False
+_forbidding = False
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
-    if _watched and event in FORBIDDEN:
-        os.write(2, f"a hostile input brought about {event}{arguments}\n".encode())
+    if _forbidding and event in FORBIDDEN:
+        os.write(2, f"a hostile input caused {event}{arguments}\n".encode())
         os._exit(99)
 
 
 sys.addaudithook(_audit)
 
 
-class Lost(Exception):
-    """A state that is unusable, and was told of."""
+class SetAside(Exception):
+    """A state cannot be used and was set aside with a note."""
 
 
-def accepted(errors: type[Exception], read: Callable[[], object]) -> bool:
-    """Whether it is read; of what may be raised, only these are, with a message of one line."""
-    global _watched
-    _watched = True
+def accepted(errors: type[Exception] | tuple[type[Exception], ...], read: Callable[[], object]) -> bool:
+    """Tell whether `read` succeeds; it may raise only `errors`, with a message of one line."""
+    global _forbidding
+    _forbidding = True
     try:
         read()
     except errors as error:
@@ -67,13 +75,13 @@ def accepted(errors: type[Exception], read: Callable[[], object]) -> bool:
         assert len(str(error).splitlines()) == 1, str(error)
         return False
     finally:
-        _watched = False
+        _forbidding = False
     return True
 
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """The block's memory must not grow by more than a little."""
+    """Check that the memory does not grow by more than `MEMORY` in the block."""
 
     def peak() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -84,7 +92,7 @@ def bounded() -> Iterator[None]:
 
 
 def _files(folder: Path, names: list[str], read: Callable[[], object], errors: type[Exception]) -> Target:
-    """The first byte says in place of which file, of those there, the others are written."""
+    """Make a target of a folder: the first byte of an input selects the file that gets the rest."""
     genuine = {name: (folder / name).read_bytes() for name in names}
 
     def attempt(content: bytes) -> bool:
@@ -102,16 +110,16 @@ def _unpacked(folder: Path, layout: str) -> Target:
     test_cifar10.COUNT = COUNT
     test_cifar10.write(folder, layout)
     names = sorted(str(path.relative_to(folder)) for path in (folder / layout).iterdir())
-    return _files(folder, names, lambda: cifar10.read(folder, COUNT), DataError)
+    return _files(folder, names, lambda: read_cifar10(folder, COUNT), DataError)
 
 
 def binary(folder: Path) -> Target:
-    """cifar-10-batches-bin."""
+    """Read the files of cifar-10-batches-bin."""
     return _unpacked(folder, test_cifar10.LAYOUTS[0])
 
 
 def python(folder: Path) -> Target:
-    """cifar-10-batches-py: pickles."""
+    """Read the pickles of cifar-10-batches-py."""
     return _unpacked(folder, test_cifar10.LAYOUTS[1])
 
 
@@ -122,95 +130,119 @@ def _archive(folder: Path, layout: str, packed: Callable[[bytes], bytes]) -> Tar
 
     def attempt(content: bytes) -> bool:
         path.write_bytes(packed(content))
-        return accepted(DataError, lambda: cifar10.read(folder, COUNT))
+        return accepted(DataError, lambda: read_cifar10(folder, COUNT))
 
     return [genuine if packed(b"") == b"" else gzip.decompress(genuine)], attempt
 
 
 def gzipped(folder: Path) -> Target:
-    """cifar-10-binary.tar.gz as it is."""
+    """Read cifar-10-binary.tar.gz as it is."""
     return _archive(folder, test_cifar10.ARCHIVES[0], lambda content: content)
 
 
 def tar(folder: Path) -> Target:
-    """cifar-10-python.tar.gz, of which gzip's checksum is right."""
+    """Read cifar-10-python.tar.gz, whose gzip checksum is valid."""
     return _archive(folder, test_cifar10.ARCHIVES[1], lambda content: gzip.compress(content, 1))
 
 
-def prepared(folder: Path) -> Target:
-    """What tfds prepared."""
-    version = test_prepared.prepare(folder, test_prepared.records("train", test_prepared.COUNTS[0]))
+def tfds(folder: Path) -> Target:
+    """Read what tensorflow-datasets has prepared."""
+    version = test_tfds.prepare(folder, test_tfds.records("train", test_tfds.COUNTS[0]))
     names = sorted(str(path.relative_to(folder)) for path in version.iterdir())
-    return _files(folder, names, lambda: read_prepared(folder, test_prepared.COUNTS), DataError)
+    return _files(folder, names, lambda: read_tfds(folder, test_tfds.COUNTS), DataError)
+
+
+def _sign(content: bytes) -> bytes:
+    """Append a valid digest, so that an input gets past it; see `linear_cifar.npz`."""
+    return content + struct.pack("<H64s", 64, hashlib.sha256(content).hexdigest().encode())
+
+
+def _unsign(path: Path) -> bytes:
+    """Return a file's bytes without its digest."""
+    return path.read_bytes()[: -len(_sign(b""))]
+
+
+def snapshot(folder: Path) -> Target:
+    """Read a snapshot whose digest is valid."""
+    path = folder / "snapshot.npz"
+    save_snapshot(path, test_checkpoints.make_state(3).snapshot)
+    genuine = _unsign(path)
+
+    def attempt(content: bytes) -> bool:
+        path.write_bytes(_sign(content))
+        return accepted((ValueError, OSError), lambda: load_snapshot(path))
+
+    return [genuine], attempt
 
 
 def checkpoint(folder: Path) -> Target:
-    """A state whose digest is right: it gets as far as it can."""
-    rng = np.random.default_rng(0)
-    state = {"W": rng.normal(size=(2, 3)), "finite": np.ones((5, 2), np.bool_)}
-    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    Checkpoints(folder, lambda epoch: template, print).save(5, state)
-    names = sorted(str(path.relative_to(folder)) for path in (folder / "5").rglob("*") if path.is_file())
-    names.remove(f"5/{DIGEST}")
+    """Resume from a state, or read a result, whose digest is valid."""
+    checkpoints = test_checkpoints.open_checkpoints(folder)
+    checkpoints.save_state(test_checkpoints.make_state(3))
+    checkpoints.save_result(test_checkpoints.make_result(), keep_state=True)
+    names = sorted(path.name for path in folder.iterdir())
+    genuine = {name: _unsign(folder / name) for name in names}
 
-    def read() -> None:
-        (folder / "5" / DIGEST).write_text(_digest(folder / "5"))
+    def attempt(content: bytes) -> bool:
+        name = names[content[0] % len(names)] if content else names[0]
+        (folder / name).write_bytes(_sign(content[1:]))
         lines: list[str] = []
-        states = Checkpoints(folder, lambda epoch: template, lines.append)
-        found = states.newest()
-        states.close()
-        assert all(len(line.splitlines()) == 1 for line in lines)
-        if found is None:
-            assert lines, "lost without a word"
-            (folder / "broken-5").rename(folder / "5")
-            raise Lost(lines[0])
-        assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(found)] == [
-            (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(template)
-        ]
 
-    return _files(folder, names, read, Lost)
+        def read() -> None:
+            opened = test_checkpoints.open_checkpoints(folder, lines.append)
+            found = test_checkpoints.newest(opened) if name.startswith("state") else opened.result()
+            if found is None:
+                raise SetAside(lines[0])
+
+        try:
+            return accepted(SetAside, read)
+        finally:
+            (folder / name).write_bytes(_sign(genuine[name]))
+
+    return [bytes([i]) + genuine[name] for i, name in enumerate(names)], attempt
 
 
-def block(folder: Path) -> Target:
-    """block.json, and whether it is believed."""
-    own = Variant("one", SETTINGS, (Config(0.1, 20, 0.0), Config(0.01, 20, 0.0)))
+def manifest(folder: Path) -> Target:
+    """Read block.json, compare it with the run, and plan and restore its block."""
+    sweep = make_sweep([Config(0.1, 20, 0.0), Config(0.01, 20, 0.0)])
     empty = Split(np.empty((0, 3072), np.uint8), np.empty(0, np.uint8))
     dataset = Dataset("synthetic", (), empty, empty, empty, "", False, "0" * 64)
-    path = blocks.write(folder, blocks.Block(own), dataset, {"devices": ["cpu: cpu"]}) / blocks.BLOCK
+    path = write_manifest(folder, Block(sweep), dataset, {"devices": ["cpu: cpu"]}) / MANIFEST
 
     def read() -> None:
-        for held in blocks.read(folder):
-            if blocks.disagreement(held, {"one": own}, dataset) is None:
-                for planned in blocks.plan(own, [held], 2):
-                    standing_of(planned.part, 4, 3)(1)
+        for manifest in read_manifests(folder):
+            if find_incompatibility(manifest, {sweep.name: sweep}, dataset) is None:
+                plan_sweep(sweep, [manifest], 2)
+                restore_block(manifest)
 
     return _files(folder, [str(path.relative_to(folder))], read, BlockError)
 
 
 def results(folder: Path) -> Target:
-    """config.json, tables.json and the CSV files, by the public reader."""
-    row = ["one", "synthetic", "0.1", "20", "0.0", "0.0", "0.0", "3"]
+    """Read config.json, tables.json and the CSV files by the public reader."""
+    keys = ["small", "synthetic", "0.1", "20", "0.0", "0.0", "0.0", "3"]
     for name, columns in (
-        ("results.csv", RESULTS),
-        ("history.csv", HISTORY),
-        ("measures.csv", (*KEYS, *Measures._fields)),
+        ("results.csv", RESULT_COLUMNS),
+        ("history.csv", HISTORY_COLUMNS),
+        ("measures.csv", MEASURE_COLUMNS),
     ):
-        cells = [*row, *["1"] * (len(columns) - len(row))]
+        cells = [*keys, *["1"] * (len(columns) - len(keys))]
         (folder / name).write_text(f"{','.join(columns)}\n{','.join(cells)}\n")
     (folder / "config.json").write_text(
-        '{"schema": 3, "experiment": "grid", "complete": true, "command": "", "written": "",\n'
-        ' "settings": {}, "dataset": {"name": "synthetic", "fingerprint": ""}, "variants": {}}'
+        f'{{"schema": {SCHEMA}, "experiment": "grid", "complete": true, "command": "", "written": "",\n'
+        ' "settings": {}, "dataset": {"name": "synthetic", "fingerprint": ""}, "sweeps": {}}'
     )
     (folder / "tables.json").write_text('{"tables": [{"name": "a", "title": "", "columns": [], "rows": []}]}')
     names = ["config.json", "history.csv", "measures.csv", "results.csv", "tables.json"]
 
     def read() -> None:
-        one = archive.read(folder)
-        assert len(one.results) + len(one.history) + len(one.measures) >= 0
+        run = RunResult(folder)
+        assert len(run.results) + len(run.history) + len(run.measures) >= 0
 
-    return _files(folder, names, read, ArchiveError)
+    return _files(folder, names, read, ReadError)
 
 
 TARGETS = {
-    target.__name__: target for target in (binary, python, gzipped, tar, prepared, checkpoint, block, results)
+    target.__name__: target
+    for target in (binary, python, gzipped, tar, tfds, snapshot, checkpoint, manifest, results)
 }

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linear_cifar.batches import over_batches, passes, rows
+from linear_cifar.batches import fold_batches, plan_passes, take_rows
 
 
 @pytest.mark.parametrize(("n", "size"), [(12, 4), (13, 4), (3, 3), (5, 1), (7, 6), (3, 8)])
@@ -13,10 +13,10 @@ def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size):
         total, sizes = carry
         # The order of the batches and of the rows in them decides the digits of the total.
         return total * 31.0 + jnp.dot(
-            rows(values, start, size), jnp.arange(1.0, size + 1)
+            take_rows(values, start, size), jnp.arange(1.0, size + 1)
         ), sizes + 10.0**size
 
-    total, sizes = over_batches(step, (jnp.array(0.0), jnp.array(0.0)), n, size)
+    total, sizes = fold_batches(step, (jnp.array(0.0), jnp.array(0.0)), n, size)
     expected_total, expected_sizes = 0.0, 0.0
     for start in range(0, n, size):
         batch = np.arange(start, min(start + size, n))
@@ -35,5 +35,5 @@ def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size):
         ((7, 11, 13, 17), [(1_001, (7, 11, 13)), (1_598, (17,))]),
     ],
 )
-def test_passes_share_blocks_that_are_multiples_of_their_sizes(sizes, plan):
-    assert passes(sizes, most=1_600) == plan
+def test_passes_share_chunks_that_are_multiples_of_their_sizes(sizes, plan):
+    assert plan_passes(sizes, max_chunk=1_600) == plan

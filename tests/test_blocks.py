@@ -2,183 +2,201 @@ import json
 
 import numpy as np
 import pytest
-from test_results import SETTINGS
+from small_runs import make_sweep, small_data
 
-from experiments import blocks, results
-from experiments.blocks import Block, BlockError, are_whole, disagreement, join, plan
-from experiments.run import condense, run
-from experiments.settings import Variant
+from experiments.artifacts.results import write_results
+from experiments.runner.blocks import (
+    MANIFEST,
+    Block,
+    block_folder,
+    find_incompatibility,
+    is_complete,
+    join_results,
+    plan_sweep,
+    read_manifests,
+    restore_block,
+    write_manifest,
+)
+from experiments.runner.errors import BlockError
+from experiments.runner.training import keep_best, train_sweep
 from linear_cifar.config import Config, grid
-from linear_cifar.dataset import divide
-from linear_cifar.synthetic import synthetic
+from linear_cifar.planning import WIDE
 
 A, B, C = grid([0.001, 0.003, 0.01], [20], [0.1])
 
 
-def variant(configs=(A, B), seeds=(0, 1), **settings):
-    return Variant("one", SETTINGS._replace(seeds=tuple(seeds), **settings), tuple(configs))
+def sweep(configs=(A, B), seeds=(0, 1), **settings):
+    return make_sweep(configs, seeds=tuple(seeds), **settings)
 
 
 @pytest.fixture(scope="module")
-def dataset():
-    return divide(synthetic(n_train=300, n_test=100), val_size=50)
+def data():
+    return small_data()
+
+
+@pytest.fixture(scope="module")
+def dataset(data):
+    return data.dataset
 
 
 @pytest.fixture
-def held(tmp_path, dataset):
-    """One block on disk, as it is read back."""
-    blocks.write(tmp_path, Block(variant()), dataset, {"versions": {}})
-    (one,) = blocks.read(tmp_path)
-    return one
+def manifest(tmp_path, dataset):
+    """The manifest of a block on disk, read back."""
+    write_manifest(tmp_path, Block(sweep()), dataset, {"versions": {}})
+    (manifest,) = read_manifests(tmp_path)
+    return manifest
 
 
-def parts(variant, held, at_most=99):
-    planned = plan(variant, held, at_most)
-    return [(block.part.configs, block.part.settings.seeds) for block in planned]
+def planned_parts(whole, manifests, max_runs=99):
+    blocks = plan_sweep(whole, manifests, max_runs)
+    return [(block.sweep.configs, block.sweep.settings.seeds) for block in blocks]
 
 
-def test_a_block_is_read_back_as_it_was_written(held, dataset):
-    assert held.variant == "one"
-    assert held.configs == [A, B]
-    assert held.seeds == [0, 1]
-    assert held.environment == {"versions": {}}
-    assert disagreement(held, {"one": variant()}, dataset) is None
+def test_a_manifest_is_read_back_as_it_was_written(manifest, dataset):
+    assert manifest.sweep == "small"
+    assert manifest.configs == [A, B]
+    assert manifest.seeds == [0, 1]
+    assert manifest.environment == {"versions": {}}
+    assert find_incompatibility(manifest, {"small": sweep()}, dataset) is None
+
+
+def test_a_block_is_restored_from_its_manifest(manifest):
+    assert restore_block(manifest) == Block(sweep())
+    with pytest.raises(BlockError, match="another version"):
+        restore_block(manifest._replace(settings=manifest.settings | {"other": 1}))
 
 
 def test_a_new_run_is_one_block():
-    assert plan(variant(), [], 4) == [Block(variant())]
+    assert plan_sweep(sweep(), [], 4) == [Block(sweep())]
 
 
-def test_what_is_there_stays_and_what_lacks_is_added(held):
-    assert parts(variant(), [held]) == [((A, B), (0, 1))]
-    assert parts(variant([C, A, B], [0, 1]), [held]) == [((A, B), (0, 1)), ((C,), (0, 1))]
-    assert parts(variant([A, B], [2, 1, 0]), [held]) == [((A, B), (0, 1)), ((A, B), (2,))]
-    both = parts(variant([A, B, C], [0, 1, 2]), [held])
+def test_blocks_on_disk_stay_and_new_ones_hold_what_is_missing(manifest):
+    assert planned_parts(sweep(), [manifest]) == [((A, B), (0, 1))]
+    assert planned_parts(sweep([C, A, B], [0, 1]), [manifest]) == [((A, B), (0, 1)), ((C,), (0, 1))]
+    assert planned_parts(sweep([A, B], [2, 1, 0]), [manifest]) == [((A, B), (0, 1)), ((A, B), (2,))]
+    both = planned_parts(sweep([A, B, C], [0, 1, 2]), [manifest])
     assert both == [((A, B), (0, 1)), ((C,), (0, 1)), ((A, B, C), (2,))]
-    other = held._replace(variant="two")
-    assert parts(variant(), [other]) == [((A, B), (0, 1))]
+    other = manifest._replace(sweep="two")
+    assert planned_parts(sweep(), [other]) == [((A, B), (0, 1))]
 
 
-def test_more_than_the_memory_holds_is_cut_evenly():
+def test_a_sweep_is_cut_evenly_into_blocks_that_the_memory_holds():
     five = range(5)
-    assert parts(variant([A, B], five), [], 4) == [((A, B), (0,)), ((A, B), (1, 2)), ((A, B), (3, 4))]
-    assert parts(variant([A, B, C], [0, 1]), [], 2) == [
+    assert planned_parts(sweep([A, B], five), [], 4) == [((A, B), (0,)), ((A, B), (1, 2)), ((A, B), (3, 4))]
+    assert planned_parts(sweep([A, B, C], [0, 1]), [], 2) == [
         ((A,), (0,)), ((B, C), (0,)), ((A,), (1,)), ((B, C), (1,)),
     ]  # fmt: skip
-    for at_most in range(1, 17):
-        cut = plan(variant([A, B, C], five), [], at_most)
-        assert all(block.part.runs <= at_most for block in cut)
-        each = [(s, c) for block in cut for s in block.part.settings.seeds for c in block.part.configs]
-        assert sorted(each) == sorted((s, c) for s in five for c in (A, B, C))
+    for max_runs in range(1, 17):
+        cut = plan_sweep(sweep([A, B, C], five), [], max_runs)
+        assert all(block.sweep.num_runs <= max_runs for block in cut)
+        runs = [(s, c) for block in cut for s in block.sweep.settings.seeds for c in block.sweep.configs]
+        assert sorted(runs) == sorted((s, c) for s in five for c in (A, B, C))
 
 
-def test_of_very_many_runs_the_weights_are_kept_that_may_be_the_best():
-    def keeps(configs, seeds, at_most):
-        return {block.keeps for block in plan(variant(configs, seeds), [], at_most, keep_states=False)}
+def test_blocks_of_very_many_runs_keep_the_weights_that_may_be_the_best():
+    def retentions(configs, seeds, max_runs):
+        return {block.retention for block in plan_sweep(sweep(configs, seeds), [], max_runs, keep_all=False)}
 
     many = grid([0.001 * i for i in range(1, 1001)], [20], [0.1])
-    assert keeps([A, B, C], [0], 2) == {"best"}
-    assert keeps([A, B, C], [0, 1], 6) == {"best"}
-    assert keeps([A, B, C], [0, 1], 3) == {"configurations"}
-    assert keeps(many, range(9), 1000) == {"best"}
-    assert keeps(many, range(99), 1000) == {"configurations"}
+    assert retentions([A, B, C], [0], 2) == {"best"}
+    assert retentions([A, B, C], [0, 1], 6) == {"best"}
+    assert retentions([A, B, C], [0, 1], 3) == {"configurations"}
+    assert retentions(many, range(9), 1000) == {"best"}
+    assert retentions(many, range(99), 1000) == {"configurations"}
 
 
 def test_blocks_are_wide_enough_to_share_their_images():
     many = grid([0.001 * i for i in range(1, 1001)], [20], [0.1])
-    for seeds, at_most in ((1, 5000), (10, 5000), (99, 5000), (99, 100), (2, 50)):
-        for block in plan(variant(many, range(seeds)), [], at_most):
-            assert block.part.runs <= at_most
-            assert len(block.part.configs) >= min(at_most, blocks.WIDE) // 2
+    for seeds, max_runs in ((1, 5000), (10, 5000), (99, 5000), (99, 100), (2, 50)):
+        for block in plan_sweep(sweep(many, range(seeds)), [], max_runs):
+            assert block.sweep.num_runs <= max_runs
+            assert len(block.sweep.configs) >= min(max_runs, WIDE) // 2
 
 
 @pytest.mark.parametrize(
     ("configs", "seeds", "processes", "largest"),
     [(48, 20, 1, 960), (48, 20, 3, 7 * 48), (48, 20, 64, 16), (5, 1, 4, 2), (3, 3, 7, 2), (1, 1, 4, 1)],
 )
-def test_processes_have_about_as_much_to_do(configs, seeds, processes, largest):
-    several = variant(grid([0.001 * i for i in range(1, configs + 1)], [20], [0.1]), range(seeds))
-    runs = [block.part.runs for block in plan(several, [], 1000, processes)]
-    assert sum(runs) == several.runs
+def test_processes_get_about_equally_many_runs(configs, seeds, processes, largest):
+    several = sweep(grid([0.001 * i for i in range(1, configs + 1)], [20], [0.1]), range(seeds))
+    runs = [block.sweep.num_runs for block in plan_sweep(several, [], 1000, processes)]
+    assert sum(runs) == several.num_runs
     assert max(runs) == largest
     assert len(runs) <= processes
 
 
 def test_blocks_have_folders_of_their_own(tmp_path):
-    different = [variant(), variant([B, A]), variant(seeds=[1]), variant()._replace(name="two")]
-    assert len({blocks.folder_of(tmp_path, Block(one), "f") for one in different}) == len(different)
-    longer, as_before = (
-        blocks.folder_of(tmp_path, Block(one), "f") for one in (variant(epochs=9), variant())
-    )
-    assert longer == as_before
-    for other in (variant(loss="bce"), variant(max_loss=9.0)):
-        assert blocks.folder_of(tmp_path, Block(other), "f") != as_before
-    assert blocks.folder_of(tmp_path, Block(variant()), "g") != as_before
+    different = [sweep(), sweep([B, A]), sweep(seeds=[1]), sweep()._replace(name="two")]
+    different += [sweep(loss="bce"), sweep(max_loss=9.0)]
+    folders = {block_folder(tmp_path, block, "f") for block in different}
+    assert len(folders) == len(different)
+    assert block_folder(tmp_path, sweep(), "g") not in folders
+    assert block_folder(tmp_path, sweep(epochs=9), "f") == block_folder(tmp_path, sweep(), "f")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "words"),
+    ("wanted", "message"),
     [
-        (variant([C, B, A], [5, 1, 0], epochs=3), None),
-        (variant(loss="bce"), "loss softmax, not bce"),
-        (variant(flip=False), "flip True, not False"),
-        (variant(max_loss=9.0), "max_loss None, not 9.0"),
-        (variant(watch=("val", "test")), "watch ['val'], not ['val', 'test']"),
-        (variant([A, C]), "eta 0.003, which this command leaves out"),
-        (variant([A, Config(0.003, 50, 0.1)]), "Config(eta=0.003, batch=20,"),
-        (variant(seeds=[1, 2]), "seed 0, which this command leaves out"),
-        (variant(epochs=1), None),
-        (variant(schedule="cosine"), "schedule constant, not cosine"),
-        (variant()._replace(name="two"), "the variant 'one', which this command leaves out"),
+        (sweep([C, B, A], [5, 1, 0], epochs=3), None),
+        (sweep(loss="bce"), "loss softmax, not bce"),
+        (sweep(flip=False), "flip True, not False"),
+        (sweep(max_loss=9.0), "max_loss None, not 9.0"),
+        (sweep(evaluate=("val", "test")), "evaluate ['val'], not ['val', 'test']"),
+        (sweep([A, C]), "eta 0.003, which this command leaves out"),
+        (sweep([A, Config(0.003, 50, 0.1)]), "Config(eta=0.003, batch=20,"),
+        (sweep(seeds=[1, 2]), "seed 0, which this command leaves out"),
+        (sweep(epochs=1), None),
+        (sweep(schedule="cosine"), "schedule constant, not cosine"),
+        (sweep()._replace(name="two"), "the sweep 'small', which this command leaves out"),
     ],
 )
-def test_what_would_give_other_results_disagrees(held, dataset, wanted, words):
-    found = disagreement(held, {wanted.name: wanted}, dataset)
-    assert found is None if words is None else words in found
+def test_a_block_of_other_results_is_incompatible(manifest, dataset, wanted, message):
+    found = find_incompatibility(manifest, {wanted.name: wanted}, dataset)
+    assert found is None if message is None else message in found
 
 
 @pytest.mark.parametrize("settings", [{"schedule": "cosine"}, {"average": 2}])
-def test_more_epochs_agree_only_where_they_do_not_change_the_first_ones(tmp_path, dataset, settings):
-    blocks.write(tmp_path, Block(variant(**settings)), dataset, {})
-    (one,) = blocks.read(tmp_path)
-    assert disagreement(one, {"one": variant(**settings)}, dataset) is None
-    longer = {"one": variant(**settings, epochs=3)}
-    assert disagreement(one, longer, dataset) == "epochs 2, not 3"
+def test_more_epochs_are_compatible_only_where_they_do_not_change_the_first_ones(tmp_path, dataset, settings):
+    write_manifest(tmp_path, Block(sweep(**settings)), dataset, {})
+    (manifest,) = read_manifests(tmp_path)
+    assert find_incompatibility(manifest, {"small": sweep(**settings)}, dataset) is None
+    longer = {"small": sweep(**settings, epochs=3)}
+    assert find_incompatibility(manifest, longer, dataset) == "epochs 2, not 3"
 
 
 @pytest.mark.parametrize(
-    ("keeps", "wanted", "words"),
+    ("retention", "wanted", "message"),
     [
-        ("best", variant([A, B, C]), None),
-        ("best", variant(seeds=[0, 1, 2]), "2 seeds, not 3 (it keeps the best weights only)"),
-        ("configurations", variant([A, B, C], [0, 1, 2]), None),
-        ("configurations", variant(epochs=3), "epochs 2, not 3"),
+        ("best", sweep([A, B, C]), None),
+        ("best", sweep(seeds=[0, 1, 2]), "2 seeds, not 3 (it keeps the best weights only)"),
+        ("configurations", sweep([A, B, C], [0, 1, 2]), None),
+        ("configurations", sweep(epochs=3), "epochs 2, not 3"),
     ],
 )
-def test_what_is_left_of_a_block_limits_how_it_is_extended(tmp_path, dataset, keeps, wanted, words):
-    blocks.write(tmp_path, Block(variant(), keeps), dataset, {})
-    (one,) = blocks.read(tmp_path)
-    assert one.keeps == keeps
-    assert disagreement(one, {"one": wanted}, dataset) == words
-    assert plan(wanted, [one], 9)[0].keeps == keeps
+def test_the_retention_of_a_block_limits_how_it_is_extended(tmp_path, dataset, retention, wanted, message):
+    write_manifest(tmp_path, Block(sweep(), retention), dataset, {})
+    (manifest,) = read_manifests(tmp_path)
+    assert manifest.retention == retention
+    assert find_incompatibility(manifest, {"small": wanted}, dataset) == message
+    assert plan_sweep(wanted, [manifest], 9)[0].retention == retention
 
 
-def test_other_images_disagree(held, dataset):
+def test_a_block_of_other_images_is_incompatible(manifest, dataset):
     other = dataset._replace(name="cifar10", fingerprint="0" * 64)
-    assert disagreement(held, {"one": variant()}, other).startswith("the images of synthetic (")
+    assert find_incompatibility(manifest, {"small": sweep()}, other).startswith("the images of synthetic (")
 
 
-def test_what_was_trained_is_not_dropped(held, dataset):
-    further = held._replace(done=2)
-    assert disagreement(further, {"one": variant(epochs=2)}, dataset) is None
-    assert disagreement(further, {"one": variant(epochs=1)}, dataset) == "epochs 2, not 1"
+def test_fewer_epochs_than_are_trained_are_incompatible(manifest, dataset):
+    further = manifest._replace(epochs_done=2)
+    assert find_incompatibility(further, {"small": sweep(epochs=2)}, dataset) is None
+    assert find_incompatibility(further, {"small": sweep(epochs=1)}, dataset) == "epochs 2, not 1"
 
 
 def test_the_same_run_in_two_blocks_is_refused(tmp_path, dataset):
-    blocks.write(tmp_path, Block(variant([A])), dataset, {})
-    blocks.write(tmp_path, Block(variant([B, A])), dataset, {})
+    write_manifest(tmp_path, Block(sweep([A])), dataset, {})
+    write_manifest(tmp_path, Block(sweep([B, A])), dataset, {})
     with pytest.raises(BlockError, match="the same configuration and seed twice"):
-        blocks.read(tmp_path)
+        read_manifests(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -200,34 +218,35 @@ def test_the_same_run_in_two_blocks_is_refused(tmp_path, dataset):
         lambda content: json.dumps({name: content[name] for name in content if name != "fingerprint"}),
     ],
 )
-def test_a_broken_block_is_named(tmp_path, dataset, change):
-    path = blocks.write(tmp_path, Block(variant()), dataset, {}) / blocks.BLOCK
+def test_a_broken_manifest_is_named(tmp_path, dataset, change):
+    path = write_manifest(tmp_path, Block(sweep()), dataset, {}) / MANIFEST
     path.write_text(change(json.loads(path.read_text())))
     with pytest.raises(BlockError, match=str(path)):
-        blocks.read(tmp_path)
+        read_manifests(tmp_path)
 
 
-def test_blocks_together_are_the_run_at_once(dataset, tmp_path):
-    whole = variant([A, B], [0, 1])
-    at_once = run(whole, dataset)
-    planned = [variant([B], [1, 0]), variant([A], [1]), variant([A], [0])]
-    parts = [run(block, dataset) for block in planned]
-    joined = join(whole, parts)
-    assert are_whole(whole, parts)
-    assert not are_whole(whole, parts[:2])
-    assert not are_whole(whole, [*parts[:2], run(planned[2], dataset, stopped=lambda: True)])
-    assert joined.variant == whole
-    for ours, theirs in (
+def test_blocks_together_equal_the_sweep_at_once(data, tmp_path):
+    whole = sweep([A, B], [0, 1])
+    at_once = train_sweep(whole, data)
+    blocks = [sweep([B], [1, 0]), sweep([A], [1]), sweep([A], [0])]
+    parts = [train_sweep(block, data) for block in blocks]
+    joined = join_results(whole, parts)
+    assert is_complete(whole, parts)
+    assert not is_complete(whole, parts[:2])
+    assert not is_complete(whole, [*parts[:2], train_sweep(blocks[2], data, stopped=lambda: True)])
+    assert joined.sweep == whole
+    for actual, expected in (
         (joined.params.W, at_once.params.W),
         (joined.history.running.loss, at_once.history.running.loss),
         (joined.final["test"].accuracy, at_once.final["test"].accuracy),
     ):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(joined.history.finite, at_once.history.finite)
-    # Each block keeps no more than what may be the best of the whole.
-    condensed = join(whole, [condense(part, len(part.configs)) for part in parts])
-    assert len(condensed.kept.seeds) == 3
-    results.write(tmp_path, [condensed])
-    best, its = joined.ranking[0], np.load(tmp_path / "best_params.npz")
-    np.testing.assert_array_equal(its["W"], joined.params.W[joined.best_seed(best), best])
-    assert its["eta"] == whole.configs[best].eta
+    # Each block keeps no more weights than may be the best of the whole.
+    best_only = join_results(whole, [keep_best(part, len(part.configs)) for part in parts])
+    assert len(best_only.saved.replicates) == 3
+    write_results(tmp_path, [best_only])
+    c = joined.ranking[0]
+    with np.load(tmp_path / "best_params.npz") as best:
+        np.testing.assert_array_equal(best["W"], joined.params.W[joined.best_seed(c), c])
+        assert best["eta"] == whole.configs[c].eta

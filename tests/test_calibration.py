@@ -3,7 +3,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_score, recall_score
 
-from linear_cifar.calibration import expected_calibration_error, labelling, reliability
+from linear_cifar.calibration import expected_calibration_error, label_metrics, reliability
 
 
 def predictions(n=500):
@@ -42,7 +42,7 @@ def test_calibration_error_of_a_loop():
 def test_labels_match_scikit_learns():
     rng = np.random.default_rng(0)
     predicted, y = rng.random((50, 4)) < 0.3, rng.integers(0, 2, (50, 4))
-    measured = labelling(predicted, y)
+    measured = label_metrics(predicted, y)
     assert measured.precision == pytest.approx(precision_score(y, predicted, average="micro"))
     assert measured.recall == pytest.approx(recall_score(y, predicted, average="micro"))
     assert measured.none == np.mean([not any(row) for row in predicted])
@@ -50,6 +50,6 @@ def test_labels_match_scikit_learns():
 
 
 def test_precision_without_labels_is_undefined():
-    measured = labelling(np.zeros((3, 2), bool), np.eye(2)[[0, 1, 0]])
+    measured = label_metrics(np.zeros((3, 2), bool), np.eye(2)[[0, 1, 0]])
     assert np.isnan(measured.precision)
     assert (measured.recall, measured.none, measured.several) == (0, 1, 0)

@@ -4,199 +4,236 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from orbax.checkpoint import CheckpointManager
+from small_runs import make_sweep
 
-from experiments import checkpoints
-from experiments.checkpoints import Checkpoints, SaveError
+from experiments.runner import checkpoints
+from experiments.runner.checkpoints import BlockResult, BlockState, Checkpoints, epochs_on_disk
+from experiments.runner.errors import SaveError
+from linear_cifar.config import grid
+from linear_cifar.engine import EpochMetrics
+from linear_cifar.evaluation import Metrics
+from linear_cifar.fitting import SavedParams
+from linear_cifar.npz import read_npz, write_npz
+from linear_cifar.params import Params
+from linear_cifar.replicates import ReplicateId
+from linear_cifar.snapshots import Snapshot, SweepIdentity
 
-
-def state(epoch, n=3):
-    rng = np.random.default_rng(epoch)
-    return {
-        "W": rng.normal(size=(2, n)),
-        "b": rng.normal(size=n).astype(np.float32),
-        "number": np.asarray(epoch, np.int64),
-        "finite": rng.random((epoch, n)) > 0.5,
-    }
-
-
-def template(epoch):
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state(epoch))
-
-
-def opened(folder, tell=pytest.fail, **more):
-    return Checkpoints(folder, template, tell, **more)
+D, K = 4, 3
+CONFIGS = grid([0.1, 0.2, 0.3], [20], [0.0])
+BLOCK = make_sweep(CONFIGS, seeds=(0, 1))
+SHAPE = BLOCK.size
 
 
-def same(one, other):
-    return jax.tree.all(
-        jax.tree.map(lambda a, b: a.dtype == b.dtype and a.tobytes() == b.tobytes(), one, other)
+def make_params(rng, *runs):
+    W, b = rng.normal(size=(*runs, K, D)), rng.normal(size=(*runs, K))
+    return Params(W.astype(np.float32), b.astype(np.float32))
+
+
+def make_history(rng, epochs):
+    def draw():
+        return rng.random((epochs, *SHAPE)).astype(np.float32)
+
+    return EpochMetrics(
+        Metrics(draw(), draw()), {"val": Metrics(draw(), draw())}, draw(), rng.random((epochs, *SHAPE)) > 0.5
     )
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Two states, of epochs 3 and 5."""
-    folder = tmp_path_factory.mktemp("states")
-    states = opened(folder)
-    for epoch in (3, 5):
-        states.save(epoch, state(epoch))
-    return folder
+def make_state(epoch):
+    rng = np.random.default_rng(epoch)
+    replicates = tuple(ReplicateId(seed, None, "") for seed in (0, 1))
+    plan = ((1.0, 1),) * epoch
+    identity = SweepIdentity(
+        CONFIGS, replicates, D, K, "float32", "digest", "softmax", "sgd", "none", True, "float32", plan
+    )
+    snapshot = Snapshot(
+        identity, epoch, make_params(rng, *SHAPE), (rng.normal(size=SHAPE),), make_params(rng, *SHAPE)
+    )
+    return BlockState(snapshot, make_history(rng, epoch))
+
+
+def make_result():
+    rng = np.random.default_rng(9)
+    final = {
+        split: Metrics(*rng.random((2, *SHAPE)).astype(np.float32)) for split in ("train", "val", "test")
+    }
+    saved = SavedParams(np.array([0, 1]), np.array([2, 1]), make_params(rng, 2))
+    return BlockResult(make_history(rng, BLOCK.settings.epochs), final, saved)
+
+
+def open_checkpoints(folder, log=pytest.fail, block=BLOCK, **options):
+    return Checkpoints(folder, block, D, K, log, **options)
+
+
+def newest(checkpoints):
+    return checkpoints.newest_state(lambda state: state)
+
+
+def assert_equal(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for leaf, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        if isinstance(wanted, np.ndarray):
+            assert leaf.dtype == wanted.dtype
+            assert leaf.tobytes() == wanted.tobytes()
+        else:
+            assert leaf == wanted
 
 
 @pytest.fixture
-def copy(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "copy")
+def folder(tmp_path):
+    """A folder with the states of epochs 3 and 5."""
+    folder = tmp_path / "block"
+    folder.mkdir()
+    for epoch in (3, 5):
+        open_checkpoints(folder).save_state(make_state(epoch))
+    return folder
 
 
 def test_a_state_comes_back_bit_for_bit_and_the_last_two_are_kept(tmp_path):
-    states = opened(tmp_path / "new" / "folder")
-    assert states.newest() is None
+    states = open_checkpoints(tmp_path)
+    assert newest(states) is None
     for epoch in (1, 2, 7):
-        states.save(epoch, state(epoch))
-        assert same(states.newest(), state(epoch))
-    assert same(opened(tmp_path / "new" / "folder").newest(), state(7))
-    assert sorted(os.listdir(tmp_path / "new" / "folder")) == ["2", "7"]
+        states.save_state(make_state(epoch))
+        assert_equal(newest(states), make_state(epoch))
+    assert_equal(newest(open_checkpoints(tmp_path)), make_state(7))
+    assert sorted(os.listdir(tmp_path)) == ["state-2.npz", "state-7.npz"]
 
 
-def test_when_a_state_is_due(tmp_path, monkeypatch):
-    every = opened(tmp_path, every=3)
-    assert [epoch for epoch in range(1, 10) if every.due(epoch)] == [3, 6, 9]
-    now = [0.0]
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
-    states = opened(tmp_path)
-
-    def save_taking(seconds):
-        def save(*arguments, **more):
-            CheckpointManager.save(states._manager, *arguments, **more)
-            now[0] += seconds
-
-        monkeypatch.setattr(states._manager, "save", save)
-        states.save(1, state(1))
-
-    now[0] = 50 * checkpoints.SECONDS - 0.1
-    assert not states.due(1)
-    now[0] += 0.2
-    assert states.due(1)
-    save_taking(2)
-    now[0] += 99
-    assert not states.due(2)
-    now[0] += 2
-    assert states.due(2)
+def test_a_result_comes_back_bit_for_bit_and_takes_the_place_of_the_states(folder):
+    assert open_checkpoints(folder).result() is None
+    open_checkpoints(folder).save_result(make_result(), keep_state=True)
+    assert sorted(os.listdir(folder)) == ["metrics-2.npz", "state-3.npz", "state-5.npz"]
+    open_checkpoints(folder).save_result(make_result(), keep_state=False)
+    assert os.listdir(folder) == ["metrics-2.npz"]
+    assert_equal(open_checkpoints(folder).result(), make_result())
+    assert epochs_on_disk(folder) == [2]
+    longer = BLOCK._replace(settings=BLOCK.settings._replace(epochs=3))
+    assert open_checkpoints(folder, block=longer).result() is None
 
 
-def damages(folder):
-    """What may have become of each of the last state's files."""
-    for path in sorted(path for path in (folder / "5").rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        yield path, content[: len(content) // 2]
-        yield path, content[:-1] + bytes([content[-1] ^ 1]) if content else b"?"
-        yield path, None
+def test_states_are_saved_so_that_saving_takes_little_time(tmp_path, monkeypatch):
+    periodic = open_checkpoints(tmp_path, save_every=3)
+    assert [epoch for epoch in range(1, 10) if periodic.should_save(epoch)] == [3, 6, 9]
+    clock = [0.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    states = open_checkpoints(tmp_path)
+    clock[0] = 50 * checkpoints.SECONDS - 0.1
+    assert not states.should_save(1)
+    clock[0] += 0.2
+    assert states.should_save(1)
+
+    def write_slowly(*arguments):
+        write_npz(*arguments)
+        clock[0] += 2
+
+    monkeypatch.setattr(checkpoints, "write_npz", write_slowly)
+    states.save_state(make_state(1))
+    clock[0] += 99
+    assert not states.should_save(2)
+    clock[0] += 2
+    assert states.should_save(2)
 
 
-def test_of_a_damaged_state_nothing_wrong_is_ever_read(copy, tmp_path):
-    told = 0
-    for i, (path, content) in enumerate(damages(copy)):
-        folder = shutil.copytree(copy, tmp_path / str(i))
-        damaged = folder / path.relative_to(copy)
-        damaged.unlink()
-        if content is not None:
-            damaged.write_bytes(content)
+def test_a_damaged_state_is_set_aside_and_the_one_before_it_is_read(folder):
+    path, expected = folder / "state-5.npz", make_state(3)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damages = [content[: len(content) // 2], content[:-1], b""]
+    places = [0, len(content) - 1, *rng.integers(0, len(content), 30)]
+    damages += [content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :] for place in places]
+    for damaged in damages:
+        path.write_bytes(damaged)
         lines = []
-        found = opened(folder, lines.append).newest()
-        if path.name == checkpoints.DIGEST and content is None:
-            # As a save leaves it that did not come to its end.
-            assert same(found, state(3))
-            assert not lines
-            continue
-        assert same(found, state(3 if lines else 5)), path
-        if lines:
-            told += 1
-            assert lines[0].startswith(
-                f"note: the state after epoch 5 is unusable, now {folder / 'broken-5'}: "
-            )
-            assert len(lines) == 1
-            assert "\n" not in lines[0]
-            # Its place is free for the state that is trained again.
-            again = opened(folder)
-            again.save(5, state(5))
-            assert same(again.newest(), state(5))
-    assert told > 20
+        assert_equal(newest(open_checkpoints(folder, lines.append)), expected)
+        aside = folder / "broken-state-5.npz"
+        (line,) = lines
+        assert line.startswith(f"note: the state after epoch 5 cannot be used, moved to {aside}: ")
+        assert "\n" not in line
+        aside.unlink()
+    path.write_bytes(content)
+    assert_equal(newest(open_checkpoints(folder)), make_state(5))
 
 
-def test_where_no_state_is_whole_there_is_none(copy):
-    for epoch in ("3", "5"):
-        shutil.rmtree(copy / epoch / "default")
+def test_without_a_whole_state_there_is_none(folder):
+    for path in folder.iterdir():
+        path.write_bytes(b"?")
     lines = []
-    assert opened(copy, lines.append).newest() is None
+    assert newest(open_checkpoints(folder, lines.append)) is None
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        (lambda epoch: state(epoch, n=4), "is of another shape or type"),
-        (lambda epoch: {"W": state(epoch)["W"]}, "it holds other arrays"),
-        (lambda epoch: state(epoch) | {"b": np.zeros(3)}, "b is of another shape or type"),
-    ],
-)
-def test_a_state_of_something_else_is_refused(copy, other, words):
+def test_a_state_that_the_caller_refuses_is_set_aside(folder):
+    def accept(state):
+        if state.snapshot.number == 5:
+            raise ValueError("it is of another sweep")
+        return state.snapshot.number
+
     lines = []
-    wanted = Checkpoints(copy, lambda epoch: jax.eval_shape(lambda: other(epoch)), lines.append)
-    assert wanted.newest() is None
-    assert words in lines[0]
+    assert open_checkpoints(folder, lines.append).newest_state(accept) == 3
+    assert lines[0].endswith("broken-state-5.npz: it is of another sweep")
 
 
-def test_a_state_too_large_to_be_ours_is_not_read(copy):
-    with (copy / "5" / "default" / "manifest.ocdbt").open("ab") as file:
-        file.truncate(10**12)  # takes no room on disk
-    lines = []
-    assert same(opened(copy, lines.append).newest(), state(3))
-    assert "it takes 1,000,00" in lines[0]
-
-
-def test_arrays_stored_in_large_pieces_are_not_read(copy):
-    """A piece is read whole: one of a terabyte would be, of an array of three numbers."""
-    import tensorstore as ts
-
-    store = f"file://{copy / '5' / 'default'}/|ocdbt:"
-    spec = {
-        "driver": "zarr",
-        "kvstore": store + "b/",
-        "metadata": {"shape": [3], "chunks": [2**38], "dtype": "<f4", "compressor": None},
-    }
-    ts.open(spec, create=True, delete_existing=True).result()
-    (copy / "5" / checkpoints.DIGEST).write_text(checkpoints._digest(copy / "5"))
-    lines = []
-    assert same(opened(copy, lines.append).newest(), state(3))
-    assert "b is stored in pieces larger than itself" in lines[0]
-
-
-def test_what_a_save_left_half_written_is_removed(copy):
-    (copy / "7.orbax-checkpoint-tmp" / "default").mkdir(parents=True)
-    shutil.copytree(copy / "5", copy / "7")
-    (copy / "7" / checkpoints.DIGEST).unlink()
-    assert same(opened(copy).newest(), state(5))
-    assert sorted(os.listdir(copy)) == ["3", "5"]
+def change_file(path, change):
+    """Rewrite a file of arrays with a valid digest, after a change of its arrays and description."""
+    arrays, description = read_npz(path)
+    change(arrays, description)
+    write_npz(path, arrays, description)
 
 
 @pytest.mark.parametrize(
-    ("raised", "reason"),
+    ("change", "message"),
     [
-        (OSError(28, "No space left on device"), "No space left on device"),
-        (ValueError("Failed to write 9 bytes [os_error_code='28']"), "No space left on device"),
-        (RuntimeError("many\nlines"), "many lines"),
+        (lambda arrays, _: arrays.pop("history.norm"), "has no history.norm"),
+        (lambda arrays, _: arrays.update({"history.norm": np.zeros(3)}), "holds float64[3] in place of"),
+        (lambda arrays, _: arrays.update({"params.W": np.zeros((2, 3, K, D))}), "W is float64"),
+        (lambda _, description: description.update(number=4), "number of epochs"),
+        (lambda _, description: description.update(snapshot_schema=99), "schema"),
+        (lambda _, description: description.pop("identity"), "identity"),
     ],
 )
-def test_what_cannot_be_saved_is_said_in_one_line(copy, monkeypatch, raised, reason):
-    states = opened(copy)
+def test_a_whole_file_of_something_else_is_refused(folder, change, message):
+    change_file(folder / "state-5.npz", change)
+    lines = []
+    assert_equal(newest(open_checkpoints(folder, lines.append)), make_state(3))
+    assert message in lines[0]
 
-    def fail(epoch, args):
-        (copy / "7.orbax-checkpoint-tmp").mkdir()
-        raise raised
 
-    monkeypatch.setattr(states._manager, "save", fail)
-    with pytest.raises(SaveError, match=f"after epoch 7 can't be saved in {copy}: {reason}; what was saved"):
-        states.save(7, state(7))
-    assert sorted(os.listdir(copy)) == ["3", "5"]
-    assert same(opened(copy).newest(), state(5))
+def test_a_state_under_the_name_of_another_epoch_is_refused(folder):
+    shutil.copy(folder / "state-3.npz", folder / "state-5.npz")
+    lines = []
+    assert_equal(newest(open_checkpoints(folder, lines.append)), make_state(3))
+    assert "is of epoch 3" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays, _: arrays.update(replicates=np.array([0, 7])), "holds weights of other runs"),
+        (lambda arrays, _: arrays.update({"params.W": np.zeros((2, K, D))}), "in place of float32"),
+        (lambda arrays, _: arrays.update({"final.test.loss": np.zeros(3)}), "in place of float32"),
+        (lambda _, description: description.update(block={}), "is of another block"),
+    ],
+)
+def test_a_result_of_something_else_is_refused(folder, change, message):
+    open_checkpoints(folder).save_result(make_result(), keep_state=True)
+    change_file(folder / "metrics-2.npz", change)
+    lines = []
+    assert open_checkpoints(folder, lines.append).result() is None
+    assert message in lines[0]
+
+
+def test_partial_files_of_a_killed_process_are_removed(folder):
+    (folder / ".state-7.partial.npz").write_bytes(b"half")
+    assert_equal(newest(open_checkpoints(folder)), make_state(5))
+    assert sorted(os.listdir(folder)) == ["state-3.npz", "state-5.npz"]
+
+
+def test_a_failed_save_is_one_line_and_leaves_the_earlier_states(folder, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write_npz", fail)
+    message = f"after epoch 7 cannot be saved in {folder}: No space left on device; what was saved before"
+    with pytest.raises(SaveError, match=message):
+        open_checkpoints(folder).save_state(make_state(7))
+    assert sorted(os.listdir(folder)) == ["state-3.npz", "state-5.npz"]
+    assert_equal(newest(open_checkpoints(folder)), make_state(5))

@@ -15,9 +15,9 @@ from tensorflow_datasets.core.download.checksums import get_all_url_infos
 from tensorflow_datasets.core.download.resource import get_dl_fname
 from test_unpickle import batch, pickled
 
-from linear_cifar import cifar10
-from linear_cifar.cifar10 import BATCHES, CLASSES, read
-from linear_cifar.dataset import DataError, DataUnavailable, fingerprint
+from linear_cifar.data import cifar10
+from linear_cifar.data.cifar10 import BATCHES, CLASSES, read_cifar10
+from linear_cifar.data.dataset import DataError, DataUnavailable, fingerprint
 
 COUNT = 20
 NAMES = tuple(BATCHES)
@@ -76,7 +76,7 @@ def write(folder: Path, layout: str, contents: Files | None = None) -> Path:
 def refusal(data_dir: Path, *words: str) -> None:
     """The error must be one line that names the copy, says what is wrong and what to do."""
     with pytest.raises(DataError) as error:
-        read(data_dir, COUNT)
+        read_cifar10(data_dir, COUNT)
     message = str(error.value)
     assert not isinstance(error.value, DataUnavailable)
     assert "\n" not in message
@@ -89,18 +89,18 @@ def refusal(data_dir: Path, *words: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_reads_the_published_order(tmp_path, layout, folder):
     path = write(tmp_path / folder, layout)
-    source = read(tmp_path, COUNT)
-    assert source is not None
+    raw = read_cifar10(tmp_path, COUNT)
+    assert raw is not None
     expected = [batch(COUNT, seed=i) for i in range(6)]
-    np.testing.assert_array_equal(source.train.images, np.concatenate([x for x, _ in expected[:5]]))
-    np.testing.assert_array_equal(source.train.labels, np.concatenate([y for _, y in expected[:5]]))
-    np.testing.assert_array_equal(source.test.images, expected[5][0])
-    np.testing.assert_array_equal(source.test.labels, expected[5][1])
-    for split in (source.train, source.test):
+    np.testing.assert_array_equal(raw.train.images, np.concatenate([x for x, _ in expected[:5]]))
+    np.testing.assert_array_equal(raw.train.labels, np.concatenate([y for _, y in expected[:5]]))
+    np.testing.assert_array_equal(raw.test.images, expected[5][0])
+    np.testing.assert_array_equal(raw.test.labels, expected[5][1])
+    for split in (raw.train, raw.test):
         assert split.images.dtype == split.labels.dtype == np.uint8
         assert split.images.flags.c_contiguous
-    assert (source.name, source.classes, source.published) == ("cifar10", CLASSES, False)
-    assert source.origin == str(path)
+    assert (raw.name, raw.classes, raw.verified) == ("cifar10", CLASSES, False)
+    assert raw.origin == str(path)
 
 
 def test_classes():
@@ -110,17 +110,17 @@ def test_classes():
 def test_layouts_are_looked_for_in_turn(tmp_path):
     for layout in reversed(LAYOUTS):
         path = write(tmp_path / "below", layout)
-        source = read(tmp_path, COUNT)
-        assert source is not None
-        assert source.origin == str(path)
+        raw = read_cifar10(tmp_path, COUNT)
+        assert raw is not None
+        assert raw.origin == str(path)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_may_be_named_itself(tmp_path, layout):
     path = write(tmp_path, layout)
-    source = read(path, COUNT)
-    assert source is not None
-    assert source.origin == str(path)
+    raw = read_cifar10(path, COUNT)
+    assert raw is not None
+    assert raw.origin == str(path)
 
 
 @pytest.mark.parametrize("layout", ARCHIVES)
@@ -131,17 +131,17 @@ def test_finds_what_tfds_has_downloaded(tmp_path, layout):
     path = tmp_path / "downloads" / "cifar10" / name
     write(path.parent, layout).rename(path)
     path.with_name(f"{name}.INFO").write_text("{}")
-    source = read(tmp_path, COUNT)
-    assert source is not None
-    assert source.origin == str(path)
+    raw = read_cifar10(tmp_path, COUNT)
+    assert raw is not None
+    assert raw.origin == str(path)
 
 
 def test_none_where_nothing_is(tmp_path):
-    assert read(tmp_path) is None
-    assert read(tmp_path / "absent") is None
+    assert read_cifar10(tmp_path) is None
+    assert read_cifar10(tmp_path / "absent") is None
     (tmp_path / "cifar-100-binary.tar.gz").touch()
     (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
-    assert read(tmp_path) is None
+    assert read_cifar10(tmp_path) is None
 
 
 def change(contents: Files, name: str, by: Callable[[bytes], bytes]) -> Files:
@@ -212,7 +212,7 @@ def test_label_that_is_no_class(tmp_path, layout, label):
         else pickled(images, labels, b"training batch 2 of 5")
     )
     write(tmp_path, layout, change(files(layout), "data_batch_2", lambda _: content))
-    refusal(tmp_path, "data_batch_2", f"labels image 7 {label}")
+    refusal(tmp_path, "data_batch_2", f"labels image 7 with {label}")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -234,32 +234,32 @@ def test_swapped_pickles(tmp_path, layout, one, other):
 
 
 @pytest.fixture
-def published(monkeypatch):
-    """Declares the small files to be the published ones."""
+def declared_published(monkeypatch):
+    """Declare the small files to be the published ones."""
     known = {n: hashlib.md5(c).hexdigest() for n, c in zip(NAMES, files(LAYOUTS[0]).values(), strict=True)}
     monkeypatch.setattr(cifar10, "BATCHES", known)
 
 
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("declared_published")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_published(tmp_path, layout):
     write(tmp_path, layout)
-    source = read(tmp_path, COUNT)
-    assert source is not None
-    assert source.published
+    raw = read_cifar10(tmp_path, COUNT)
+    assert raw is not None
+    assert raw.verified
 
 
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("declared_published")
 @pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[2]])
 def test_one_other_pixel_is_not_published(tmp_path, layout):
     flip = lambda content: content[:-1] + bytes([content[-1] ^ 1])  # noqa: E731
     write(tmp_path, layout, change(files(layout), "test_batch", flip))
-    source = read(tmp_path, COUNT)
-    assert source is not None
-    assert not source.published
+    raw = read_cifar10(tmp_path, COUNT)
+    assert raw is not None
+    assert not raw.verified
 
 
-@pytest.mark.usefixtures("published")
+@pytest.mark.usefixtures("declared_published")
 @pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[2]])
 @pytest.mark.parametrize(("one", "other"), [(0, 3), (1, 5)])
 def test_swapped_published_batches(tmp_path, layout, one, other):
@@ -286,7 +286,7 @@ def test_a_pipe_is_not_waited_for(tmp_path, layout):
 @pytest.mark.parametrize("layout", ARCHIVES)
 def test_a_folder_named_as_an_archive(tmp_path, layout):
     (tmp_path / layout).mkdir()
-    refusal(tmp_path, "no file")
+    refusal(tmp_path, "not a file")
 
 
 def test_a_file_named_as_a_folder(tmp_path):
@@ -306,13 +306,13 @@ def put(tmp_path: Path, content: bytes) -> None:
         (member("cifar-10-batches-bin/../../evil"), "points outside"),
         (member("/etc/evil"), "points outside"),
         (member("./../evil"), "points outside"),
-        (member("cifar-10-batches-bin/evil", kind=tarfile.SYMTYPE, link="/etc/passwd"), "no plain file"),
-        (member("cifar-10-batches-bin/test_batch.bin", kind=tarfile.SYMTYPE, link="x"), "no plain file"),
-        (member("cifar-10-batches-bin/evil", kind=tarfile.LNKTYPE, link="/etc/passwd"), "no plain file"),
-        (member("cifar-10-batches-bin/evil", kind=tarfile.CHRTYPE), "no plain file"),
-        (member("cifar-10-batches-bin/evil", kind=tarfile.BLKTYPE), "no plain file"),
-        (member("cifar-10-batches-bin/evil", kind=tarfile.FIFOTYPE), "no plain file"),
-        (member("evil\nline", kind=tarfile.FIFOTYPE), "no plain file"),
+        (member("cifar-10-batches-bin/evil", kind=tarfile.SYMTYPE, link="/etc/passwd"), "not a plain file"),
+        (member("cifar-10-batches-bin/test_batch.bin", kind=tarfile.SYMTYPE, link="x"), "not a plain file"),
+        (member("cifar-10-batches-bin/evil", kind=tarfile.LNKTYPE, link="/etc/passwd"), "not a plain file"),
+        (member("cifar-10-batches-bin/evil", kind=tarfile.CHRTYPE), "not a plain file"),
+        (member("cifar-10-batches-bin/evil", kind=tarfile.BLKTYPE), "not a plain file"),
+        (member("cifar-10-batches-bin/evil", kind=tarfile.FIFOTYPE), "not a plain file"),
+        (member("evil\nline", kind=tarfile.FIFOTYPE), "not a plain file"),
     ],
 )
 def test_hostile_member(tmp_path, info, words, first):
@@ -349,10 +349,10 @@ WANTED = "cifar-10-batches-bin/data_batch_1.bin"
         (bare(WANTED, -(2**40)), "at most"),
         (bare("cifar-10-batches-bin/other", 2**40), "larger than"),
         (bare("cifar-10-batches-bin/other", -512), "larger than"),
-        (bare("././@LongLink", 2**40, tarfile.GNUTYPE_LONGNAME), "no plain file"),
+        (bare("././@LongLink", 2**40, tarfile.GNUTYPE_LONGNAME), "not a plain file"),
         (bare("x", 2**40, tarfile.XHDTYPE), "larger than"),
         (bare("x", -512, tarfile.XGLTYPE), "larger than"),
-        (raw(SPARSE), "no plain file"),
+        (raw(SPARSE), "not a plain file"),
     ],
 )
 def test_header_with_a_hostile_size(tmp_path, header, words):
@@ -427,8 +427,8 @@ def test_an_archive_packed_anew(tmp_path, layout):
     contents = {f"./{name}": content for name, content in reversed(files(layout).items())}
     (tmp_path / layout).write_bytes(archive(contents, *extra))
     assert b"mtime=1.5" in gzip.decompress((tmp_path / layout).read_bytes())
-    repacked = read(tmp_path, COUNT)
-    plain = read(write(tmp_path / "plain", layout).parent, COUNT)
+    repacked = read_cifar10(tmp_path, COUNT)
+    plain = read_cifar10(write(tmp_path / "plain", layout).parent, COUNT)
     assert repacked is not None
     assert plain is not None
     assert fingerprint(repacked) == fingerprint(plain)
@@ -455,16 +455,16 @@ def test_real_layouts_agree(cifar10_dir, tmp_path):
                 archive.add((cifar10_dir / unpacked[layout]).resolve(), unpacked[layout])
         else:
             (folder / layout).symlink_to((cifar10_dir / layout).absolute())
-        source = read(folder)
-        assert source is not None
-        assert source.origin == str(folder / layout)
-        assert source.train.images.shape == (50_000, 3072)
-        assert source.test.images.shape == (10_000, 3072)
+        raw = read_cifar10(folder)
+        assert raw is not None
+        assert raw.origin == str(folder / layout)
+        assert raw.train.images.shape == (50_000, 3072)
+        assert raw.test.images.shape == (10_000, 3072)
         # The labels of the published data, which all copies of it share.
-        assert source.train.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
-        assert np.bincount(source.train.labels).tolist() == [5_000] * 10
-        assert np.bincount(source.test.labels).tolist() == [1_000] * 10
-        prints[layout] = fingerprint(source)
+        assert raw.train.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
+        assert np.bincount(raw.train.labels).tolist() == [5_000] * 10
+        assert np.bincount(raw.test.labels).tolist() == [1_000] * 10
+        prints[layout] = fingerprint(raw)
     assert len(prints) == 4
     assert len(set(prints.values())) == 1, prints
 
@@ -477,4 +477,4 @@ def test_real_files_exchanged_are_found_out_though_their_images_are_not_the_publ
         original = cifar10_dir / folder.name / f"{exchanged.get(name, name)}.bin"
         (folder / f"{name}.bin").symlink_to(original.absolute())
     with pytest.raises(DataError, match=r"data_batch_2\.bin has the content of test_batch"):
-        read(tmp_path)
+        read_cifar10(tmp_path)

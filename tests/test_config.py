@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from linear_cifar.config import Config, check, grid
+from linear_cifar.config import Config, check_config, grid
 
 
 def test_grid_is_every_combination_once():
@@ -24,7 +24,7 @@ def test_an_empty_axis_is_named():
 
 
 @pytest.mark.parametrize(
-    ("config", "names"),
+    ("config", "message"),
     [
         (Config(-0.1, 10, 0.0), "eta"),
         (Config(math.nan, 10, 0.0), "eta"),
@@ -38,7 +38,7 @@ def test_an_empty_axis_is_named():
         (Config(0.1, 101, 0.0), "batch is 101: the training set holds 100"),
     ],
 )
-def test_values_out_of_range_are_named(config, names):
-    with pytest.raises(ValueError, match=names):
-        check(config, n=100)
-    check(Config(0.1, 100, 0.0), n=100)
+def test_values_out_of_range_are_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        check_config(config, n=100)
+    check_config(Config(0.1, 100, 0.0), n=100)

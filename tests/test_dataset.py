@@ -1,10 +1,18 @@
 import numpy as np
 import pytest
 
-from linear_cifar.dataset import BATCH_FILE_SIZE, DataError, Source, Split, divide, fingerprint, train_size
+from linear_cifar.data.dataset import (
+    BATCH_FILE_SIZE,
+    DataError,
+    RawDataset,
+    Split,
+    fingerprint,
+    split_dataset,
+    train_size,
+)
 
 
-def source(n=50, n_test=3):
+def raw(n=50, n_test=3):
     def split(n, start):
         values = np.arange(start, start + n, dtype=np.uint16)
         return Split(
@@ -12,12 +20,12 @@ def source(n=50, n_test=3):
         )
 
     classes = tuple("abcdefghij")
-    return Source("tiny", classes, split(n, 0), split(n_test, 60_000), "nowhere", published=False)
+    return RawDataset("tiny", classes, split(n, 0), split(n_test, 60_000), "nowhere", verified=False)
 
 
 def test_full_takes_the_validation_split_from_the_end():
-    whole = source()
-    divided = divide(whole, "full", val_size=20)
+    whole = raw()
+    divided = split_dataset(whole, "full", val_size=20)
     np.testing.assert_array_equal(divided.train.images, whole.train.images[:30])
     np.testing.assert_array_equal(divided.val.images, whole.train.images[30:])
     np.testing.assert_array_equal(divided.val.labels, whole.train.labels[30:])
@@ -26,8 +34,8 @@ def test_full_takes_the_validation_split_from_the_end():
 
 
 def test_batch1_trains_on_the_first_file_and_validates_on_the_second():
-    whole = source(n=50_000)
-    divided = divide(whole, "batch1")
+    whole = raw(n=50_000)
+    divided = split_dataset(whole, "batch1")
     np.testing.assert_array_equal(divided.train.labels, whole.train.labels[:BATCH_FILE_SIZE])
     np.testing.assert_array_equal(
         divided.val.images, whole.train.images[BATCH_FILE_SIZE : 2 * BATCH_FILE_SIZE]
@@ -38,13 +46,13 @@ def test_batch1_trains_on_the_first_file_and_validates_on_the_second():
 @pytest.mark.parametrize(("train", "val_size"), [("full", 50), ("full", 51), ("full", 0), ("batch1", 1)])
 def test_too_few_images_is_one_clear_line(train, val_size):
     with pytest.raises(DataError, match="tiny has 50 training images"):
-        divide(source(), train, val_size)
+        split_dataset(raw(), train, val_size)
 
 
 def test_fingerprint_is_of_the_content_in_its_order():
-    whole = source()
+    whole = raw()
     assert fingerprint(whole) == fingerprint(whole._replace(origin="elsewhere"))
-    assert divide(whole, "full", 20).fingerprint == divide(whole, "full", 10).fingerprint
+    assert split_dataset(whole, "full", 20).fingerprint == split_dataset(whole, "full", 10).fingerprint
     for changed in (
         whole._replace(test=whole.train, train=whole.test),
         whole._replace(train=Split(whole.train.images[::-1], whole.train.labels)),

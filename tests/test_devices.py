@@ -1,4 +1,4 @@
-"""Sweeps on 1, 2, 3 and 8 devices; all other tests have two, and a process can't change their number."""
+"""Sweeps on 1, 2, 3 and 8 devices. Other tests have two, since a process cannot change their number."""
 
 import os
 import subprocess
@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linear_cifar.layout import EVERYWHERE, OF_SEEDS, SEEDS, lay_out
+from linear_cifar.layout import BY_REPLICATE, REPLICATED, REPLICATES, make_layout
 
 HERE = Path(__file__).parent
-# How devices tell one another something, as HLO calls it; all-reduce-start and the like contain these words.
+# Operations by which devices communicate, as HLO names them; all-reduce-start and others contain these words.
 COLLECTIVES = (
     "all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute", "collective-broadcast",
 )  # fmt: skip
-# Configurations, seeds and devices: the mesh of seeds × configurations. Only of the last one the devices are
-# more than the runs; of none they divide them.
+# Mesh of seeds × configurations, by the numbers of configurations, seeds and devices. In the last case there
+# are more devices than runs; in none the devices divide the runs evenly.
 MESHES = {
     "7-1-2": (1, 2), "7-1-3": (1, 3), "5-4-3": (3, 1), "5-2-8": (2, 4), "7-3-8": (3, 2), "2-1-8": (1, 2),
 }  # fmt: skip
@@ -27,7 +27,7 @@ ALONE = "7-4-1"
 
 
 def collectives(program):
-    """Those in a program's HLO."""
+    """Return the communicating operations in a program's HLO."""
     return [name for name in COLLECTIVES if name in program]
 
 
@@ -72,6 +72,8 @@ def test_devices_do_not_communicate(folder, sweep):
 
 
 def test_communication_would_be_seen():
-    mesh = lay_out([1], 2, jax.local_devices(), 1).mesh
-    told = jax.shard_map(lambda x: jax.lax.psum(x, SEEDS), mesh=mesh, in_specs=OF_SEEDS, out_specs=EVERYWHERE)
-    assert collectives(jax.jit(told).lower(jnp.zeros(2)).compile().as_text()) == ["all-reduce"]
+    mesh = make_layout([1], 2, jax.local_devices(), 1).mesh
+    summed = jax.shard_map(
+        lambda x: jax.lax.psum(x, REPLICATES), mesh=mesh, in_specs=BY_REPLICATE, out_specs=REPLICATED
+    )
+    assert collectives(jax.jit(summed).lower(jnp.zeros(2)).compile().as_text()) == ["all-reduce"]

@@ -15,8 +15,8 @@ import pytest
 from tensorflow_datasets.core.constants import get_default_data_dir
 from tensorflow_datasets.core.download.checksums import get_all_url_infos
 
-from linear_cifar.dataset import DataError, DataUnavailable
-from linear_cifar.download import ARCHIVE, URL, Checksum, Progress, default_data_dir, fetch
+from linear_cifar.data.dataset import DataError, DataUnavailable
+from linear_cifar.data.download import ARCHIVE, URL, Checksum, default_data_dir, fetch
 
 CONTENT = bytes(range(256)) * 4096
 CHECKSUM = Checksum(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
@@ -167,7 +167,7 @@ def test_folder_that_cannot_be_made(server, tmp_path):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-import linear_cifar.download as download
+import linear_cifar.data.download as download
 {before}
 try:
     download.fetch(

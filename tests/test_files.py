@@ -2,75 +2,76 @@ import os
 
 import pytest
 
-from experiments.files import LOCK, folder_for_run, whole, write_json
-from experiments.shell import UsageError
+from experiments.runner.errors import FolderError
+from experiments.runner.files import LOCK, locked_run_folder, write_json
+from linear_cifar.files import atomic_write
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "a.csv"
-    with whole(target) as partial:
+    with atomic_write(target) as partial:
         partial.write_text("half")
         assert partial.suffix == ".csv"
         assert not target.exists()
     assert target.read_text() == "half"
-    with pytest.raises(RuntimeError), whole(target) as partial:
+    with pytest.raises(RuntimeError), atomic_write(target) as partial:
         partial.write_text("broken")
         raise RuntimeError
     assert target.read_text() == "half"
     assert os.listdir(tmp_path) == ["a.csv"]
 
 
-def test_json_refuses_what_json_does_not_have(tmp_path):
+def test_numbers_that_json_does_not_have_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_left_empty_is_removed_with_the_parents_made_for_it(tmp_path):
-    with pytest.raises(KeyboardInterrupt), folder_for_run(tmp_path / "a" / "b") as folder:
+    with pytest.raises(KeyboardInterrupt), locked_run_folder(tmp_path / "a" / "b") as folder:
         assert os.listdir(folder) == [LOCK]
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
 
 
-def test_an_empty_folder_of_the_users_stays(tmp_path):
-    with folder_for_run(tmp_path):
+def test_an_empty_folder_of_the_user_stays(tmp_path):
+    with locked_run_folder(tmp_path):
         pass
     assert tmp_path.exists()
 
 
-def test_what_was_written_stays_when_something_fails_later(tmp_path):
-    with pytest.raises(RuntimeError), folder_for_run(tmp_path / "a") as folder:
+def test_written_files_stay_when_something_fails_later(tmp_path):
+    with pytest.raises(RuntimeError), locked_run_folder(tmp_path / "a") as folder:
         (folder / "results.csv").touch()
         raise RuntimeError
     assert os.listdir(tmp_path / "a") == ["results.csv"]
 
 
-def test_a_folder_is_one_process_own_until_it_is_done(tmp_path):
-    with folder_for_run(tmp_path / "a"):
+def test_a_folder_belongs_to_one_process_until_it_is_done(tmp_path):
+    with locked_run_folder(tmp_path / "a"):
         assert os.listdir(tmp_path / "a") == [LOCK]
         with (
-            pytest.raises(UsageError, match="another run is writing there"),
-            folder_for_run(tmp_path / "a"),
+            pytest.raises(FolderError, match="another run is writing there"),
+            locked_run_folder(tmp_path / "a"),
         ):
             pytest.fail("entered")
-    with folder_for_run(tmp_path / "a"):
+    with locked_run_folder(tmp_path / "a"):
         pass
     assert os.listdir(tmp_path) == []
 
 
-def test_a_path_that_can_not_be_a_folder_is_named(tmp_path):
+def test_a_path_that_cannot_be_a_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UsageError, match="can't be written to"), folder_for_run(path):
+        with pytest.raises(FolderError, match="cannot be written to"), locked_run_folder(path):
             pytest.fail("entered")
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_nothing_of_the_users_in_the_folder_is_touched(tmp_path):
+def test_files_of_the_user_in_the_folder_are_not_touched(tmp_path):
     for name in ("probe", ".probe.partial", "notes.txt"):
         (tmp_path / name).write_text("kept")
-    with folder_for_run(tmp_path):
+    with locked_run_folder(tmp_path):
         pass
     assert {path.read_text() for path in tmp_path.iterdir()} == {"kept"}
     assert len(os.listdir(tmp_path)) == 3

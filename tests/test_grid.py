@@ -1,4 +1,4 @@
-"""The command as a user runs it, in a process of its own."""
+"""The grid command as a user runs it, in a process of its own."""
 
 import csv
 import json
@@ -12,7 +12,10 @@ import forks
 import pytest
 from absl.testing import flagsaver
 
-from experiments import conduct, grid, shell
+from experiments import grid
+from experiments.cli import experiment
+from experiments.cli.launch import parse_flags
+from experiments.runner.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 FILES = [
@@ -22,7 +25,7 @@ FILES = [
 QUICK = ["--dataset=synthetic", "--train=batch1", "--epochs=1", "--eta=0.001,0.01", "--batch=400"]
 
 
-def command(*flags, cwd):
+def run_grid(*flags, cwd):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
@@ -40,27 +43,27 @@ def command(*flags, cwd):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def finished(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("run")
-    return cwd, command(*QUICK, "--lam=0.1", "--seed=7", cwd=cwd)
+    return cwd, run_grid(*QUICK, "--lam=0.1", "--seed=7", cwd=cwd)
 
 
-def test_a_run_writes_its_files_and_says_where(done):
-    cwd, process = done
+def test_a_run_writes_its_files_and_prints_their_folder(finished):
+    cwd, process = finished
     assert process.returncode == 0, process.stderr
     folder = cwd / re.search(r"^files: (results/grid/\S+)$", process.stdout, re.M)[1]
     assert sorted(os.listdir(folder)) == FILES
     with (folder / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    settings = [(r["eta"], r["batch"], r["lam"]) for r in rows]
-    assert settings == [(e, "400", "0.1") for e in ("0.001", "0.01")]
+    configs = [(row["eta"], row["batch"], row["lam"]) for row in rows]
+    assert configs == [(eta, "400", "0.1") for eta in ("0.001", "0.01")]
     best = max(rows, key=lambda row: float(row["val_acc"]))
     assert f"test {100 * float(best['test_acc']):.2f}" in process.stdout.splitlines()[-2]
     assert "best val acc" in process.stderr
 
 
-def test_config_json_says_what_the_results_are(done):
-    cwd, _ = done
+def test_config_json_describes_the_run(finished):
+    cwd, _ = finished
     (path,) = cwd.glob("results/grid/*/config.json")
     config = json.loads(path.read_text())
     assert config["command"] == "python -m experiments.grid " + " ".join([*QUICK, "--lam=0.1", "--seed=7"])
@@ -74,35 +77,35 @@ def test_config_json_says_what_the_results_are(done):
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "message"),
     [
         (["--loss=hinge"], "loss"),
         (["0.1"], "unexpected '0.1'"),
         (["--batch=49001"], "the training set holds 49,000 examples"),
-        (["--out=file/below"], "--out=file/below can't be written to"),
-        (["--out=taken"], "--out=taken holds another run's files"),
+        (["--out=file/below"], "--out=file/below: cannot be written to"),
+        (["--out=taken"], "--out=taken: holds another run's files"),
         (["--dataset=cifar10", "--data_dir=broken"], "broken"),
     ],
     ids=" ".join,
 )
-def test_a_mistake_is_one_clear_line_and_leaves_nothing_behind(tmp_path, flags, words):
+def test_a_mistake_ends_in_one_line_and_leaves_no_files(tmp_path, flags, message):
     (tmp_path / "file").touch()
     for path in ("taken/results.csv", "broken/cifar-10-batches-bin/data_batch_1.bin"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
-    before = sorted(tmp_path.rglob("*"))
+    paths = sorted(tmp_path.rglob("*"))
     process = forks.Process(["-m", "experiments.grid", *flags], cwd=tmp_path, env=os.environ)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 2
     assert output == ""
     (line,) = errors.splitlines()
     assert line.startswith("error: ")
-    assert words in line
-    assert sorted(tmp_path.rglob("*")) == before
+    assert message in line
+    assert sorted(tmp_path.rglob("*")) == paths
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("flags", "message"),
     [
         (["--eta=-0.1"], "eta is -0.1"),
         (["--lam=0.1,-1"], "lam is -1"),
@@ -114,17 +117,17 @@ def test_a_mistake_is_one_clear_line_and_leaves_nothing_behind(tmp_path, flags, 
         (["--epochs=0"], "epochs"),
         (["--q=1.5"], "q is 1.5"),
         (["--average=41"], "average is 41: the run has 40 epochs"),
-        (["--watch=tests"], "watch"),
+        (["--evaluate=tests"], "evaluate"),
         (["--lamda=0.1"], "lamda"),
     ],
     ids=str,
 )
-def test_a_wrong_value_is_named(given, words):
-    with flagsaver.flagsaver(), pytest.raises(shell.UsageError) as caught:
+def test_a_wrong_value_is_named(flags, message):
+    with flagsaver.flagsaver(), pytest.raises(UsageError) as caught:
         grid.define_flags()
-        shell._parse(["grid", *given])
-        conduct._check(grid.variant())
-    assert words in str(caught.value)
+        parse_flags(["grid", *flags])
+        experiment.check_sweep(grid.sweep_from_flags())
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Broken and hostile input, mutated from genuine one by chance; `tests/fuzz.py` is guided by coverage."""
+"""Broken and hostile inputs, random mutations of genuine ones; those of `tests/fuzz.py` follow coverage."""
 
 import json
 import sys
@@ -10,16 +10,17 @@ from absl.testing import flagsaver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import bce, conduct, grid, improve, table1
-from experiments.recipes import apply_recipe
-from experiments.shell import UsageError
+from experiments import bce, grid, improve, table1
+from experiments.cli import experiment
+from experiments.cli.recipes import apply_recipe
+from experiments.runner.errors import UsageError
 
 FLAGS = flags.FLAGS
-EXAMPLES = {"prepared": 60, "checkpoint": 60}
+EXAMPLES = {"tfds": 60}
 
 
-def trying(number):
-    """So many inputs, the same ones every time."""
+def repeatable(number):
+    """Return hypothesis settings for this number of inputs, the same ones every time."""
     checks = list(HealthCheck)
     return settings(
         max_examples=number, deadline=None, database=None, derandomize=True, suppress_health_check=checks
@@ -27,7 +28,7 @@ def trying(number):
 
 
 def mutated(genuine):
-    """The bytes with a few places cut, repeated, exchanged or overwritten."""
+    """Mutate genuine bytes: cut, repeat, exchange or overwrite a few places."""
     place = st.integers(0, max(map(len, genuine)))
     edit = st.tuples(place, place, st.one_of(st.binary(max_size=8), st.just(None)))
 
@@ -48,21 +49,21 @@ def mutated(genuine):
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)
-def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(name, tmp_path):
+def test_any_file_is_read_or_refused_in_one_line(name, tmp_path):
     genuine, attempt = targets.TARGETS[name](tmp_path)
 
-    @trying(EXAMPLES.get(name, 200))
+    @repeatable(EXAMPLES.get(name, 200))
     @given(mutated(genuine))
-    def tried(content):
+    def try_input(content):
         attempt(content)
 
     assert all(map(attempt, genuine))
     with targets.bounded():
-        tried()
+        try_input()
 
 
 NUMBERS = st.one_of(st.integers(-3, 10**6), st.floats(), st.integers()).map(str)
-WORDS = st.sampled_from(
+TEXTS = st.sampled_from(
     [
         "",
         "nan",
@@ -85,44 +86,44 @@ WORDS = st.sampled_from(
     ]
 )
 VALUES = st.one_of(
-    NUMBERS, WORDS, st.lists(st.one_of(NUMBERS, WORDS), max_size=4).map(",".join),
+    NUMBERS, TEXTS, st.lists(st.one_of(NUMBERS, TEXTS), max_size=4).map(",".join),
     st.lists(st.tuples(NUMBERS, NUMBERS).map(":".join), max_size=3).map(",".join), st.text(max_size=20),
 )  # fmt: skip
 
 
 @flagsaver.flagsaver()  # which forgets new flags
 @pytest.mark.parametrize("module", [grid, table1, bce, improve], ids=lambda module: module.__name__)
-def test_whatever_the_flags_they_make_a_run_or_are_refused(module, monkeypatch):
-    before = set(FLAGS)
+def test_any_flags_make_a_run_or_are_refused(module, monkeypatch):
+    other_flags = set(FLAGS)
     monkeypatch.setattr(sys, "argv", [module.__name__])
     made = 0
 
-    def check(experiment, variants, present, needs_all=False):
+    def check_run(name, stages, render, needs_all=False):
         nonlocal made
-        for variant in variants:
-            conduct._check(variant)
-            variant.settings.recipe(variant.configs)
-            json.dumps([variant.settings, conduct._flags()], allow_nan=False)
-            variant.settings.initializer(4, 3)
-            assert 0 < variant.settings.eta_factor()(0) <= 1
+        for sweep in stages[0].plan(()):
+            experiment.check_sweep(sweep)
+            sweep.settings.train_spec(sweep.configs)
+            json.dumps([sweep.settings, experiment._flag_values()], allow_nan=False)
+            sweep.settings.initializer(4, 3)
+            assert 0 < sweep.settings.eta_schedule()(sweep.settings.epochs)(0) <= 1
         made += 1
 
-    monkeypatch.setattr(module, "conduct", check)
+    monkeypatch.setattr(module, "run_experiment", check_run)
     module.define_flags()
-    names = sorted(set(FLAGS) - before)
+    names = sorted(set(FLAGS) - other_flags)
     flag = st.tuples(st.sampled_from([*names, "lamda"]), VALUES).map(lambda pair: f"--{pair[0]}={pair[1]}")
 
-    @trying(200)
+    @repeatable(200)
     @given(st.lists(flag, min_size=1, max_size=3))
-    def tried(given):
+    def try_flags(words):
         with flagsaver.flagsaver():
             try:
-                FLAGS([module.__name__, *given])
+                FLAGS([module.__name__, *words])
                 apply_recipe()
                 module.main()
             except (flags.Error, UsageError) as error:
                 assert str(error)
 
     with targets.bounded():
-        tried()
+        try_flags()
     assert made > 5

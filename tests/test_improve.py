@@ -1,42 +1,41 @@
 import pytest
-from test_results import SETTINGS
+from small_runs import SETTINGS
 
-from experiments import improve
-from experiments.improve import STEPS
-from experiments.recipes import RECIPES
-from experiments.shell import UsageError
-
-
-def names(chosen):
-    return [one.name for one in improve._chosen(chosen)]
+from experiments.cli.recipes import RECIPES
+from experiments.improve import STEPS, select_steps
+from experiments.runner.errors import UsageError
 
 
-def test_steps_come_with_what_they_are_compared_with():
-    assert names("flips") == ["data_batch_1", "flips"]
-    assert names("finer grid; flips") == [
+def selected_names(names):
+    return [step.name for step in select_steps(names)]
+
+
+def test_selected_steps_include_the_steps_they_are_compared_with():
+    assert selected_names("flips") == ["data_batch_1", "flips"]
+    assert selected_names("finer grid; flips") == [
         "data_batch_1", "full data", "flips", "full data, flips", "full data, flips, grid", "finer grid",
     ]  # fmt: skip
-    assert names("") == [one.name for one in STEPS]
-    with pytest.raises(UsageError, match="there is no 'flip'; there are: data_batch_1; full data"):
-        improve._chosen("flip")
+    assert selected_names("") == [step.name for step in STEPS]
+    with pytest.raises(UsageError, match="there is no step 'flip'; the steps are: data_batch_1; full data"):
+        select_steps("flip")
 
 
-def test_a_step_is_compared_with_an_earlier_one():
-    seen = set()
-    for one in STEPS:
-        assert one.base is None or one.base in seen
-        assert one.name not in seen
-        seen.add(one.name)
+def test_each_step_is_compared_with_an_earlier_one():
+    earlier = set()
+    for step in STEPS:
+        assert step.base is None or step.base in earlier
+        assert step.name not in earlier
+        earlier.add(step.name)
 
 
-def test_the_last_steps_are_the_recipes():
+def test_the_last_step_is_the_best_recipe():
     best = STEPS[-1]
-    assert best.settings["epochs"] == RECIPES["best"]["epochs"]
+    assert best.changes["epochs"] == RECIPES["best"]["epochs"]
     assert {config.q for config in best.configs} == set(RECIPES["best"]["q"])
 
 
-def test_a_step_changes_settings_of_the_same_kind():
-    for one in STEPS:
-        changed = SETTINGS._replace(**one.settings)
-        for name, before, after in zip(SETTINGS._fields, SETTINGS, changed, strict=True):
-            assert type(after) is type(before), (one.name, name)
+def test_steps_keep_the_types_of_the_settings():
+    for step in STEPS:
+        changed = SETTINGS._replace(**step.changes)
+        for name, old, new in zip(SETTINGS._fields, SETTINGS, changed, strict=True):
+            assert type(new) is type(old), (step.name, name)

@@ -2,36 +2,36 @@ import jax
 import numpy as np
 import pytest
 
-from linear_cifar.layout import CPU_TILE_BYTES, OF_RUNS, lay_out, shape
+from linear_cifar.layout import BY_RUN, CPU_CACHE_BYTES, make_layout, mesh_shape
 
 DEVICES = jax.local_devices()
 
 
-def test_a_device_gets_few_batch_sizes_and_small_ones_go_with_large_ones():
-    layout = lay_out([50, 100, 200, 400] * 3, 1, DEVICES, config_bytes=1)
-    assert layout.shares == [(50,) * 3 + (400,) * 3, (100,) * 3 + (200,) * 3]
-    assert sorted(layout.order) == list(range(12))
-    assert [[50, 100, 200, 400][config % 4] for config in layout.order] == list(layout.batches)
+def test_a_device_gets_few_batch_sizes_and_small_ones_with_large_ones():
+    layout = make_layout([50, 100, 200, 400] * 3, 1, DEVICES, config_bytes=1)
+    assert layout.batches_per_column == [(50,) * 3 + (400,) * 3, (100,) * 3 + (200,) * 3]
+    assert sorted(layout.configs) == list(range(12))
+    assert [[50, 100, 200, 400][config % 4] for config in layout.configs] == list(layout.batches)
 
 
-@pytest.mark.parametrize(("configs", "places"), [(1, 1), (2, 2), (3, 4), (8, 8)])
-def test_devices_hold_equally_many_and_no_more_are_used_than_there_are_configurations(configs, places):
-    layout = lay_out([10] * configs, 1, DEVICES, config_bytes=1)
-    assert len(layout.order) == places
+@pytest.mark.parametrize(("configs", "slots"), [(1, 1), (2, 2), (3, 4), (8, 8)])
+def test_devices_hold_equally_many_configurations_and_none_is_without(configs, slots):
+    layout = make_layout([10] * configs, 1, DEVICES, config_bytes=1)
+    assert len(layout.configs) == slots
     assert layout.mesh.size == min(2, configs)
-    assert set(layout.order) == set(range(configs))
+    assert set(layout.configs) == set(range(configs))
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
-def test_gathering_undoes_the_division(seeds):
+def test_from_slots_undoes_to_slots(seeds):
     batches = [7, 5, 7, 6, 5]
-    layout = lay_out(batches, seeds, DEVICES, config_bytes=1)
-    at_places = [[10 * config + seed for config in layout.order] for seed in layout.seeds]
-    placed = layout.split(jax.numpy.array(at_places), OF_RUNS)
-    assert len(placed.sharding.device_set) == 2
+    layout = make_layout(batches, seeds, DEVICES, config_bytes=1)
+    in_slots = [[10 * config + seed for config in layout.configs] for seed in layout.replicates]
+    sharded = layout.shard(jax.numpy.array(in_slots), BY_RUN)
+    assert len(sharded.sharding.device_set) == 2
     expected = [[10 * config + seed for config in range(5)] for seed in range(seeds)]
-    np.testing.assert_array_equal(layout.gather(placed), expected)
-    np.testing.assert_array_equal(layout.arrange(np.array(expected)), at_places)
+    np.testing.assert_array_equal(layout.from_slots(sharded), expected)
+    np.testing.assert_array_equal(layout.to_slots(np.array(expected)), in_slots)
 
 
 @pytest.mark.parametrize(
@@ -47,17 +47,17 @@ def test_gathering_undoes_the_division(seeds):
         (20, 48, 4, 2),
     ],
 )
-def test_whole_seeds_go_to_a_device_where_none_waits_for_another(seeds, configs, rows, columns):
-    assert shape(seeds, configs, devices=8) == (rows, columns)
+def test_devices_take_whole_replicates_where_none_is_left_idle(seeds, configs, rows, columns):
+    assert mesh_shape(seeds, configs, 8) == (rows, columns)
 
 
-def test_copies_on_a_cpu_share_their_memory():
-    layout = lay_out([1, 1], 1, DEVICES, config_bytes=1)
+def test_copies_on_cpu_devices_share_their_memory():
+    layout = make_layout([1, 1], 1, DEVICES, config_bytes=1)
     array = jax.numpy.zeros((1_000, 100))
-    copies = layout.copy(array).addressable_shards
+    copies = layout.broadcast(array).addressable_shards
     assert {shard.data.unsafe_buffer_pointer() for shard in copies} == {array.unsafe_buffer_pointer()}
 
 
-def test_a_tile_is_as_large_as_its_memory_allows_and_never_empty():
-    assert lay_out([1], 1, DEVICES, CPU_TILE_BYTES // 3).tile == 3
-    assert lay_out([1], 1, DEVICES, 2 * CPU_TILE_BYTES).tile == 1
+def test_the_vmap_width_is_as_large_as_the_cache_allows_and_never_zero():
+    assert make_layout([1], 1, DEVICES, CPU_CACHE_BYTES // 3).vmap_width == 3
+    assert make_layout([1], 1, DEVICES, 2 * CPU_CACHE_BYTES).vmap_width == 1

@@ -14,7 +14,7 @@ OPTAX = {
 }
 SHAPES = [(1, 2), (4, 10)]
 
-# Compiled as wholes: one primitive after another takes longer.
+# Each is compiled as a whole, which is faster than one operation after another.
 COMPILED = [
     loss._replace(value=jax.jit(loss.value), gradient=jax.jit(loss.gradient)) for loss in LOSSES.values()
 ]
@@ -24,7 +24,7 @@ each_power = pytest.mark.parametrize("q", [0.0, 1e-6, 0.7, 1.0])
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
-def scores_and_targets(shape, multi_hot=False):
+def logits_and_targets(shape, multi_hot=False):
     *_, y = problems.problem(n=shape[0], K=shape[1], multi_hot=multi_hot)
     return jnp.array(np.random.default_rng(1).normal(scale=3, size=shape)), jnp.array(y)
 
@@ -32,7 +32,7 @@ def scores_and_targets(shape, multi_hot=False):
 @each_loss
 @each_shape
 def test_value_matches_the_formula_and_optax(loss, shape):
-    s, y = scores_and_targets(shape)
+    s, y = logits_and_targets(shape)
     np.testing.assert_allclose(loss.value(s, y), problems.reference_loss(loss.name, np.array(s), np.array(y)))
     np.testing.assert_allclose(loss.value(s, y), OPTAX[loss.name](s, y), rtol=1e-12)
 
@@ -40,21 +40,21 @@ def test_value_matches_the_formula_and_optax(loss, shape):
 @each_loss
 @each_power
 def test_the_generalised_loss_and_its_gradient_match_the_formulas(loss, q):
-    s, y = scores_and_targets((5, 3))
+    s, y = logits_and_targets((5, 3))
     arrays = np.array(s), np.array(y)
     # (1 - p^q)/q in NumPy loses digits to cancellation as q goes to 0.
     tolerance = 1e-8 if q == 1e-6 else 1e-12
     np.testing.assert_allclose(
         loss.value(s, y, q), problems.reference_loss(loss.name, *arrays, q), rtol=tolerance
     )
-    np.testing.assert_allclose(loss.gradient(s, y, q), problems.reference_dscores(loss.name, *arrays, q))
+    np.testing.assert_allclose(loss.gradient(s, y, q), problems.reference_dlogits(loss.name, *arrays, q))
 
 
 @each_loss
 @each_power
 @pytest.mark.parametrize("multi_hot", [False, True])
 def test_the_generalised_gradient_matches_autodiff_also_for_traced_powers(loss, q, multi_hot):
-    s, y = scores_and_targets((5, 3), multi_hot)
+    s, y = logits_and_targets((5, 3), multi_hot)
     powers = jnp.array([q, 0.5])
     by_autodiff = jax.jit(jax.vmap(lambda q: jax.grad(lambda s: loss.value(s, y, q).sum())(s)))(powers)
     by_hand = jax.jit(jax.vmap(lambda q: loss.gradient(s, y, q)))(powers)
@@ -62,8 +62,8 @@ def test_the_generalised_gradient_matches_autodiff_also_for_traced_powers(loss, 
 
 
 @each_loss
-def test_the_powers_ends_are_cross_entropy_and_absolute_error(loss):
-    s, y = scores_and_targets((5, 3))
+def test_the_extreme_powers_are_cross_entropy_and_absolute_error(loss):
+    s, y = logits_and_targets((5, 3))
     np.testing.assert_array_equal(loss.value(s, y, 0.0), loss.value(s, y))
     np.testing.assert_allclose(loss.value(s, y, 1e-9), loss.value(s, y), rtol=1e-7)
     # |p - y| summed over the classes is twice 1 - p_y; with sigmoid it is the mean over the classes.
@@ -74,8 +74,8 @@ def test_the_powers_ends_are_cross_entropy_and_absolute_error(loss):
 @each_loss
 @each_shape
 @pytest.mark.parametrize("multi_hot", [False, True])
-def test_gradient_matches_autodiff_of_ours_and_of_optax(loss, shape, multi_hot):
-    s, y = scores_and_targets(shape, multi_hot)
+def test_gradient_matches_autodiff_of_its_value_and_of_optax(loss, shape, multi_hot):
+    s, y = logits_and_targets(shape, multi_hot)
     for value in (loss.value, OPTAX[loss.name]):
         by_autodiff = jax.jit(jax.grad(lambda s, value=value: value(s, y).sum()))(s)
         np.testing.assert_allclose(loss.gradient(s, y), by_autodiff, rtol=1e-10, atol=1e-12)
@@ -83,7 +83,7 @@ def test_gradient_matches_autodiff_of_ours_and_of_optax(loss, shape, multi_hot):
 
 @each_loss
 def test_gradient_is_p_minus_y_for_one_hot_targets(loss):
-    s, y = scores_and_targets((6, 4))
+    s, y = logits_and_targets((6, 4))
     scale = {"softmax": 1, "bce": 4}[loss.name]
     np.testing.assert_allclose(scale * loss.gradient(s, y), loss.probabilities(s) - y, atol=1e-14)
 
@@ -91,7 +91,7 @@ def test_gradient_is_p_minus_y_for_one_hot_targets(loss):
 @each_loss
 @each_shape
 def test_manual_gradient_passes_check_grads(loss, shape):
-    s, y = scores_and_targets(shape)
+    s, y = logits_and_targets(shape)
 
     @jax.custom_vjp
     def value(s):
@@ -104,7 +104,7 @@ def test_manual_gradient_passes_check_grads(loss, shape):
 @each_loss
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("q", [1e-3, 0.7, 1.0])
-def test_extreme_scores_stay_finite_with_every_power(loss, dtype, q):
+def test_extreme_logits_stay_finite_with_every_power(loss, dtype, q):
     s = jnp.array([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4], [-1e4, -1e4]], dtype)
     y = jnp.array([[1, 0]] * 4, dtype)
     value, gradient = loss.value(s, y, q), loss.gradient(s, y, q)
@@ -117,7 +117,7 @@ def test_extreme_scores_stay_finite_with_every_power(loss, dtype, q):
 
 @each_loss
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_extreme_scores_stay_finite_and_exact(loss, dtype):
+def test_extreme_logits_stay_finite_and_exact(loss, dtype):
     s = jnp.array([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4], [-1e4, -1e4]], dtype)
     y = jnp.array([[1, 0]] * 4, dtype)
     value, gradient = loss.value(s, y), loss.gradient(s, y)

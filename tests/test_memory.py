@@ -1,31 +1,32 @@
 import jax
 import pytest
 
-from experiments import memory
-from linear_cifar.memory import PROCESS_BYTES, SHARE, run_bytes, runs_that_fit, seed_bytes
+from linear_cifar import memory
+from linear_cifar.memory import PROCESS_BYTES, USABLE_SHARE, max_runs, replicate_bytes, run_bytes
 
 WEIGHTS = 4 * 3073 * 10
 
 
-def fit(memory, n=60_000, configs=48, batch=400):
-    return runs_that_fit(memory, jax.devices()[0], n, 3072, 10, "float32", batch, configs)
+def max_cifar_runs(memory_bytes, configs=48):
+    sizes = {"n": 60_000, "d": 3072, "K": 10, "dtype": "float32", "largest_batch": 400}
+    return max_runs(jax.devices()[:1], memory_bytes, num_configs=configs, **sizes)
 
 
 def test_runs_grow_with_the_memory_and_never_need_more():
-    assert [fit(0), fit(10**9)] == [1, 1]
-    counts = [fit(gigabytes * 10**9) for gigabytes in (4, 8, 16, 32)]
+    assert [max_cifar_runs(0), max_cifar_runs(10**9)] == [1, 1]
+    counts = [max_cifar_runs(gigabytes * 10**9) for gigabytes in (4, 8, 16, 32)]
     assert counts == sorted(set(counts))
     for gigabytes, runs in zip((4, 8, 16, 32), counts, strict=True):
-        taken = PROCESS_BYTES + 2 * 60_000 * 3072 + runs * 8 * WEIGHTS
-        assert taken <= SHARE * gigabytes * 10**9
+        nbytes = PROCESS_BYTES + 2 * 60_000 * 3072 + runs * 8 * WEIGHTS
+        assert nbytes <= USABLE_SHARE * gigabytes * 10**9
 
 
 def test_a_run_takes_its_weights_and_a_batch():
     assert run_bytes(3072, 10, "float32", 0) == 8 * WEIGHTS
     assert run_bytes(3072, 10, "float64", 0) == 16 * WEIGHTS
     assert run_bytes(3072, 10, "float32", 100) - run_bytes(3072, 10, "float32", 0) == 4 * 4 * 100 * 10
-    assert seed_bytes(3072, "float32", 100) == 3072 * (1600 + 800)
-    assert fit(8 * 10**9, configs=1) < fit(8 * 10**9, configs=48)
+    assert replicate_bytes(3072, 1, "float32", 100) == 3072 * (1600 + 800)
+    assert max_cifar_runs(8 * 10**9, configs=1) < max_cifar_runs(8 * 10**9, configs=48)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_the_limit_of_a_container_or_a_job_counts(tmp_path, monkeypatch, group, 
     (tmp_path / "own").write_text(group + "\n")
     (tmp_path / "groups" / path).parent.mkdir(parents=True)
     (tmp_path / "groups" / path).write_text(limit + "\n")
-    monkeypatch.setattr(memory, "_OWN", tmp_path / "own")
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
-    assert (memory.of_process() == 2 * 10**9) == (limit != "max")
-    assert memory.of_device(jax.local_devices()) == memory.of_process()
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "_ALL_GROUPS", tmp_path / "groups")
+    assert (memory.process_memory() == 2 * 10**9) == (limit != "max")
+    assert memory.device_memory(jax.local_devices()) == memory.process_memory()

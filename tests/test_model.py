@@ -10,28 +10,30 @@ from linear_cifar.params import Params, init_params
 def test_logits_are_w_x_plus_b():
     W, b, x, _ = problems.problem()
     expected = np.array([[sum(W[k] * row) + b[k] for k in range(3)] for row in x])
-    np.testing.assert_allclose(model.logits(Params(jnp.array(W), jnp.array(b)), jnp.array(x)), expected)
+    np.testing.assert_allclose(
+        model.compute_logits(Params(jnp.array(W), jnp.array(b)), jnp.array(x)), expected
+    )
 
 
 def test_probabilities_match_numpy():
-    scores = np.random.default_rng(0).normal(size=(4, 3))
-    np.testing.assert_allclose(model.softmax_probabilities(jnp.array(scores)), problems.softmax(scores))
-    np.testing.assert_allclose(model.sigmoid_probabilities(jnp.array(scores)), problems.sigmoid(scores))
+    logits = np.random.default_rng(0).normal(size=(4, 3))
+    np.testing.assert_allclose(model.softmax_probabilities(jnp.array(logits)), problems.softmax(logits))
+    np.testing.assert_allclose(model.sigmoid_probabilities(jnp.array(logits)), problems.sigmoid(logits))
 
 
 def test_predictions():
-    scores = jnp.array([[0.0, 2.0, 1.0], [3.0, -1.0, 0.5], [-1.0, -2.0, -3.0]])
-    assert model.predict_class(scores).tolist() == [1, 0, 0]
-    labels = model.predict_labels(model.sigmoid_probabilities(scores))
+    logits = jnp.array([[0.0, 2.0, 1.0], [3.0, -1.0, 0.5], [-1.0, -2.0, -3.0]])
+    assert model.predict_class(logits).tolist() == [1, 0, 0]
+    labels = model.predict_labels(model.sigmoid_probabilities(logits))
     assert labels.tolist() == [[True, True, True], [True, False, True], [False, False, False]]
-    labels = model.predict_labels(model.sigmoid_probabilities(scores), threshold=0.9)
+    labels = model.predict_labels(model.sigmoid_probabilities(logits), threshold=0.9)
     assert labels.tolist() == [[False, False, False], [True, False, False], [False, False, False]]
 
 
-def test_hits_count_any_label_of_the_example():
-    scores = jnp.array([[0.0, 2.0, 1.0], [0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
+def test_a_prediction_is_correct_if_it_is_any_label_of_the_example():
+    logits = jnp.array([[0.0, 2.0, 1.0], [0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
     y = jnp.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
-    assert model.hits(scores, y).tolist() == [True, False, True]
+    assert model.is_correct(logits, y).tolist() == [True, False, True]
 
 
 def test_initial_parameters():

@@ -1,7 +1,7 @@
-from experiments.progress import EpochsBar
+from experiments.cli.progress import EpochsBar
 
 
-def test_parts_of_epochs_fill_the_bar_and_never_more(capsys):
+def test_shares_of_epochs_fill_the_bar_and_never_more(capsys):
     with EpochsBar(2, "title") as bar:
         bar.skip(2 / 49)
         for _ in range(2 * 49):  # one more than are left
@@ -9,9 +9,9 @@ def test_parts_of_epochs_fill_the_bar_and_never_more(capsys):
     assert "| 2/2 [" in capsys.readouterr().err
 
 
-def test_a_quiet_bar_says_nothing(capsys):
+def test_a_quiet_bar_prints_nothing(capsys):
     with EpochsBar(2, "title", quiet=True) as bar:
         bar.skip(1)
         bar.advance(1, "remark")
-        bar.tell("line")
+        bar.log("line")
     assert capsys.readouterr().err == ""

@@ -1,19 +1,16 @@
 import jax
 import pytest
-from test_results import SETTINGS
+from small_runs import make_sweep, small_dataset
 
-from experiments import blocks, provenance
-from experiments.settings import Variant
-from experiments.work import Work
+from experiments.artifacts import provenance
+from experiments.runner.blocks import Block, read_manifests, write_manifest
 from linear_cifar.config import grid
-from linear_cifar.dataset import divide
-from linear_cifar.layout import lay_out
-from linear_cifar.synthetic import synthetic
+from linear_cifar.layout import make_layout
 
 
 @pytest.fixture
-def eight(monkeypatch):
-    """As if there were eight devices."""
+def eight_devices(monkeypatch):
+    """Eight devices in place of the real ones."""
     devices = jax.local_devices()[:1] * 8
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
 
@@ -21,23 +18,32 @@ def eight(monkeypatch):
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (2, 5)])
 def test_the_devices_are_those_of_the_layout(size):
     seeds, configs = size
-    used = lay_out([10] * configs, seeds, jax.local_devices(), config_bytes=1).mesh.size
+    used = make_layout([10] * configs, seeds, jax.local_devices(), config_bytes=1).mesh.size
     assert provenance.describe_devices(*size) == ["cpu: cpu"] * used
 
 
+@pytest.mark.usefixtures("eight_devices")
 @pytest.mark.parametrize(("sizes", "count"), [([(1, 3)], 3), ([(5, 8)], 5), ([(1, 1), (3, 8), (1, 2)], 6)])
-def test_devices_without_a_run_are_not_named(eight, sizes, count):
+def test_devices_without_a_run_are_not_named(sizes, count):
     assert len(provenance.describe_use(sizes)["devices"]) == count
 
 
-def test_a_block_says_which_devices_it_has_itself(eight, tmp_path):
-    whole = Variant("one", SETTINGS._replace(seeds=tuple(range(5))), grid([0.1], range(1, 9), [0.0]))
+@pytest.mark.usefixtures("eight_devices")
+def test_a_manifest_names_the_devices_of_its_block(tmp_path):
+    whole = make_sweep(grid([0.1], range(1, 9), [0.0]), seeds=tuple(range(5)))
     part = whole._replace(settings=whole.settings._replace(seeds=(0,)))
-    dataset = divide(synthetic(n_train=100, n_test=10), val_size=50)
     environment = provenance.describe_environment() | provenance.describe_use([whole.size])
-    work = Work("grid", {}, [(whole, dataset)], environment, tmp_path)
-    blocks.write(tmp_path, blocks.Block(part), dataset, work.decisive(part.size))
-    (held,) = blocks.read(tmp_path)
-    # One seed is divided over more of them than five are.
-    assert (len(environment["devices"]), len(held.environment["devices"])) == (5, 8)
-    assert held.environment == work.decisive(held.size)
+    numerics = provenance.numerics_environment(environment, part.size)
+    write_manifest(tmp_path, Block(part), small_dataset(), numerics)
+    (manifest,) = read_manifests(tmp_path)
+    # One seed is divided over more devices than five seeds are.
+    assert (len(environment["devices"]), len(manifest.environment["devices"])) == (5, 8)
+    assert manifest.environment == provenance.numerics_environment(environment, manifest.size)
+
+
+def test_the_command_that_resumes_a_run_names_its_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["grid", "--lam=0.1"])
+    command = "python -m experiments.grid --lam=0.1"
+    assert provenance.resume_command("grid", tmp_path / "a b") == f"{command} --out='{tmp_path / 'a b'}'"
+    monkeypatch.setattr("sys.argv", ["grid", "--lam=0.1", "--out=there"])
+    assert provenance.resume_command("grid", tmp_path) == f"{command} --out=there"

@@ -1,73 +1,120 @@
-"""What the README shows is so."""
+"""The README files agree with the code: commands, flags, files, modules, verdicts and examples."""
 
+import importlib
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import compiling
 import numpy as np
-from test_results import SETTINGS
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from small_runs import make_sweep
 
-from experiments import provenance
-from experiments.results import HISTORY, RESULTS
-from experiments.settings import Variant
+from experiments.artifacts import provenance
+from experiments.artifacts.results import HISTORY_COLUMNS, RESULT_COLUMNS
+from experiments.reporting.claims import RULE
 from linear_cifar.config import Config
-from linear_cifar.dataset import Dataset, Split
+from linear_cifar.data.dataset import Dataset, Split
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+FILES = ("README.md", "experiments/README.md", "experiments/RESULTS.md", "linear_cifar/README.md",
+         "experiments/benchmark/README.md")  # fmt: skip
+TEXTS = {name: (ROOT / name).read_text() for name in FILES}
+COMMANDS = ("grid", "table1", "bce", "improve", "report", "bench")
 
 
-def block(marker):
-    return re.search(rf"<!-- {marker}.*?-->\n```\w+\n(.*?)```", README, re.S)[1]
+def find_block(marker):
+    return re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", TEXTS["README.md"], re.S)[1]
 
 
-def test_the_example_runs(capsys):
-    names = {}
-    exec(compile(block("example"), "README.md", "exec"), names)
-    lines = capsys.readouterr().out.split("\n")
-    assert [line.split()[0] for line in lines[:-1]] == ["1", "2", "3", "4", "5"]
-    assert names["best"] in names["configs"]
-    assert names["accuracy"].max() > 0.6
+@pytest.mark.parametrize("name", ["README.md", "linear_cifar/README.md"])
+def test_the_examples_run(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    # As in a user's program, without the tests' strictness.
+    program = "\n".join(re.findall(r"```python\n(.*?)```", TEXTS[name], re.S))
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": compiling.FLAGS}
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 0, process.stderr
+
+
+def test_the_two_commands_install_and_run_modules_that_exist():
+    for marker, module in (("main", "experiments.grid"), ("tests", "pytest")):
+        install, run = find_block(marker).split(" && ")
+        assert install.startswith("pip install ")
+        assert shlex.split(run)[:3] == ["python", "-m", module]
+    assert find_block("tests").startswith("pip install -e '.[test]'")
+
+
+def test_the_readme_is_short():
+    assert len(TEXTS["README.md"].splitlines()) <= 160
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_command_that_is_named_exists(name):
+    named = set(re.findall(r"python -m experiments\.([a-z]\w*(?:\.\w+)*)", TEXTS[name]))
+    for module in named:
+        path = ROOT / "experiments" / f"{module.replace('.', '/')}.py"
+        assert f"python -m experiments.{module}" in path.read_text()
+    if name == "experiments/README.md":
+        assert named == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_flag_that_is_named_exists(name):
+    with flagsaver.flagsaver():
+        defined = set()
+        for command in COMMANDS:
+            with flagsaver.flagsaver():
+                importlib.import_module(f"experiments.{command}").define_flags()
+                defined |= set(flags.FLAGS)
+    commands = "\n".join(re.findall(r"`--[^`]*`|python -m experiments.*|python tests.*", TEXTS[name]))
+    named = set(re.findall(r"--([a-z]\w+)", commands))
+    assert named - defined <= {"help"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_links_and_pictures_exist(name):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", TEXTS[name]):
+        assert ((ROOT / name).parent / target).exists(), target
 
 
 def test_every_module_has_its_line():
-    for folder in ("linear_cifar", "experiments"):
+    folders = {"linear_cifar": "linear_cifar/README.md", "linear_cifar/data": "linear_cifar/README.md",
+               "experiments/benchmark": "experiments/benchmark/README.md"}  # fmt: skip
+    for folder, readme in folders.items():
         for path in (ROOT / folder).glob("[!_]*.py"):
-            assert f"`{path.name}`" in README, f"{folder}/{path.name} is not described"
+            assert f"`{path.name}`" in TEXTS[readme], f"{folder}/{path.name} is not described"
+    for path in (ROOT / "experiments").iterdir():
+        if (path / "__init__.py").exists():
+            assert f"`{path.name}/`" in TEXTS["experiments/README.md"]
+    assert {path.stem for path in (ROOT / "experiments").glob("[!_]*.py")} == set(COMMANDS)
 
 
-def test_the_commands_name_what_exists():
-    for marker in ("main", "tests"):
-        command = shlex.split(block(marker))
-        assert command[:5] == ["pip", "install", "-r", "requirements.txt", "&&"]
-        assert command[5:7] == ["python", "-m"]
-        module = command[7]
-        assert module == "pytest" or (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+def test_the_rule_of_the_verdicts_is_that_of_the_code():
+    written = re.search(r"<!-- rule -->(.*?)<!-- /rule -->", TEXTS["experiments/RESULTS.md"], re.S)[1]
+    assert written.split() == RULE.split()
 
 
-def test_every_command_that_is_named_exists():
-    named = set(re.findall(r"python -m experiments\.(\w+)", README))
-    assert {"table1", "grid", "bce", "improve", "report", "bench"} <= named
-    for name in named:
-        assert f"python -m experiments.{name}" in (ROOT / "experiments" / f"{name}.py").read_text()
-
-
-def test_every_column_and_every_entry_of_the_files_is_described():
-    section = README[README.index("## The files of a run") : README.index("## In your own code")]
+def test_every_column_and_entry_of_the_files_is_described():
+    text = TEXTS["experiments/README.md"]
+    section = text[text.index("## The files of a run") : text.index("## Adding an experiment")]
     described = set(re.findall(r"`(\w+)`", section))
-    assert {*RESULTS, *HISTORY, *Config._fields} <= described
-    environment = provenance.describe_environment() | provenance.describe_use([(1, 1)])
+    assert {*RESULT_COLUMNS, *HISTORY_COLUMNS, *Config._fields} <= described
+    environment = provenance.describe_environment() | provenance.describe_use([(1, 1)]) | {"processes": 1}
     split = Split(np.zeros((1, 3), np.uint8), np.zeros(1, np.uint8))
     dataset = Dataset("synthetic", (), split, split, split, "", False, "")
-    own = Variant("one", SETTINGS, ())
-    config = provenance.describe("grid", {}, [(own, dataset)], environment, complete=True)
+    config = provenance.describe_run("grid", {}, [(make_sweep([]), dataset)], environment, complete=True)
     assert config.keys() <= described
+    assert config["dataset"].keys() <= described | {"name", "origin", "fingerprint"}
     assert f"now {config['schema']}." in section
 
 
-def test_the_core_needs_no_more_than_the_readme_says():
-    absent = ["tensorflow_datasets", "requests", "PIL", "matplotlib", "tqdm", "sklearn", "orbax", "filelock"]
+def test_the_core_needs_no_more_packages_than_the_readme_says():
+    absent = ["tensorflow_datasets", "requests", "PIL", "matplotlib", "tqdm", "sklearn", "filelock", "jinja2"]
     program = f"import sys; sys.modules.update(dict.fromkeys({absent})); import linear_cifar"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)

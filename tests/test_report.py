@@ -1,4 +1,4 @@
-"""The page of everything: what is read back, the verdicts, and the page in a browser where there is one."""
+"""The report: reading runs back, the verdicts, and the page, in a browser where there is one."""
 
 import json
 import re
@@ -8,101 +8,99 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from test_results import SETTINGS
+from markupsafe import Markup
+from small_runs import SETTINGS, draw_result
 
-from experiments import (
-    archive,
-    bce,
-    claims,
-    conduct,
-    grid,
-    improve,
-    markdown,
-    page,
-    provenance,
-    report,
-    table1,
-)
-from experiments.archive import Archive, ArchiveError, Missing
-from experiments.claims import IN_DOUBT, NOT_REPRODUCED, NOT_RUN, REPRODUCED
-from experiments.run import run
-from experiments.settings import Variant
-from experiments.shell import UsageError
+from experiments import bce, grid, improve, report, table1
+from experiments.artifacts import provenance
+from experiments.artifacts.reader import MissingResult, ReadError, RunResult, find_runs
+from experiments.cli.experiment import write_artifacts
+from experiments.reporting import claims, rendering
+from experiments.reporting.claims import IN_DOUBT, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from experiments.reporting.rendering import render_html, render_markdown
+from experiments.reporting.sections import REFERENCE, gather_report
+from experiments.runner.data import prepare_data
+from experiments.runner.errors import UsageError
+from experiments.runner.sweeps import Sweep
+from experiments.runner.training import train_sweep
 from linear_cifar.config import Config
-from linear_cifar.dataset import divide
-from linear_cifar.synthetic import synthetic
+from linear_cifar.data.dataset import split_dataset
+from linear_cifar.data.synthetic import make_synthetic
 
 SEEDS = (5, 6, 7)
 PAIRS = ((0.1, 0.0), (0.001, 0.0), (0.001, 0.1), (0.001, 1.0))
 ROWS = tuple(Config(eta, 100, lam) for eta, lam in PAIRS)
 GRID = (Config(0.001, 50, 0.0), claims.CLAIMED_BEST, Config(1.0, 50, 1e10))  # the last one diverges
 STEPS = {"data_batch_1": ROWS[2:3], claims.TRICKS: GRID}
+LOSSES = {loss: tuple(dict.fromkeys((config, *ROWS[1:3]))) for loss, config in claims.TABLE2.items()}
 EXPERIMENTS = {
-    "table1": (table1, {"table1": ROWS}, {"watch": ("train", "val")}),
+    "table1": (table1, {"table1": ROWS}, {"evaluate": ("train", "val")}),
     "grid": (grid, {"grid": GRID}, {}),
-    "bce": (
-        bce,
-        {loss: tuple(dict.fromkeys((at, *ROWS[1:3]))) for loss, at in claims.TABLE2.items()},
-        {"watch": ("train", "val", "test")},
-    ),
+    "bce": (bce, LOSSES, {"evaluate": ("train", "val", "test")}),
     "improve": (improve, STEPS, {}),
 }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Small runs of every experiment, as `conduct` writes them."""
-    data = divide(synthetic(n_train=700, n_test=120), val_size=60)
+    """Small runs of every experiment, as the commands write them."""
+    dataset = split_dataset(make_synthetic(n_train=700, n_test=120), val_size=60)
+    data = prepare_data(dataset)
     root = tmp_path_factory.mktemp("results")
-    for name, (module, variants, own) in EXPERIMENTS.items():
-        where = root / name / "one <&> two"
-        where.mkdir(parents=True)
-        runs = []
-        for variant, configs in variants.items():
-            loss = variant if variant in claims.TABLE2 else "softmax"
-            settings = SETTINGS._replace(**{"seeds": SEEDS, "val_size": 60, "loss": loss} | own)
-            runs.append(run(Variant(variant, settings, configs), data))
-        trained = [(one.variant, one.dataset) for one in runs]
-        environment = provenance.describe_environment() | provenance.describe_use([(3, 3)])
-        work = conduct.Work(name, {"seed": 5}, trained, environment, where)
-        conduct.write(work, runs, module.present)
+    for name, (module, sweeps, changes) in EXPERIMENTS.items():
+        results = []
+        for sweep, configs in sweeps.items():
+            loss = sweep if sweep in claims.TABLE2 else "softmax"
+            settings = SETTINGS._replace(**{"seeds": SEEDS, "val_size": 60, "loss": loss} | changes)
+            named = Sweep(sweep, settings, configs)
+            diverged = [c for c, config in enumerate(configs) if config == GRID[2]]
+            # Only the measures of `bce` must agree with its weights.
+            trained = name == "bce"
+            results.append(train_sweep(named, data) if trained else draw_result(named, data, diverged))
+        pairs = [(result.sweep, dataset) for result in results]
+        sizes = [result.sweep.size for result in results]
+        environment = provenance.describe_environment() | provenance.describe_use(sizes)
+        run_folder = root / name / "one <&> two"
+        run_folder.mkdir(parents=True)
+        description = provenance.describe_run(name, {}, pairs, environment, complete=True)
+        write_artifacts(run_folder, results, module.render, description)
     return root
 
 
 @pytest.fixture
 def runs(folder):
-    return {one.experiment: one for one in archive.find(folder, pytest.fail)}
+    return {run.experiment: run for run in find_runs(folder, pytest.fail)}
 
 
 def test_runs_are_read_back_as_they_were_written(runs):
-    one = runs["grid"]
-    assert one.configs("grid") == GRID
-    assert one.dataset == "synthetic"
-    assert one.values("val_acc", "grid", GRID[0]).shape == (3,)
-    assert np.isnan(one.values("val_acc", "grid", GRID[2])).all()
-    assert one.best("grid") in GRID[:2]
-    assert [row.cells["diverged"] for row in one.results] == [None, None, 1] * 3
-    assert [row.cells["epoch"] for row in one.history[:3]] == [1, 2, 1]
-    assert one.history[0].cells["test_acc"] is None
+    run = runs["grid"]
+    assert run.configs("grid") == GRID
+    assert run.dataset == "synthetic"
+    assert run.values("val_acc", "grid", GRID[0]).shape == (3,)
+    assert np.isnan(run.values("val_acc", "grid", GRID[2])).all()
+    assert run.best("grid") in GRID[:2]
+    assert [row.cells["diverged"] for row in run.results] == [None, None, 1] * 3
+    assert [row.cells["epoch"] for row in run.history[:3]] == [1, 2, 1]
+    assert run.history[0].cells["test_acc"] is None
     assert list(runs["table1"].tables) == ["table1", "ranking"]
     measured = runs["bce"].values("accuracy", "bce", claims.TABLE2["bce"])
     tested = runs["bce"].values("test_acc", "bce", claims.TABLE2["bce"])
     np.testing.assert_allclose(measured, tested, atol=1e-6)
 
 
-def test_what_cannot_be_read_is_named_and_left_out(folder, tmp_path):
+def test_unreadable_runs_are_named_and_left_out(folder, tmp_path):
     for name, content in {"a": "{", "b": "[]", "c": '{"schema": 1}', "d": '{"schema": 2}'}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(content)
     shutil.copytree(folder / "grid", tmp_path / "whole")
     lines = []
-    assert [one.experiment for one in archive.find(tmp_path, lines.append)] == ["grid"]
+    assert [run.experiment for run in find_runs(tmp_path, lines.append)] == ["grid"]
     assert len(lines) == 4
     (broken,) = (tmp_path / "whole").rglob("results.csv")
     for content in ("", "eta\n1\n", broken.read_text().replace("0.001", "small")):
         broken.write_text(content)
-        with pytest.raises(ArchiveError, match=r"results\.csv"):
-            _ = Archive(broken.parent).results
+        with pytest.raises(ReadError, match=r"results\.csv"):
+            _ = RunResult(broken.parent).results
 
 
 @pytest.mark.parametrize(
@@ -115,13 +113,13 @@ def test_what_cannot_be_read_is_named_and_left_out(folder, tmp_path):
         ([0.39, np.nan, 0.39], IN_DOUBT),
     ],
 )
-def test_a_figure_is_judged_by_the_stated_rule(values, verdict):
-    assert claims.figure_verdict(39.0, np.array(values)) == verdict
+def test_a_number_is_judged_by_the_stated_rule(values, verdict):
+    assert claims.judge_number(39.0, np.array(values)) == verdict
 
 
 @pytest.mark.parametrize(
     ("values", "verdict"),
-    # In points. With three seeds the interval is ± 4.303 standard errors: of 0.0577 and of 0.577.
+    # In points. With three seeds the interval is ± 4.303 standard errors, which are 0.0577 and 0.577.
     [
         ([0.9, 1.0, 1.1], REPRODUCED),
         ([-0.9, -1.0, -1.1], NOT_REPRODUCED),
@@ -133,106 +131,157 @@ def test_a_figure_is_judged_by_the_stated_rule(values, verdict):
     ],
 )
 def test_a_comparison_is_judged_by_the_stated_rule(values, verdict):
-    assert claims.difference_verdict(np.array(values) / 100) == verdict
+    assert claims.judge_difference(np.array(values) / 100) == verdict
+
+
+def test_the_rule_names_the_limits_that_the_verdicts_use():
+    assert f"within {claims.TOLERANCE} points" in claims.RULE
+    assert f"above {claims.SAMPLING} points" in claims.RULE
+    assert f"fewer than {claims.MIN_SEEDS} seeds" in claims.RULE
 
 
 @pytest.fixture
 def as_reported(runs):
-    """The same runs, said to be on real images and with the report's settings."""
-    for one in runs.values():
-        one.dataset = "cifar10"
-        for variant, expected in claims.SETTINGS.get(one.experiment, {}).items():
-            one.variants[variant] |= expected
+    """The same runs, declared to be on real images and with the report's settings."""
+    for run in runs.values():
+        run.dataset = "cifar10"
+        for sweep, expected in claims.SETTINGS.get(run.experiment, {}).items():
+            run.sweeps[sweep] |= expected
     return runs
 
 
 def verdicts(runs):
-    return {one.claim.text: one.verdict for one in claims.findings(runs)}
+    return {finding.claim.text: finding.verdict for finding in claims.judge_claims(runs)}
 
 
 def test_every_claim_is_judged(as_reported):
     found = verdicts(as_reported)
     assert len(found) == len(claims.CLAIMS)
     assert NOT_RUN not in found.values()
-    # Labels are drawn evenly, so BCE's probabilities start far above a tenth.
+    # Synthetic labels are drawn evenly, so BCE's probabilities start far above a tenth.
     assert found["BCE gives several classes a high probability (mean of the second class)"] == REPRODUCED
-    assert found["Its test accuracy"] == NOT_REPRODUCED
+    assert found["Test accuracy at η 0.01, batch 400, λ 0.1"] == NOT_REPRODUCED
     assert set(verdicts({}).values()) == {NOT_RUN}
 
 
-def test_made_up_images_prove_nothing(as_reported):
-    for one in as_reported.values():
-        one.dataset = "synthetic"
+def test_synthetic_images_prove_nothing(as_reported):
+    for run in as_reported.values():
+        run.dataset = "synthetic"
     assert set(verdicts(as_reported).values()) == {IN_DOUBT}
 
 
-def test_other_settings_say_nothing_of_the_report(as_reported):
-    as_reported["table1"].variants["table1"]["epochs"] = 1
-    (finding,) = [one for one in claims.findings(as_reported) if one.claim.text == "λ = 1 harms"]
-    assert (finding.verdict, finding.measured) == (NOT_RUN, "this run has epochs 1, the report 40")
+def test_a_run_with_other_settings_does_not_test_the_claims(as_reported):
+    as_reported["table1"].sweeps["table1"]["epochs"] = 1
+    (finding,) = [found for found in claims.judge_claims(as_reported) if found.claim.text == "λ = 1 harms"]
+    assert (finding.verdict, finding.measured) == (NOT_RUN, "this run has epochs 1, the report has 40")
 
 
-def test_what_was_left_out_is_named(as_reported):
-    one = as_reported["improve"]
-    with pytest.raises(Missing, match=r"grid with eta 0\.5, batch 7, lam 0"):
+def test_missing_results_are_named(as_reported):
+    with pytest.raises(MissingResult, match=r"grid with eta 0\.5, batch 7, lam 0"):
         as_reported["grid"].values("val_acc", "grid", Config(0.5, 7, 0.0))
-    one.__dict__["results"] = [row for row in one.results if row.variant != claims.BASE]
-    (finding,) = [one for one in claims.findings(as_reported) if "gain 4 points" in one.claim.text]
-    assert (finding.verdict, finding.measured) == (NOT_RUN, "this run lacks data_batch_1")
+    run = as_reported["improve"]
+    run.__dict__["results"] = [row for row in run.results if row.sweep != claims.BASE]
+    (finding,) = [found for found in claims.judge_claims(as_reported) if "gain 4 points" in found.claim.text]
+    assert (finding.verdict, finding.measured) == (NOT_RUN, "this run has no data_batch_1")
 
 
-def test_the_best_is_that_of_the_run_itself(runs):
+def test_the_best_configuration_is_the_one_the_run_saved(runs):
     with np.load(next(runs["grid"].folder.glob("best_params.npz"))) as best:
         assert runs["grid"].best("grid") == Config(**{name: best[name].item() for name in Config._fields})
 
 
-def rendered(render, runs, folder):
-    return render("A title", report.document(runs, None), folder)
-
-
-def test_the_page_needs_nothing_else(runs, folder):
-    text = rendered(page.render, runs, folder)
+def test_the_page_needs_no_other_file(runs, folder):
+    text = render_html(gather_report(runs), folder)
     assert not re.search(r"""(src|href)=["'](?!data:|#)(https?:|//)|@import|url\(""", text)
-    assert text.count("data:image/") == sum(len(list(path.glob("*.svg"))) for path in folder.glob("*/*"))
-    assert "Made-up images, not CIFAR-10" in text
+    assert text.count("data:image/") == len(list(folder.rglob("*.svg")))
+    assert "Synthetic images, not CIFAR-10" in text
     assert "one <&> two" not in text
     assert '<a href="table1/one%20%3C%26%3E%20two/">table1/one &lt;&amp;&gt; two</a>' in text
 
 
+def test_the_page_escapes_all_that_a_run_holds(runs, folder):
+    run = runs["grid"]
+    attack = "</script><script>alert(1)</script>"
+    run.command = run.config["machine"] = run.dataset = attack
+    run.tables = {attack: run.tables["ranking"]._replace(title=attack, rows=[[attack]], note=attack)}
+    run.__dict__["history"] = [row._replace(sweep="grid") for row in run.history]
+    page = gather_report({"grid": run})
+    page.explorer["rows"][0]["key"][1] = attack
+    text = render_html(page, folder)
+    assert "<script>alert" not in text
+    assert text.count("<script") == text.count("</script>") == 2
+    (data,) = re.findall(r'<script id="explorer-data" type="application/json">(.*?)</script>', text)
+    assert json.loads(data)["rows"][0]["key"][1] == attack
+    assert "<script" not in re.sub(r"\\<", "", render_markdown(page, folder))
+
+
 def test_markdown_holds_the_same_tables(runs, folder):
-    text = rendered(markdown.render, runs, folder)
-    for one in runs.values():
-        for table in one.tables.values():
+    text = render_markdown(gather_report(runs), folder)
+    for run in runs.values():
+        for table in run.tables.values():
             for cell in table.rows[0]:
-                assert markdown._escape(cell) in text
-    for target in re.findall(r"!\[.*?\]\((.*?)\)", text):
+                assert rendering.escape_markdown(cell) in text
+    targets = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert targets
+    for target in targets:
         assert (folder / unquote(target)).exists(), target
-    assert "Made-up images" in text
+    assert "Synthetic images" in text
 
 
-def test_of_several_runs_the_one_that_says_most_is_taken(as_reported):
-    older, newer, made_up, other, smaller, plain = (Archive(as_reported["table1"].folder) for _ in range(6))
-    for one in (older, newer, other, smaller, plain):
-        one.dataset = "cifar10"
-    for one in (older, newer, made_up, smaller, plain):
-        one.variants["table1"] |= claims.SETTINGS["table1"]["table1"]
+def test_every_row_of_a_markdown_table_has_all_cells(runs, folder):
+    text = render_markdown(gather_report(runs), folder)
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 4 + sum(len(run.tables) for run in runs.values())  # verdicts, sources, two reported
+    for block in blocks:
+        assert set(block[1]) == set("| -")
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block}) == 1
+
+
+def test_markdown_escapes_text_and_keeps_markup():
+    assert rendering.escape_markdown("a_b|<c>*`[d]\\") == r"a\_b\|\<c\>\*\`\[d\]\\"
+    assert rendering.escape_markdown(Markup("**a**")) == "**a**"
+
+
+def test_the_run_that_says_most_is_chosen(as_reported):
+    older, newer, synthetic, other, smaller, reference = (
+        RunResult(as_reported["table1"].folder) for _ in range(6)
+    )
+    for run in (older, newer, other, smaller, reference):
+        run.dataset = "cifar10"
+    for run in (older, newer, synthetic, smaller, reference):
+        run.sweeps["table1"] |= claims.SETTINGS["table1"]["table1"]
     older.written, newer.written = "2026-01-01T00:00:00", "2026-01-02T00:00:00"
-    smaller.variants["table1"]["configurations"] = 1
-    plain.variants["table1"] |= {"init": "numpy", "shuffle": False, "dtype": "float64"}
-    every = [made_up, other, smaller, older, newer, plain]
-    assert report.choose(every, "table1", plain=False) is newer
-    assert report.choose([made_up, other], "table1", plain=False) is other
-    assert report.choose(every, "table1", plain=True) is plain
-    assert report.choose(every, "grid", plain=False) is None
-    assert len(report.document({}, plain)) == 4
+    smaller.sweeps["table1"]["configurations"] = 1
+    reference.sweeps["table1"] |= {"init": "numpy", "shuffle": False, "dtype": "float64"}
+    found = [synthetic, other, smaller, older, newer, reference]
+    assert report.choose_run(found, "table1") is newer
+    assert report.choose_run([synthetic, other], "table1") is other
+    assert report.choose_run(found, REFERENCE) is reference
+    assert report.choose_run(found, "grid") is None
 
 
-def test_the_command_writes_both_formats_and_prints_the_verdicts(folder, tmp_path, monkeypatch, capsys):
+def test_the_reference_recipe_has_a_section_and_the_figures_are_shown_once(runs):
+    reference = RunResult(runs["table1"].folder)
+    (alone,) = gather_report({REFERENCE: reference}).sections
+    assert list(alone[1].captions) == ["samples", "curves", "weights"]
+    both = gather_report({"table1": runs["table1"], REFERENCE: reference})
+    assert [len(section.captions) for _, section in both.sections] == [3, 0]
+    assert len(both.sources) == 2
+    assert len(both.explorer["rows"]) == len(ROWS)
+
+
+@pytest.fixture
+def flags(tmp_path, monkeypatch):
+    """The command's flags, with an empty folder as --results."""
+
     class Flags:
         results = str(tmp_path)
 
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(report, "FLAGS", Flags)
+
+
+def test_the_command_writes_both_formats_and_prints_the_verdicts(folder, tmp_path, flags, capsys):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     report.main()
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     assert (tmp_path / "report.md").read_text().startswith("# Single-layer classifiers")
@@ -241,19 +290,23 @@ def test_the_command_writes_both_formats_and_prints_the_verdicts(folder, tmp_pat
     assert not list(tmp_path.glob(".*"))
 
 
-def test_without_runs_one_line_says_what_to_do(tmp_path, monkeypatch):
-    class Flags:
-        results = str(tmp_path)
-
-    monkeypatch.setattr(report, "FLAGS", Flags)
+def test_without_runs_one_line_says_what_to_do(tmp_path, flags):
     with pytest.raises(UsageError, match="holds no finished run: python -m"):
         report.main()
     assert list(tmp_path.iterdir()) == []
 
 
-WATCH = "<script>window.problems = []; onerror = (text) => problems.push(text);"
-WATCH += "console.error = console.warn = (...words) => problems.push(words.join(' '));</script>"
-TRY = """<script>
+def test_a_missing_figure_is_named(folder, tmp_path, flags):
+    shutil.copytree(folder / "grid", tmp_path / "grid")
+    (figure,) = tmp_path.rglob("heatmap.png")
+    figure.unlink()
+    with pytest.raises(UsageError, match="heatmap"):
+        report.main()
+
+
+COLLECT_PROBLEMS = "<script>window.problems = []; onerror = (text) => problems.push(text);"
+COLLECT_PROBLEMS += "console.error = console.warn = (...words) => problems.push(words.join(' '));</script>"
+USE_PAGE = """<script>
 const texts = (row) => [...row.cells].map((cell) => cell.textContent);
 const rows = () => [...document.querySelectorAll('#explorer tbody tr')].map(texts);
 const head = (name) => document.querySelector(`#explorer th[data-name=${name}] button`);
@@ -283,8 +336,9 @@ seen.kept = document.querySelectorAll('#explorer path').length;
 seen.selected = document.querySelectorAll('[aria-selected=true]').length;
 seen.images = [...document.images].map((image) => image.naturalWidth);
 const beyond = (element) => element.getBoundingClientRect().right > innerWidth + 1;
-seen.beyond = [...document.querySelectorAll('body *')].filter((one) => beyond(one) && !one.closest('table'));
-seen.beyond = seen.beyond.map((one) => `${one.tagName} ${one.className} ${one.textContent.slice(0, 40)}`);
+const elements = [...document.querySelectorAll('body *')];
+seen.beyond = elements.filter((element) => beyond(element) && !element.closest('table'));
+seen.beyond = seen.beyond.map((element) => `${element.tagName} ${element.textContent.slice(0, 40)}`);
 seen.problems = problems;
 document.body.innerHTML = '<pre id=seen></pre>';
 document.getElementById('seen').textContent = JSON.stringify(seen);
@@ -292,12 +346,12 @@ document.getElementById('seen').textContent = JSON.stringify(seen);
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_in_a_browser(runs, folder, tmp_path, scheme):
+def test_the_page_works_in_a_browser(runs, folder, tmp_path, scheme):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium or Chrome on the PATH")
-    text = rendered(page.render, runs, folder)
-    text = text.replace("<head>", f"<head>{WATCH}").replace("</body>", f"{TRY}</body>")
+    text = render_html(gather_report(runs), folder)
+    text = text.replace("<head>", f"<head>{COLLECT_PROBLEMS}").replace("</body>", f"{USE_PAGE}</body>")
     (tmp_path / "page.html").write_text(text)
     process = subprocess.run(
         [
@@ -313,7 +367,7 @@ def test_the_page_in_a_browser(runs, folder, tmp_path, scheme):
     seen = json.loads(found.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert seen["problems"] == []
     assert seen["background"] == ("rgb(20, 23, 27)" if scheme == "dark" else "rgb(255, 255, 255)")
-    configs = sum(len(its) for _, variants, _ in EXPERIMENTS.values() for its in variants.values())
+    configs = sum(len(group) for _, sweeps, _ in EXPERIMENTS.values() for group in sweeps.values())
     assert len(seen["first"]) == configs
     val = [row[8] for row in seen["first"]]
     assert val[-2:] == ["diverged"] * 2

@@ -27,6 +27,6 @@ def test_step_falls_after_half_and_three_quarters():
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_run_starts_with_its_eta_and_no_factor_rises(name):
     for epochs in range(1, 9):
-        its = factors(name, epochs)
-        assert its[0] == 1
-        assert all(later <= earlier for earlier, later in pairwise(its))
+        values = factors(name, epochs)
+        assert values[0] == 1
+        assert all(later <= earlier for earlier, later in pairwise(values))

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from linear_cifar.standardizer import CHUNK, fit_standardizer, standardize
+from linear_cifar.standardizer import ROWS_AT_ONCE, fit_standardizer, standardize
 
 
-@pytest.mark.parametrize("n", [1, 7, CHUNK, 2 * CHUNK + 3])
+@pytest.mark.parametrize("n", [1, 7, ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 3])
 def test_matches_scikit_learn_on_pixels(n):
     pixels = np.random.default_rng(0).integers(0, 256, size=(n, 4), dtype=np.uint8)
     scaler = StandardScaler().fit(pixels.astype(np.float64))

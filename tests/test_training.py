@@ -9,27 +9,33 @@ import pytest
 
 from linear_cifar import layout, training
 from linear_cifar.config import Config
-from linear_cifar.evaluation import Examples, mean
-from linear_cifar.layout import OF_CONFIGS, OF_RUNS, lay_out
+from linear_cifar.evaluation import mean_metrics
+from linear_cifar.examples import Examples
+from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, make_layout
 from linear_cifar.losses import LOSSES, get_loss
 from linear_cifar.params import Params
+from linear_cifar.replicates import ReplicateData
 from linear_cifar.standardizer import Standardizer
-from linear_cifar.training import Recipe, heavy_ball, hyper_of, init_state, train_epoch
+from linear_cifar.training import TrainSpec, heavy_ball, init_state, stack_hyperparams, train_epoch
 
-IN_ORDER = Recipe(get_loss("softmax"), shuffle=False)
+IN_ORDER = TrainSpec(get_loss("softmax"), shuffle=False)
 
 
-def train(arrays, configs, recipe=IN_ORDER, epochs=1, dtype=jnp.float64, standardizer=None, devices=None):
+def train(arrays, configs, spec=IN_ORDER, epochs=1, dtype=jnp.float64, standardizer=None, devices=None):
+    """Train one replicate; return the parameters, the metrics and whether the runs are finite, [C]."""
     W, b, x, y = (a if a.dtype == np.uint8 else jnp.array(a, dtype) for a in arrays)
-    standardizer = standardizer or Standardizer(np.zeros(x.shape[1]), np.ones(x.shape[1]))
-    spread = lay_out([config.batch for config in configs], 1, devices or jax.local_devices(), W.nbytes)
-    hyper = spread.split(hyper_of([configs[i] for i in spread.order], dtype), OF_CONFIGS)
-    state = spread.split(init_state(Params(W[None], b[None]), hyper, recipe.optimizer), OF_RUNS)
-    examples, standardizer = spread.copy((Examples(jnp.array(x), y), standardizer))
+    sizes = [config.batch for config in configs]
+    layout = make_layout(sizes, 1, devices or jax.local_devices(), W.nbytes)
+    hyperparams = layout.shard(stack_hyperparams([configs[c] for c in layout.configs], dtype), BY_CONFIG)
+    state = layout.shard(init_state(Params(W[None], b[None]), hyperparams, spec.optimizer), BY_RUN)
+    examples, standardizer = layout.broadcast((Examples(jnp.array(x), y), standardizer))
     for epoch in range(epochs):
-        keys = jax.random.key(epoch)[None]
-        state, sums, finite = train_epoch(state, hyper, examples, standardizer, keys, spread, recipe)
-    return jax.tree.map(lambda leaf: leaf[0], spread.gather((state.params, mean(sums, len(x)), finite)))
+        replicates = layout.shard(ReplicateData(jax.random.key(epoch)[None]), BY_REPLICATE)
+        state, sums, finite = train_epoch(
+            state, hyperparams, examples, standardizer, replicates, layout, spec
+        )
+    results = layout.from_slots((state.params, mean_metrics(sums, len(x)), finite))
+    return jax.tree.map(lambda leaf: leaf[0], results)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -39,8 +45,8 @@ def test_matches_a_plain_loop_with_partial_last_batches(loss):
         Config(0.1, 5, 0.0), Config(0.05, 23, 0.2), Config(0.1, 8, 0.1, q=0.7), Config(0.2, 5, 0.3, q=1.0),
         Config(0.1, 5, 0.0, momentum=0.9), Config(0.1, 5, 0.1, q=0.5, momentum=0.5),
     ]  # fmt: skip
-    recipe = Recipe(get_loss(loss), heavy_ball, shuffle=False)
-    params, _, finite = train(arrays, configs, recipe, epochs=3)
+    spec = TrainSpec(get_loss(loss), heavy_ball, shuffle=False)
+    params, _, finite = train(arrays, configs, spec, epochs=3)
     assert finite.all()
     for c, (eta, batch, lam, q, momentum) in enumerate(configs):
         W, b = problems.train_by_loop(*arrays, eta, batch, lam, loss, 3, q, momentum)
@@ -48,30 +54,30 @@ def test_matches_a_plain_loop_with_partial_last_batches(loss):
         np.testing.assert_allclose(params.b[c], b, rtol=1e-12, atol=1e-13)
 
 
-def test_the_blocks_in_which_data_is_prepared_change_nothing(monkeypatch):
-    # In blocks of 12, sizes 3 and 4 share a pass and 29, the whole training set, has its own.
+def test_the_size_of_the_chunks_changes_nothing(monkeypatch):
+    # In chunks of 12, sizes 3 and 4 share a pass. Size 29, the whole training set, has a pass of its own.
     arrays = problems.problem(n=29, d=5, K=3)
     configs = [Config(0.1, size, 0.1) for size in (4, 29, 3)]
     trained = []
-    for block in (1, 12):
-        monkeypatch.setattr(training, "BLOCK", block)
+    for chunk in (1, 12):
+        monkeypatch.setattr(training, "CHUNK", chunk)
 
-        def noise(key, x):  # another function each time, for which another program is made
+        def noise(key, x):  # a new function each time, so that JAX compiles a new program
             return x + jax.random.normal(key, x.shape, x.dtype)
 
-        trained.append(train(arrays, configs, Recipe(get_loss("softmax"), augment=noise)))
+        trained.append(train(arrays, configs, TrainSpec(get_loss("softmax"), augment=noise)))
     (singly, metrics_singly, _), (together, metrics_together, _) = trained
     np.testing.assert_allclose(together.W, singly.W, rtol=1e-11)
     np.testing.assert_allclose(metrics_together.loss, metrics_singly.loss, rtol=1e-11)
 
 
-@pytest.mark.parametrize(("devices", "tile"), [(1, 2), (2, 1), (2, 2), (2, 100)])
-def test_devices_and_tiles_change_nothing(devices, tile, monkeypatch):
+@pytest.mark.parametrize(("devices", "width"), [(1, 2), (2, 1), (2, 2), (2, 100)])
+def test_devices_and_the_vmap_width_change_nothing(devices, width, monkeypatch):
     arrays = W, *_ = problems.problem(n=23, d=5, K=3)
     configs = [Config(eta, batch, 0.1) for batch in (5, 8) for eta in (0.1, 0.2, 0.3)] + [
         Config(0.1, 23, 0.0)
     ]
-    monkeypatch.setattr(layout, "CPU_TILE_BYTES", tile * W.nbytes)
+    monkeypatch.setattr(layout, "CPU_CACHE_BYTES", width * W.nbytes)
     params, _, _ = train(arrays, configs, devices=jax.local_devices()[:devices])
     for c, (eta, batch, lam, *_) in enumerate(configs):
         expected, _ = problems.train_by_loop(*arrays, eta, batch, lam, "softmax", epochs=1)
@@ -94,12 +100,12 @@ def test_metrics_are_of_each_batch_before_its_update():
 
 def test_shuffling_is_a_permutation_decided_by_the_key():
     arrays = problems.problem(n=12, d=4, K=3)
-    shuffled = Recipe(get_loss("softmax"), shuffle=True)
+    shuffled = TrainSpec(get_loss("softmax"), shuffle=True)
     whole, small = Config(0.1, 12, 0.0), Config(0.1, 3, 0.0)
     in_order, _, _ = train(arrays, [whole, small])
     anew, _, _ = train(arrays, [whole, small], shuffled)
     again, _, _ = train(arrays, [whole, small], shuffled)
-    # One batch of everything is the same in any order, smaller ones are not.
+    # A batch of all examples is the same in any order; smaller ones are not.
     np.testing.assert_allclose(in_order.W[0], anew.W[0], rtol=1e-12)
     assert not np.allclose(in_order.W[1], anew.W[1], rtol=1e-6)
     np.testing.assert_array_equal(anew.W, again.W)
@@ -115,20 +121,20 @@ def test_augmentation_sees_raw_features_and_its_own_key():
     x = np.random.default_rng(0).integers(0, 9, size=(6, 4), dtype=np.uint8)
     W, b, _, y = problems.problem(n=6, d=4, K=3)
     standardizer = Standardizer(np.full(4, 2.0), np.full(4, 3.0))
-    recipe = IN_ORDER._replace(augment=augment)
-    params, _, _ = train((W, b, x, y), [Config(0.1, 6, 0.0)], recipe, standardizer=standardizer)
+    spec = IN_ORDER._replace(augment=augment)
+    params, _, _ = train((W, b, x, y), [Config(0.1, 6, 0.0)], spec, standardizer=standardizer)
     assert set(seen) == {(jnp.dtype("uint8"), (4,))}
     expected, _ = problems.train_by_loop(W, b, (x + 1.0 - 2) / 3, y, 0.1, 6, 0.0, "softmax", epochs=1)
     np.testing.assert_allclose(params.W[0], expected, rtol=1e-12)
 
 
-def test_any_optax_transformation_built_from_the_traced_settings():
-    def momentum(hyper):
-        return optax.sgd(hyper.eta, momentum=0.9)
+def test_any_optax_transformation_of_the_traced_hyperparameters_trains():
+    def momentum(hyperparams):
+        return optax.sgd(hyperparams.eta, momentum=0.9)
 
     arrays = W, b, x, y = problems.problem(n=8, d=4, K=3)
-    recipe = IN_ORDER._replace(optimizer=momentum)
-    params, _, _ = train(arrays, [Config(0.1, 4, 0.0), Config(0.2, 4, 0.0)], recipe)
+    spec = IN_ORDER._replace(optimizer=momentum)
+    params, _, _ = train(arrays, [Config(0.1, 4, 0.0), Config(0.2, 4, 0.0)], spec)
     velocity = np.zeros_like(W)
     for batch in (slice(0, 4), slice(4, 8)):
         stepped, b_next = problems.train_by_loop(W, b, x[batch], y[batch], 1.0, 4, 0.0, "softmax", 1)
@@ -138,7 +144,7 @@ def test_any_optax_transformation_built_from_the_traced_settings():
     np.testing.assert_allclose(params.W[0], W, rtol=1e-3)
 
 
-def test_other_settings_do_not_compile_again():
+def test_other_hyperparameters_do_not_compile_again():
     arrays = problems.problem(n=9, d=4, K=3)
     train(arrays, [Config(0.1, 4, 0.0), Config(0.1, 9, 0.0)])
     compiled = train_epoch._cache_size()

@@ -1,0 +1,411 @@
+"""The figures, each saved as .png and as .svg.
+
+All have the same style: colours that any colour vision can distinguish, readable in print, with the data set
+named. Bands and ± are one standard deviation over the seeds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Transform
+
+from experiments.artifacts.measures import Predictions
+from experiments.artifacts.tables import configuration_name, heading
+from experiments.runner.sweeps import SweepResult
+from linear_cifar.calibration import expected_calibration_error, reliability
+from linear_cifar.data.dataset import Dataset
+from linear_cifar.files import atomic_write
+
+# A sweep, the index of one of its configurations, and the sweep's predictions.
+Selection = tuple[SweepResult, int, Predictions]
+
+SUFFIXES = (".png", ".svg")
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 160,
+    "svg.hashsalt": "linear_cifar",  # equal figures are equal files
+}
+# Okabe and Ito's colours and cividis can be distinguished with any colour vision.
+SEQUENTIAL = "cividis"
+ORANGE, BLUE, SKY, GREEN = "#D55E00", "#0072B2", "#56B4E9", "#009E73"
+SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+IMAGE_SHAPE = (3, 32, 32)
+# Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
+# number, lines of a panel, and colours that a legend names.
+MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES = 12, 24, 200, 12
+# Longest side of a .png in pixels; matplotlib refuses more than twice as many.
+MAX_PIXELS = 30_000
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float], title: str) -> Iterator[Figure]:
+    """Yield a figure of this size in inches, and save it with each suffix once the block has drawn it."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size)
+        figure.suptitle(title)
+        yield figure
+        # The layout is computed once, and not again for each file.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for suffix in SUFFIXES:
+            with atomic_write(path.with_suffix(suffix)) as partial:
+                dpi = min(STYLE["savefig.dpi"], MAX_PIXELS / max(size))
+                figure.savefig(partial, dpi=dpi, metadata={"Date": None} if suffix == ".svg" else None)
+
+
+def plot_heatmap(path: Path, result: SweepResult) -> None:
+    """Draw the final validation accuracy over η (rows) and batch size (columns), with a panel per λ.
+
+    A cell shows its best configuration, where several differ in q or momentum. It is blank if it was not
+    trained, and marked ✕ if it diverged. Among very many λ, only those of the best configurations are drawn.
+    """
+    etas, batches, all_lams = (sorted({config[axis] for config in result.configs}) for axis in range(3))
+    lams = sorted([*dict.fromkeys(result.configs[c].lam for c in result.ranking)][:MAX_PANELS])
+    numbered = len(etas) <= MAX_NUMBERS and len(batches) <= MAX_NUMBERS
+    values = 100 * result.final["val"].accuracy.mean(axis=0)
+    # The ranking begins with the best, so the first configuration of a cell is its best.
+    accuracy: dict[tuple[float, float, float], float] = {}
+    for c in result.ranking:
+        accuracy.setdefault(result.configs[c][:3], float(values[c]))
+    finite = [value for value in accuracy.values() if np.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0, 1)
+    best = result.configs[result.ranking[0]][:3] if finite else None
+    columns, rows = min(len(batches), MAX_NUMBERS), min(len(etas), MAX_NUMBERS)
+    size = (max(4.8, 1.1 + len(lams) * (0.9 + 0.62 * columns)), 1.5 + 0.5 * rows)
+    selected = f", the best {len(lams)} of {len(all_lams)} λ" * (len(lams) < len(all_lams))
+    with _figure(path, size, f"{heading(result, 'mean')}: validation accuracy, %{selected}") as figure:
+        panels = figure.subplots(1, len(lams), squeeze=False, sharey=True)[0]
+        for panel, lam in zip(panels, lams, strict=True):
+            cells = np.array([[accuracy.get((e, b, lam), np.nan) for b in batches] for e in etas])
+            image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
+            panel.set_title(f"λ = {lam:g}")
+            _label_ticks(panel.set_xticks, batches)
+            _label_ticks(panel.set_yticks, etas)
+            panel.set_xlabel("batch size")
+            panel.spines[:].set_visible(False)
+            panel.tick_params(length=0)
+            for row, eta in enumerate(etas):
+                for column, batch in enumerate(batches):
+                    key = (eta, batch, lam)
+                    if key in accuracy and numbered:
+                        value = accuracy[key]
+                        dark = np.isnan(value) or value > (low + high) / 2
+                        panel.text(
+                            column,
+                            row,
+                            "✕" if np.isnan(value) else f"{value:.1f}",
+                            ha="center",
+                            va="center",
+                            color="black" if dark else "white",
+                            weight="bold" if key == best else "normal",
+                        )
+                    if key == best:
+                        box = Rectangle((column - 0.5, row - 0.5), 1, 1)
+                        box.set(fill=False, edgecolor=ORANGE, linewidth=2.5, clip_on=False)
+                        panel.add_patch(box)
+        panels[0].set_ylabel("learning rate η")
+        figure.colorbar(image, ax=list(panels), label="%").outline.set_visible(False)
+
+
+def plot_curves(path: Path, result: SweepResult) -> None:
+    """Draw training and validation loss per epoch as means over the seeds, with a colour per η.
+
+    Only the best configuration has a band, because bands of many would hide one another. Configurations whose
+    final loss is above 1.5 times the lowest are left out, because they would set the scale. Among very many,
+    only the best are drawn. The title counts those left out and those that diverged.
+    """
+    best = result.ranking[0]
+    finite = [c for c in result.ranking if result.stayed_finite[c]]
+    final_loss = result.final["val"].loss.mean(axis=0)
+    lowest = min((final_loss[c] for c in finite), default=np.nan)
+    low = [c for c in finite if c == best or final_loss[c] <= 1.5 * lowest]
+    drawn = sorted(low[:MAX_LINES])
+    title = (
+        heading(result)
+        + (":\n" if len(result.settings.seeds) > 1 else ": ")
+        + f"loss of {len(drawn)} configurations"
+        + f", {len(low) - len(drawn)} less accurate" * (len(drawn) < len(low))
+        + f", {len(finite) - len(low)} far above" * (len(low) < len(finite))
+        + f", {len(result.configs) - len(finite)} diverged" * (len(finite) < len(result.configs))
+    )
+    etas = sorted({result.configs[c].eta for c in drawn})
+    named = etas[:: -(-len(etas) // MAX_NAMES) or 1]
+    colors = dict(zip(etas, matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas))), strict=True))
+    losses_by_split = {
+        "training (mean over each epoch's batches)": result.history.running.loss,
+        "validation": result.history.evaluated["val"].loss,
+    }
+    with _figure(path, (7.5, 3.8), title) as figure:
+        panels = figure.subplots(1, len(losses_by_split), sharey=True)
+        for panel, (split, losses) in zip(panels, losses_by_split.items(), strict=True):
+            means = losses.mean(axis=1)
+            for c in drawn:
+                eta = result.configs[c].eta
+                label = f"η = {eta:g}" if eta in named else None
+                _line(panel, means[:, c], color=colors[eta], linewidth=0.9, label=label)
+            if best in drawn:
+                label = f"best: {configuration_name(result, best)}"
+                _band(panel, losses[:, :, best], ORANGE, label, linewidth=2.2)
+            panel.set_title(split)
+            _label_epochs(panel)
+        panels[0].set_ylabel("loss, without the penalty")
+        _legend(figure, panels[0], columns=4)
+
+
+def plot_costs(path: Path, result: SweepResult) -> None:
+    """Draw training and validation loss and cost (with the penalty) per epoch, a panel per configuration."""
+    columns = min(len(result.configs), 2)
+    rows = -(-len(result.configs) // columns)
+    title = f"{heading(result)}: loss, and cost with the penalty"
+    with _figure(path, (7.5, 1.0 + 2.4 * rows), title) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        for c, (config, panel) in enumerate(zip(result.configs, panels, strict=False)):
+            penalty = config.lam * result.history.norm[:, :, c] ** 2
+            for split, metrics in result.history.evaluated.items():
+                loss, color = metrics.loss[:, :, c], SPLIT_COLORS[split]
+                _band(panel, loss, color, f"{split} loss")
+                _band(panel, loss + penalty, color, f"{split} cost", linestyle="--")
+            panel.set_title(f"η = {config.eta:g}, λ = {config.lam:g}, batch {config.batch}")
+            panel.set_ylabel("loss, cost" if c % columns == 0 else "")
+            _label_epochs(panel)
+        for panel in panels:  # panels without a configuration
+            panel.set_visible(False)
+        _legend(figure, figure.axes[0])
+
+
+def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
+    """Draw the first training images of each class, a row per class."""
+    K = len(dataset.classes)
+    with _figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.name}: training images") as figure:
+        figure.set_layout_engine("none")
+        for k, name in enumerate(dataset.classes):
+            members = np.flatnonzero(dataset.train.labels == k)[:columns]
+            strip = np.full((IMAGE_SHAPE[1], columns * (IMAGE_SHAPE[2] + 2), 3), 255, np.uint8)
+            for column, i in enumerate(members):
+                start = column * (IMAGE_SHAPE[2] + 2)
+                strip[:, start : start + IMAGE_SHAPE[2]] = _image(dataset.train.images[i])
+            panel = figure.add_axes((0.16, 0.93 - (k + 1) * 0.92 / K, 0.83, 0.92 / K * 0.94))
+            panel.imshow(strip, interpolation="nearest", aspect="auto")
+            panel.set_axis_off()
+            panel.text(-0.015, 0.5, name, transform=panel.transAxes, ha="right", va="center")
+
+
+def plot_weights(path: Path, result: SweepResult) -> None:
+    """Draw the first seed's weights of each class as an image, a row per configuration.
+
+    Each image is scaled to its own range.
+    """
+    C, classes = len(result.configs), result.dataset.classes
+    seed = result.settings.seeds[0]
+    title = f"{result.dataset.name}: weights of each class, seed {seed}, each scaled by itself"
+    with _figure(path, (0.72 * len(classes) + 0.9, 0.78 * C + 0.8), title) as figure:
+        panels = figure.subplots(C, len(classes), squeeze=False)
+        for c, config in enumerate(result.configs):
+            for k, name in enumerate(classes):
+                panel, W = panels[c, k], np.asarray(result.params.W[0, c, k])
+                if np.isfinite(W).all():
+                    spread = np.ptp(W)
+                    panel.imshow(_image((W - W.min()) / (spread or 1)), interpolation="nearest")
+                else:
+                    _mark_diverged(panel)
+                panel.set_xticks([], [])
+                panel.set_yticks([], [])
+                panel.spines[:].set_visible(False)
+                if c == 0:
+                    panel.set_title(name, fontsize=8)
+            label = f"η {config.eta:g}\nλ {config.lam:g}"
+            panels[c, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+
+
+def plot_histograms(path: Path, selections: Sequence[Selection]) -> None:
+    """Draw the first seed's probability of the true class on right and wrong test images, a panel each."""
+    title = f"{selections[0][0].dataset.name}, test images: probability of the true class"
+    with _figure(path, (3.6 * len(selections) + 0.2, 3.2), title) as figure:
+        panels = figure.subplots(1, len(selections), sharey=True, squeeze=False)[0]
+        edges = np.linspace(0, 1, 41)
+        for panel, (result, c, predictions) in zip(panels, selections, strict=True):
+            panel.set_title(f"{result.sweep.name}: {configuration_name(result, c)}", fontsize=9)
+            panel.set_xlabel("probability of the true class")
+            panel.set_xlim(0, 1)
+            if result.diverged(0, c):
+                _mark_diverged(panel)
+                continue
+            first_seed = predictions.of_run(0, c)
+            for mask, color, label in (
+                (~first_seed.correct, ORANGE, "wrong"),
+                (first_seed.correct, BLUE, "right"),
+            ):
+                panel.hist(
+                    first_seed.of_true_class[mask], edges, color=color, alpha=0.6, label=f"classified {label}"
+                )
+        panels[0].set_ylabel("test images")
+        _legend(figure, *panels)
+
+
+def plot_reliability_diagram(path: Path, selections: Sequence[Selection]) -> None:
+    """Draw the share of right predictions over the probability of the predicted class, for the first seed.
+
+    The diagonal is perfect calibration. A point's area is proportional to its share of the test images.
+    """
+    title = f"{selections[0][0].dataset.name}, test images: reliability"
+    with _figure(path, (4.6, 4.9), title) as figure:
+        panel = figure.subplots()
+        panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
+        for (result, c, predictions), color, marker in zip(
+            selections, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False
+        ):
+            name = f"{result.sweep.name}, {configuration_name(result, c)}"
+            if result.diverged(0, c):
+                panel.scatter([], [], color=color, marker=marker, alpha=0.8, label=f"{name}: diverged")
+                continue
+            first_seed = predictions.of_run(0, c)
+            binned = reliability(first_seed.of_predicted_class, first_seed.correct)
+            label = f"{name}: ECE {expected_calibration_error(binned):.3f}"
+            seen = binned.counts > 0
+            x, y, share = (
+                binned.confidence[seen],
+                binned.accuracy[seen],
+                binned.counts[seen] / len(first_seed.correct),
+            )
+            panel.plot(x, y, color=color, linewidth=1)
+            panel.scatter(x, y, s=8 + 400 * share, color=color, marker=marker, alpha=0.8, label=label)
+        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        panel.set_xlabel("probability of the predicted class")
+        panel.set_ylabel("share of right predictions")
+        _legend(figure, panel, columns=1)
+
+
+def plot_gaps(path: Path, selections: Sequence[Selection]) -> None:
+    """Draw training and test accuracy per epoch, a panel per selection, and their gaps in the last panel."""
+    title = f"{heading(selections[0][0])}: training and test accuracy"
+    with _figure(path, (2.8 * (len(selections) + 1) + 0.2, 3.4), title) as figure:
+        *panels, last = figure.subplots(1, len(selections) + 1)
+        for panel, (result, c, _), color in zip(panels, selections, (SKY, "#CC79A7"), strict=False):
+            train, test = (
+                100 * result.history.evaluated[name].accuracy[:, :, c] for name in ("train", "test")
+            )
+            _band(panel, train, SPLIT_COLORS["train"], "train")
+            _band(panel, test, SPLIT_COLORS["test"], "test")
+            _band(last, train - test, color, f"{result.sweep.name}: train − test")
+            panel.set_title(f"{result.sweep.name}\n{configuration_name(result, c)}", fontsize=9)
+            panel.sharey(panels[0])
+            _label_epochs(panel)
+        last.set_title("gap, points", fontsize=9)
+        _label_epochs(last)
+        panels[0].set_ylabel("accuracy, %")
+        _legend(figure, panels[0], last)
+
+
+def plot_learning_curves(path: Path, result: SweepResult, config: int) -> None:
+    """Draw loss and accuracy of one configuration per epoch."""
+    title = f"{heading(result)}: {configuration_name(result, config)}"
+    with _figure(path, (7.5, 3.2), title) as figure:
+        loss_panel, accuracy_panel = figure.subplots(1, 2)
+        for split, metrics in {"running": result.history.running, **result.history.evaluated}.items():
+            color = SPLIT_COLORS.get(split, SKY)
+            label = "training, mean over each epoch's batches" if split == "running" else split
+            _band(loss_panel, metrics.loss[:, :, config], color, label)
+            _band(accuracy_panel, 100 * metrics.accuracy[:, :, config], color, label)
+        loss_panel.set_ylabel("loss, without the penalty")
+        accuracy_panel.set_ylabel("accuracy, %")
+        for panel in (loss_panel, accuracy_panel):
+            _label_epochs(panel)
+        _legend(figure, loss_panel)
+
+
+def plot_steps(
+    path: Path, names: Sequence[str], accuracies: Sequence[Float[np.ndarray, " S"]], title: str
+) -> None:
+    """Draw the test accuracy of each step: a dot per seed, and a bar of mean ± standard deviation."""
+    with _figure(path, (6.4, 0.9 + 0.3 * len(names)), title) as figure:
+        panel = figure.subplots()
+        for row, values in enumerate(100 * np.asarray(shares) for shares in accuracies):
+            if np.isnan(values).any():
+                _mark_diverged(panel, row, panel.get_yaxis_transform())
+                continue
+            deviation = values.std(ddof=1) if len(values) > 1 else 0
+            panel.plot(values, np.full(len(values), row), ".", color=SKY, markersize=5)
+            panel.errorbar(values.mean(), row, xerr=deviation, fmt="D", color=BLUE, markersize=5, capsize=3)
+            panel.annotate(
+                f"{values.mean():.2f}", (values.max(), row), (6, 0), textcoords="offset points", va="center"
+            )
+        panel.set_yticks(range(len(names)), names)
+        panel.set_ylim(len(names) - 0.5, -0.5)  # the first step is at the top
+        panel.margins(x=0.12)
+        panel.grid(axis="x", color="0.9")
+        panel.set_xlabel("test accuracy, %")
+
+
+def _line(panel: Axes, values: ArrayLike, **style: Any) -> None:
+    """Draw values [E] over the epochs as a curve; a single epoch is a point."""
+    values = np.asarray(values)
+    panel.plot(np.arange(1, len(values) + 1), values, marker="o" if len(values) == 1 else None, **style)
+
+
+def _band(
+    panel: Axes, values: ArrayLike, color: str, label: str, linestyle: str = "-", linewidth: float = 1.3
+) -> None:
+    """Draw the mean over seeds of values [E, S] per epoch, in a band of ± one standard deviation."""
+    values = np.asarray(values)
+    mean = values.mean(axis=1)
+    _line(panel, mean, color=color, label=label, linestyle=linestyle, linewidth=linewidth)
+    if values.shape[1] > 1:
+        deviation = values.std(axis=1, ddof=1)
+        epochs = np.arange(1, len(values) + 1)
+        panel.fill_between(epochs, mean - deviation, mean + deviation, color=color, alpha=0.18, linewidth=0)
+
+
+def _mark_diverged(panel: Axes, height: float = 0.5, transform: Transform | None = None) -> None:
+    """Draw a note where a curve is missing: in the middle of the panel, or at a height of its y axis."""
+    panel.text(0.5, height, "diverged", transform=transform or panel.transAxes, ha="center", va="center")
+
+
+def _label_epochs(panel: Axes) -> None:
+    """Label the axis of epochs, and draw a note if no curve of the panel has a value."""
+    panel.set_xlabel("epoch")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if not any(np.isfinite(line.get_ydata()).any() for line in panel.lines):
+        _mark_diverged(panel)
+        # The ticks are hidden, not removed: other panels may share the axis.
+        panel.tick_params(length=0, labelbottom=False, labelleft=False)
+
+
+def _label_ticks(set_ticks: Callable[[Sequence[int], Sequence[str]], Any], values: Sequence[float]) -> None:
+    """Label the cells along an axis with their values; if there are very many, only some of them."""
+    places = range(0, len(values), -(-len(values) // MAX_NUMBERS))
+    set_ticks(places, [f"{values[place]:g}" for place in places])
+
+
+def _legend(figure: Figure, *panels: Axes, columns: int = 5) -> None:
+    """Draw one legend for these panels below the figure; a label that curves share appears once."""
+    entries: dict[str, Any] = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if entries:
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            frameon=False,
+            ncols=min(len(entries), columns),
+        )
+
+
+def _image(features: ArrayLike) -> np.ndarray:
+    """Return channel-major features [d] as rows × columns × colours."""
+    return np.asarray(features).reshape(IMAGE_SHAPE).transpose(1, 2, 0)

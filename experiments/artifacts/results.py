@@ -1,0 +1,104 @@
+"""The measurements of a run as files: results.csv, history.csv and best_params.npz."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.runner.files import BEST, HISTORY, RESULTS
+from experiments.runner.sweeps import SPLITS, SweepResult
+from linear_cifar.config import Config
+from linear_cifar.files import atomic_write
+
+# Columns that identify a run: the name of its sweep, the data set, the configuration and the seed.
+KEYS = ("variant", "dataset", *Config._fields, "seed")
+_METRICS = tuple(f"{split}_{metric}" for split in SPLITS for metric in ("loss", "acc"))
+# A row per run. `epochs` is the number of epochs trained, and the metrics are of the parameters after them.
+# `diverged` is the epoch in which the run diverged, or empty.
+RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, "diverged")
+# A row per run and epoch, from 1. `running_*` are means over the epoch's batches, each before its update.
+# `W_norm` is Frobenius's. The cells of a split that was not measured after every epoch are empty.
+HISTORY_COLUMNS = (*KEYS, "epoch", "running_loss", "running_acc", *_METRICS, "W_norm")
+
+
+def write_results(folder: Path, results: Sequence[SweepResult]) -> None:
+    """Write the three files, with sweeps, seeds and configurations in the order of the command.
+
+    If every configuration diverged there is no best one, and no best_params.npz.
+    """
+    write_csv(folder / RESULTS, RESULT_COLUMNS, (row for result in results for row in _result_rows(result)))
+    write_csv(folder / HISTORY, HISTORY_COLUMNS, (row for result in results for row in _history_rows(result)))
+    best = best_sweep(results)
+    if best.stayed_finite.any():
+        _write_best_params(folder / BEST, best)
+    else:
+        (folder / BEST).unlink(missing_ok=True)
+
+
+def best_sweep(results: Sequence[SweepResult]) -> SweepResult:
+    """Return the best sweep by validation, among those validated on the same images as the last one."""
+
+    def validation_images(result: SweepResult) -> tuple[str, int]:
+        return result.settings.train, result.settings.val_size
+
+    def accuracy(result: SweepResult) -> float:
+        return float(np.nan_to_num(result.final["val"].accuracy[:, result.ranking[0]].mean(), nan=-1))
+
+    comparable = [result for result in results if validation_images(result) == validation_images(results[-1])]
+    return max(comparable, key=accuracy)
+
+
+def run_keys(result: SweepResult) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
+    """Yield the indices of seed and configuration of each run, and its cells of the columns `KEYS`."""
+    for s, seed in enumerate(result.settings.seeds):
+        for c, config in enumerate(result.configs):
+            yield s, c, (result.sweep.name, result.dataset.name, *config, seed)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file; None becomes an empty cell."""
+    with atomic_write(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        # str() of a NumPy scalar is the shortest text that reads back as the same number.
+        writer.writerows(["" if cell is None else str(cell) for cell in row] for row in rows)
+
+
+def _result_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
+    columns = [column for split in SPLITS for column in result.final[split]]
+    for s, c, keys in run_keys(result):
+        yield *keys, result.epochs, *(column[s, c] for column in columns), result.diverged(s, c)
+
+
+def _history_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
+    history = result.history
+    evaluated = [history.evaluated.get(split, (None, None)) for split in SPLITS]
+    columns = [*history.running, *(column for metrics in evaluated for column in metrics), history.norm]
+    for s, c, keys in run_keys(result):
+        for epoch in range(result.epochs):
+            yield *keys, epoch + 1, *(None if column is None else column[epoch, s, c] for column in columns)
+
+
+def _write_best_params(path: Path, result: SweepResult) -> None:
+    """Write W [K, d] and b [K] of the best configuration's best seed, with what is needed to use them.
+
+    The file holds no Python objects, so it can be loaded without pickles.
+    """
+    c = result.ranking[0]
+    s = result.best_seed(c)
+    content = {
+        **result.params_of(s, c)._asdict(),
+        "mean": result.standardizer.mean,
+        "std": result.standardizer.std,
+        "classes": result.dataset.classes,
+        "dataset": result.dataset.name,
+        "fingerprint": result.dataset.fingerprint,
+        "variant": result.sweep.name,
+        "loss": result.settings.loss,
+        "seed": result.settings.seeds[s],
+        **result.configs[c]._asdict(),
+    }
+    with atomic_write(path) as partial:
+        np.savez(partial, allow_pickle=False, **{name: np.asarray(value) for name, value in content.items()})

@@ -1,0 +1,1 @@
+"""Shared parts of the commands: flags, recipes, progress bars, signals, start and end."""

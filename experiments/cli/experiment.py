@@ -1,0 +1,374 @@
+"""The course of a training command: checks, data, stages of training, and the files of the run."""
+
+import itertools
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from experiments.artifacts import provenance
+from experiments.artifacts.results import write_results
+from experiments.artifacts.tables import Table
+from experiments.cli.previous import (
+    check_finished_run,
+    has_all_files,
+    is_same_run,
+    read_previous_run,
+    read_usable_manifests,
+)
+from experiments.cli.progress import EpochsBar, download_bar, log
+from experiments.cli.signals import check_signals, run_interruptible
+from experiments.runner.blocks import BlockManifest, is_complete, join_results, write_manifest
+from experiments.runner.data import PreparedData, prepare_data
+from experiments.runner.errors import BlockError, Stopped, UsageError
+from experiments.runner.files import BLOCKS, CONFIG, TABLES, locked_run_folder, write_json
+from experiments.runner.processes import Processes
+from experiments.runner.settings import Settings
+from experiments.runner.stages import Stage
+from experiments.runner.sweeps import Sweep, SweepResult
+from experiments.runner.training import (
+    Task,
+    assign_tasks,
+    plan_tasks,
+    restore_task,
+    states_are_few,
+    train_tasks,
+)
+from linear_cifar.config import check_config
+from linear_cifar.data.dataset import Dataset, RawDataset, split_dataset, train_size
+from linear_cifar.data.find import find_dataset
+
+FLAGS = flags.FLAGS
+
+# Draws an experiment's figures into the folder, and returns its tables.
+Render = Callable[[Path, Sequence[SweepResult]], Sequence[Table]]
+
+
+class Experiment(NamedTuple):
+    """A training command at work: what to train and show, its folder, its processes and its data."""
+
+    name: str
+    stages: Sequence[Stage]
+    render: Render
+    needs_all: bool  # whether `render` needs the parameters of all runs, not only of the best
+    folder: Path
+    processes: Processes
+    prepare: Callable[[Settings], PreparedData]  # divides and prepares the data, once for equal divisions
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes this run."""
+        return provenance.resume_command(self.name, self.folder)
+
+    def describe(
+        self, sweeps: Sequence[Sweep], environment: dict[str, Any], complete: bool
+    ) -> dict[str, Any]:
+        """Return the content of config.json."""
+        pairs = [(sweep, self.prepare(sweep.settings).dataset) for sweep in sweeps]
+        return provenance.describe_run(self.name, _flag_values(), pairs, environment, complete)
+
+
+class Training(NamedTuple):
+    """Results of the stages so far: their sweeps, the results of each sweep's blocks, and the environment."""
+
+    sweeps: list[Sweep]
+    parts: list[list[SweepResult]]
+    environment: dict[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        """True if all sweeps are trained to their end."""
+        return all(is_complete(*pair) for pair in zip(self.sweeps, self.parts, strict=True))
+
+    def join(self) -> list[SweepResult]:
+        """Return the result of each sweep."""
+        return [join_results(*pair) for pair in zip(self.sweeps, self.parts, strict=True)]
+
+
+def run_experiment(name: str, stages: Sequence[Stage], render: Render, needs_all: bool = False) -> None:
+    """Train the stages, write the run's files and print its tables.
+
+    If the folder holds the same run, it is resumed: finished blocks are not trained again.
+
+    Args:
+      name: name of the experiment's module.
+      stages: plan of the experiment; the first stage does not depend on results.
+      render: draws the experiment's own figures and returns its tables.
+      needs_all: whether `render` needs the parameters of every run. If not, very many runs keep only those of
+        the best.
+
+    Raises:
+      UsageError: if the flags do not go together.
+      FolderError: if the folder cannot be used or holds something else; nothing in it is touched.
+      DataError: if there is no usable data.
+      Stopped: after Ctrl+C or SIGTERM; the state is saved.
+      OSError: if the machine refuses something, or another process failed; what was saved before stands.
+    """
+    for sweep in stages[0].plan(()):
+        check_sweep(sweep)
+    processes = Processes(FLAGS.coordinator, FLAGS.processes, FLAGS.process, FLAGS.cluster)
+    if processes.count > 1 and not FLAGS.out:
+        raise UsageError("--out: several processes need a folder that all of them share")
+    folder = Path(FLAGS.out or f"results/{name}/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
+    experiment = Experiment(name, stages, render, needs_all, folder, processes, _make_prepare())
+    with _explain_resuming(experiment), processes.meet(folder):
+        if processes.rank == 0:
+            _run_leader(experiment)
+        else:
+            _run_worker(experiment)
+
+
+def check_sweep(sweep: Sweep) -> None:
+    """Raise UsageError if a sweep's settings do not go together."""
+    settings = sweep.settings
+    if settings.average > settings.epochs:
+        raise UsageError(f"average is {settings.average}: the run has {settings.epochs} epochs")
+    n = train_size(settings.train, settings.val_size)
+    for config in sweep.configs:
+        try:
+            check_config(config, n)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+def write_artifacts(
+    folder: Path, results: Sequence[SweepResult], render: Render, description: dict[str, Any]
+) -> Sequence[Table]:
+    """Write all files of a finished run, config.json last, and return its tables."""
+    check_signals()
+    write_results(folder, results)
+    tables = render(folder, results)
+    write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
+    write_json(folder / CONFIG, description)
+    return tables
+
+
+def _run_leader(experiment: Experiment) -> None:
+    """Train and write the run as rank 0, which leaves a share of the blocks to the other processes."""
+    with locked_run_folder(experiment.folder) as folder:
+        previous = read_previous_run(folder, experiment.name)
+        environment = provenance.describe_environment() | {"processes": experiment.processes.count}
+        first = list(experiment.stages[0].plan(()))
+        manifests = _read_manifests(experiment, first, experiment.stages)
+        same = previous is not None and is_same_run(previous, experiment.describe(first, environment, True))
+        check_finished_run(previous, manifests, same)
+        if previous and previous.complete and same and has_all_files(folder):
+            log(f"finished already, {previous.written}: nothing to do")
+            tables: Sequence[Table] = list(previous.tables.values())
+        else:
+            _log_other_environment(manifests, environment)
+            tables = _train_and_write(experiment, environment)
+        experiment.processes.say("finished", {"tables": len(tables)})
+    print("\n\n".join(map(str, tables)))
+    print(f"files: {folder}")
+
+
+def _train_and_write(experiment: Experiment, environment: dict[str, Any]) -> Sequence[Table]:
+    """Train what is missing and write the files.
+
+    Raises:
+      Stopped: if a signal ended the training; the files hold what was trained until then.
+    """
+    training, number = run_interruptible(
+        lambda stopped: _train_stages(experiment, environment, stopped), _log_signal
+    )
+    if training.complete:
+        description = experiment.describe(training.sweeps, training.environment, complete=True)
+        return write_artifacts(experiment.folder, training.join(), experiment.render, description)
+    assert number is not None, "only a signal stops a run before its end"
+    trained = [part for parts in training.parts for part in parts]
+    if not trained:
+        raise Stopped(f"stopped; to resume: {experiment.resume_command}", number)
+    write_results(experiment.folder, trained)
+    last = next((part for part in trained if not part.complete), trained[-1])
+    raise Stopped(
+        f"stopped after epoch {last.epochs} of {last.settings.epochs} of {last.sweep.name}: state saved, "
+        f"{experiment.folder} holds the results until then, marked incomplete; to resume: "
+        f"{experiment.resume_command}",
+        number,
+    )
+
+
+def _train_stages(
+    experiment: Experiment, environment: dict[str, Any], stopped: Callable[[], bool]
+) -> Training:
+    """Train stage after stage until one has no sweeps or is stopped."""
+    training = Training([], [], environment)
+    sizes: list[tuple[int, int]] = []
+    for number, stage in enumerate(experiment.stages):
+        sweeps = list(stage.plan(training.join()))
+        if not sweeps:
+            break
+        manifests = _read_manifests(experiment, sweeps, experiment.stages)
+        tasks = _plan_stage(experiment, sweeps, manifests)
+        sizes += [task.block.sweep.size for task in tasks]
+        training = Training(
+            training.sweeps + sweeps, training.parts, environment | provenance.describe_use(sizes)
+        )
+        description = experiment.describe(training.sweeps, training.environment, complete=False)
+        write_json(experiment.folder / CONFIG, description)
+        for task in tasks:
+            numerics = provenance.numerics_environment(environment, task.block.sweep.size)
+            write_manifest(experiment.folder, task.block, task.data.dataset, numerics)
+        results = _train_stage(experiment, number, tasks, stopped)
+        training.parts.extend(
+            [
+                results[task.folder]
+                for task in tasks
+                if task.sweep.name == sweep.name and task.folder in results
+            ]
+            for sweep in sweeps
+        )
+        if not training.complete:
+            break
+    return training
+
+
+def _plan_stage(
+    experiment: Experiment, sweeps: Sequence[Sweep], manifests: Sequence[BlockManifest]
+) -> list[Task]:
+    """Return the blocks of a stage's sweeps."""
+    pairs = [(sweep, experiment.prepare(sweep.settings)) for sweep in sweeps]
+    keep_all = experiment.needs_all or states_are_few(pairs)
+    tasks = (
+        plan_tasks(
+            experiment.folder,
+            sweep,
+            data,
+            manifests,
+            block_runs=FLAGS.block_runs,
+            processes=experiment.processes.count,
+            keep_all=keep_all,
+        )
+        for sweep, data in pairs
+    )
+    return list(itertools.chain.from_iterable(tasks))
+
+
+def _train_stage(
+    experiment: Experiment, number: int, tasks: Sequence[Task], stopped: Callable[[], bool]
+) -> dict[Path, SweepResult]:
+    """Train a stage's blocks together with the other processes, and return the results by folder."""
+    processes = experiment.processes
+    shares = assign_tasks(tasks, processes.count)
+    blocks = [[task.folder.name for task in share] for share in shares]
+    fingerprint = tasks[0].data.dataset.fingerprint
+    processes.say(f"stage-{number}", {"fingerprint": fingerprint, "blocks": blocks})
+    results = train_tasks(shares[0], _or_failed(stopped, processes), EpochsBar, FLAGS.save_every)
+    for rank in range(1, processes.count):
+        processes.hear(f"stage-{number}-done-{rank}", stopped)
+    if not stopped():
+        others = [task for share in shares[1:] for task in share]
+        results |= train_tasks(others, stopped, partial(EpochsBar, quiet=True), FLAGS.save_every)
+    return results
+
+
+def _run_worker(experiment: Experiment) -> None:
+    """Train this process's share of the blocks of each stage."""
+    processes, trained = experiment.processes, 0
+    for number in range(len(experiment.stages)):
+        message = processes.hear(f"stage-{number}", lambda: processes.has_heard("finished"))
+        if message is None:
+            break
+        names = message["blocks"][processes.rank]
+        tasks = [restore_task(experiment.folder / BLOCKS / name, experiment.prepare) for name in names]
+        for task in tasks:
+            _check_fingerprint(task.data.dataset, message["fingerprint"])
+        number_of_signal = _train_share(tasks, processes)
+        if number_of_signal is not None:
+            raise Stopped("stopped, its state is saved", number_of_signal)
+        processes.check()
+        processes.say(f"stage-{number}-done-{processes.rank}", {"blocks": len(tasks)})
+        trained += len(tasks)
+    processes.hear("finished")
+    log(f"{processes} trained {trained} block" + "s" * (trained != 1))
+
+
+def _train_share(tasks: Sequence[Task], processes: Processes) -> int | None:
+    """Train a worker's blocks, and return the number of the signal that ended it, if one did."""
+
+    def train(stopped: Callable[[], bool]) -> None:
+        train_tasks(tasks, _or_failed(stopped, processes), partial(EpochsBar, quiet=True), FLAGS.save_every)
+
+    return run_interruptible(train, _log_signal)[1]
+
+
+def _read_manifests(
+    experiment: Experiment, sweeps: Sequence[Sweep], stages: Sequence[Stage]
+) -> list[BlockManifest]:
+    """Return the manifests of the blocks in the folder.
+
+    Raises:
+      FolderError: if a block cannot be used by these sweeps.
+      UsageError: if a block is broken.
+    """
+    names = [name for stage in stages for name in stage.sweep_names]
+    dataset = experiment.prepare(sweeps[0].settings).dataset
+    try:
+        return read_usable_manifests(experiment.folder, sweeps, names, dataset)
+    except BlockError as error:
+        raise UsageError(str(error)) from None
+
+
+def _log_other_environment(manifests: Sequence[BlockManifest], environment: dict[str, Any]) -> None:
+    for manifest in manifests:
+        if manifest.environment != provenance.numerics_environment(environment, manifest.size):
+            log("note: begun with other versions or devices, see block.json: results agree up to rounding")
+            return
+
+
+def _check_fingerprint(dataset: Dataset, expected: str) -> None:
+    if dataset.fingerprint != expected:
+        raise UsageError(
+            f"these images ({dataset.fingerprint[:8]}…) are not those of process 0 ({expected[:8]}…): give "
+            "all processes the same --dataset and --data_dir"
+        )
+
+
+def _or_failed(stopped: Callable[[], bool], processes: Processes) -> Callable[[], bool]:
+    """Return a function that tells whether to stop, also because another process failed."""
+    return lambda: stopped() or processes.failure is not None
+
+
+def _log_signal(number: int) -> None:
+    log(f"\n{signal.Signals(number).name}: finishing this epoch and saving; a second one stops at once")
+
+
+@contextmanager
+def _explain_resuming(experiment: Experiment) -> Iterator[None]:
+    """Add the command that resumes the run to the message of a signal or of a failing machine."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        raise Stopped(f"stopped; to resume: {experiment.resume_command}", number) from None
+    except OSError as error:
+        raise OSError(f"{error}; to resume: {experiment.resume_command}") from None
+
+
+def _make_prepare() -> Callable[[Settings], PreparedData]:
+    """Return a function from settings to their data, which prepares each division of the data set once."""
+    find = cache(_find_raw_dataset)
+
+    @cache
+    def prepare_division(train: Any, val_size: int) -> PreparedData:
+        return prepare_data(split_dataset(find(), train, val_size))
+
+    return lambda settings: prepare_division(settings.train, settings.val_size)
+
+
+def _find_raw_dataset() -> RawDataset:
+    data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
+    with download_bar("CIFAR-10") as on_progress:
+        return find_dataset(FLAGS.dataset, data_dir, log, on_progress)
+
+
+def _flag_values() -> dict[str, Any]:
+    """Return the values of all flags of the command, including defaults."""
+    return {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(sys.argv[0])}

@@ -1,0 +1,207 @@
+"""The flags that the training commands share.
+
+Each value is checked as it is parsed, before any data is read.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, get_args, get_type_hints
+
+from absl import flags
+
+from experiments.cli.recipes import RECIPES, define_recipe
+from experiments.runner.settings import Flag, Settings
+from linear_cifar.config import Config, check_config, grid
+
+FLAGS = flags.FLAGS
+
+# A flag that is defined below belongs to the command that calls for it, and appears in its --help.
+flags.disclaim_key_flags()
+
+
+class _ListParser(flags.ArgumentParser):
+    """A parser of one item or a comma-separated list; each item holds fields of a configuration."""
+
+    def __init__(self, parse_item: Callable[[str], Any], fields: tuple[str, ...], expected: str) -> None:
+        self.parse_item, self.fields, self.expected = parse_item, fields, expected
+        self.syntactic_help = expected
+
+    def parse(self, argument: str | Sequence[Any]) -> tuple[Any, ...]:
+        try:
+            items = (
+                tuple(map(self.parse_item, argument.split(","))) if isinstance(argument, str) else argument
+            )
+            values = [item if isinstance(item, tuple) else (item,) for item in items]
+            configs = [dict(zip(self.fields, value, strict=True)) for value in values]
+        except ValueError:
+            raise ValueError(f"expected {self.expected}") from None
+        for fields in configs:
+            check_config(Config(**({"eta": 0, "batch": 1, "lam": 0} | fields)))
+        return tuple(items)
+
+    def flag_type(self) -> str:
+        return "values"
+
+
+class _ListSerializer(flags.ArgumentSerializer):
+    def serialize(self, value: Sequence[Any]) -> str:
+        return ",".join(":".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in value)
+
+
+def _define_list(name: str, default: Sequence[Any], help: str, **parser: Any) -> None:
+    flags.DEFINE(_ListParser(**parser), name, tuple(default), help, serializer=_ListSerializer())
+
+
+def define_axis(field: str, number: type[int] | type[float], default: Sequence[float], help: str) -> None:
+    """Define a flag for one axis of a sweep, which takes one value or several.
+
+    Args:
+      field: field of the configurations, and name of the flag.
+      number: type of the values.
+      default: values of the axis unless the flag is given.
+      help: text of the flag.
+    """
+    kind = "whole numbers" if number is int else "numbers"
+    _define_list(
+        field, default, help, parse_item=number, fields=(field,), expected=f"{kind} separated by commas"
+    )
+
+
+def define_pairs(name: str, default: Sequence[tuple[float, float]], help: str) -> None:
+    """Define a flag that takes one pair η:λ or several."""
+
+    def parse_pair(word: str) -> tuple[float, ...]:
+        return tuple(float(number) for number in word.split(":"))
+
+    expected = "pairs eta:lam separated by commas"
+    _define_list(name, default, help, parse_item=parse_pair, fields=("eta", "lam"), expected=expected)
+
+
+def define_grid(eta: Sequence[float], batch: Sequence[int], lam: Sequence[float]) -> None:
+    """Define a flag for each field of a configuration; the arguments are this command's defaults."""
+    define_axis("eta", float, eta, "learning rate η")
+    define_axis("batch", int, batch, "mini-batch size")
+    define_axis("lam", float, lam, "L2 strength λ")
+    define_axis("q", float, (0.0,), "power q of the loss: 0 is cross-entropy, 1 the mean absolute error")
+    define_axis("momentum", float, (0.0,), "momentum of gradient descent, 0 to below 1")
+
+
+def grid_from_flags() -> tuple[Config, ...]:
+    """Return the configurations that the flags of `define_grid` span."""
+    return grid(FLAGS.eta, FLAGS.batch, FLAGS.lam, FLAGS.q, FLAGS.momentum)
+
+
+def define_settings(
+    *,
+    seeds: int = 1,
+    recipes: Sequence[str] = tuple(RECIPES),
+    omit: Collection[str] = (),
+    **defaults: Any,
+) -> None:
+    """Define the flags of a training command: its settings, its data, its folder and its processes.
+
+    Args:
+      seeds: default number of seeds.
+      recipes: names of the recipes that make sense for this command.
+      omit: settings without a flag, because the command sets them itself.
+      **defaults: defaults of this command, where they differ from those in `Settings`.
+    """
+    hints = get_type_hints(Settings, include_extras=True)
+    del hints["seeds"]
+    assert hints.keys() >= {*omit, *defaults}, "every name belongs to a setting"
+    for name, hint in hints.items():
+        if name not in omit:
+            kind, flag = get_args(hint)
+            _define_setting(name, kind, flag._replace(default=defaults.get(name, flag.default)))
+    flags.DEFINE_integer(
+        "seed", 0, "first seed of weights, order, flips and shifts", lower_bound=0, upper_bound=2**31
+    )
+    flags.DEFINE_integer(
+        "seeds", seeds, "number of seeds, counted up from --seed", lower_bound=1, upper_bound=1_000_000
+    )
+    define_recipe(recipes)
+    define_data()
+    _define_run_folder()
+    _define_processes()
+
+
+def settings_from_flags(**fixed: Any) -> Settings:
+    """Return the settings that the flags give, and those that the command sets itself."""
+    names = [name for name in Settings._fields if name not in fixed and name != "seeds"]
+    values: dict[str, Any] = {name: FLAGS[name].value for name in names} | fixed
+    values["seeds"] = tuple(range(FLAGS.seed, FLAGS.seed + FLAGS.seeds))
+    # The validation images are always measured. One order, so that equal sets are equal settings.
+    evaluate = {"val", *values["evaluate"]}
+    values["evaluate"] = tuple(name for name in ("train", "val", "test") if name in evaluate)
+    return Settings(**values)
+
+
+def _define_setting(name: str, kind: Any, flag: Flag) -> None:
+    limits: dict[str, Any] = {"lower_bound": flag.lower, "upper_bound": flag.upper}
+    if kind is bool:
+        flags.DEFINE_bool(name, flag.default, flag.help)
+    elif kind is int:
+        flags.DEFINE_integer(name, flag.default, flag.help, **limits)
+    elif kind == float | None:
+        flags.DEFINE_float(name, flag.default, flag.help, **limits)
+        flags.register_validator(
+            name, lambda value: value is None or math.isfinite(value), "give a finite number"
+        )
+    elif kind == tuple[str, ...]:
+        choices = [*(flag.choices or ())]
+        flags.DEFINE_list(name, [*flag.default], flag.help)
+        flags.register_validator(
+            name, lambda names: {*names} <= {*choices}, f"expected some of {', '.join(choices)}"
+        )
+    else:
+        flags.DEFINE_enum(name, flag.default, [*(flag.choices or ())], flag.help)
+
+
+def define_data(dataset: str = "auto") -> None:
+    """Define the flags that say where the images come from; `dataset` is the default."""
+    flags.DEFINE_enum(
+        "dataset",
+        dataset,
+        ["auto", "cifar10", "synthetic"],
+        "data set: cifar10 is a local copy or a download, or else an error; synthetic is synthetic images "
+        "of the same shapes; auto is cifar10 where it can be had, or else synthetic, and a banner says so",
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "folder that holds CIFAR-10 in any of its published layouts, or that it is downloaded to "
+        "(default: $TFDS_DATA_DIR, or else the folder of tensorflow-datasets)",
+    )
+
+
+def _define_run_folder() -> None:
+    flags.DEFINE_string(
+        "out",
+        None,
+        "folder for the results (default: results/<experiment>/<time>); a run in it is resumed, or extended "
+        "by more seeds, epochs or configurations",
+    )
+    flags.DEFINE_integer(
+        "save_every",
+        None,
+        "epochs from one checkpoint to the next (default: as few as possible while saving takes at most 2 % "
+        "of the time)",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "block_runs",
+        None,
+        "largest number of runs that train at a time (default: as many as fit in memory)",
+        lower_bound=1,
+    )
+
+
+def _define_processes() -> None:
+    flags.DEFINE_string("coordinator", None, "host:port of process 0, where several processes share the run")
+    flags.DEFINE_integer("processes", None, "number of processes that share the run", lower_bound=1)
+    flags.DEFINE_integer("process", None, "rank of this process, from 0", lower_bound=0)
+    flags.DEFINE_bool(
+        "cluster",
+        False,
+        "take --coordinator, --processes and --process from SLURM, Cloud TPU, Kubernetes or MPI",
+    )

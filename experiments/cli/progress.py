@@ -1,0 +1,72 @@
+"""Progress bars on the terminal."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from linear_cifar.data.download import DownloadProgress
+
+
+class EpochsBar:
+    """A bar of the epochs of many runs with the time left, to be opened by `with`."""
+
+    def __init__(self, total: int, title: str, quiet: bool = False) -> None:
+        """Show the bar, unless it is quiet: a quiet bar prints nothing, nor does its `log`."""
+        self._total = total
+        bar_format = "{l_bar}{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        self._bar = tqdm(
+            total=total, desc=title, unit="epoch", dynamic_ncols=True, bar_format=bar_format, disable=quiet
+        )
+
+    def __enter__(self) -> "EpochsBar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def advance(self, epochs: float, remark: str) -> None:
+        """Advance the bar by `epochs`, weighted by this block's share of all runs, and show the remark."""
+        self._bar.set_postfix_str(remark, refresh=False)
+        self._bar.update(self._at_most_left(epochs))
+
+    def skip(self, epochs: float) -> None:
+        """Advance the bar by epochs that were trained earlier and say nothing of the time left."""
+        if not self._bar.disable:
+            epochs = self._at_most_left(epochs)
+            self._bar.initial += epochs
+            self._bar.n += epochs
+            self._bar.refresh()
+
+    def log(self, line: str) -> None:
+        """Print a line above the bar."""
+        if not self._bar.disable:
+            log(line)
+
+    def _at_most_left(self, epochs: float) -> float:
+        """Limit epochs to those that are left, because rounded shares may sum to a little more than 1."""
+        return min(epochs, self._total - self._bar.n)
+
+
+def log(line: str) -> None:
+    """Print a line to stderr, above a bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
+
+
+@contextmanager
+def download_bar(title: str) -> Iterator[Callable[[DownloadProgress], None]]:
+    """Yield a function that shows a download's progress; its first call opens the bar."""
+    bars: list[tqdm] = []
+
+    def show(progress: DownloadProgress) -> None:
+        if not bars:
+            bars.append(tqdm(desc=title, unit="B", unit_scale=True, dynamic_ncols=True))
+        bars[0].total = progress.total
+        bars[0].update(progress.done - bars[0].n)
+
+    try:
+        yield show
+    finally:
+        for bar in bars:
+            bar.close()

@@ -1,0 +1,1 @@
+"""The report page: claims with their verdicts, its sections, and its templates."""

@@ -1,0 +1,297 @@
+"""The report's claims, the numbers measured for each, and a verdict on each by one rule."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from experiments.artifacts.reader import MissingResult, RunResult
+from experiments.artifacts.tables import percent
+from linear_cifar.comparison import half_width
+from linear_cifar.config import Config
+
+REPRODUCED, NOT_REPRODUCED, IN_DOUBT, NOT_RUN = "reproduced", "not reproduced", "in doubt", "not run"
+# In points. The tolerance allows for images that are a re-compressed copy. The choice of 10,000 test images
+# alone can make a difference of SAMPLING between two configurations.
+TOLERANCE, SAMPLING = 0.7, 0.3
+MIN_SEEDS = 3
+
+RULE = (
+    f"A reported number is reproduced if the mean over seeds lies within {TOLERANCE} points of it. It is in "
+    "doubt if the mean lies at most two standard deviations beyond that. Otherwise it is not reproduced. "
+    "A claim about several numbers gets the least favourable of their verdicts. "
+    f"A comparison is reproduced if the mean difference, paired by seed, lies above {SAMPLING} points, which "
+    "the choice of test images alone can make, and its 95 % confidence interval (Student's t) lies above "
+    "zero. It is not reproduced if both lie as far below zero. Otherwise it is in doubt. "
+    "The claim that a configuration is the best is reproduced if that configuration is the best by "
+    "validation. It is not reproduced if another one is, and beats it on the test images by the rule for "
+    "comparisons. Otherwise it is in doubt. "
+    f"With fewer than {MIN_SEEDS} seeds, and on synthetic images, every claim is in doubt. "
+    "± is one standard deviation over the seeds, which vary the initial weights, the order and the flips. "
+    "The choice of images adds about half a point to every accuracy."
+)
+
+# Settings of the report. A run with other settings does not test its claims.
+COMMON = {"epochs": 40, "shift": 0, "schedule": "constant", "average": 1, "shuffle": True}
+BASE, TRICKS = "data_batch_1", "full data, flips, grid"
+SMALL, FULL = {"train": "batch1", "flip": False}, {"train": "full", "flip": True}
+SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "table1": {"table1": COMMON | SMALL | {"loss": "softmax"}},
+    "bce": {"softmax": COMMON | SMALL, "bce": COMMON | SMALL},
+    "improve": {BASE: COMMON | SMALL, TRICKS: COMMON | FULL},
+}
+
+Values = Float[np.ndarray, " S"]  # of one configuration, by seed
+Measurement = Callable[[RunResult], Values]
+Judge = Callable[[RunResult], tuple[str, str]]
+
+
+class Claim(NamedTuple):
+    """A claim of the report, and the experiment that tests it.
+
+    `judge` takes a run of that experiment and returns the measured numbers as text, and the verdict.
+    """
+
+    text: str
+    reported: str
+    experiment: str
+    judge: Judge
+
+
+class Finding(NamedTuple):
+    """A claim beside the measured numbers; `run` is the run they are from."""
+
+    claim: Claim
+    measured: str
+    verdict: str
+    run: RunResult | None
+
+
+def judge_claims(runs: Mapping[str, RunResult]) -> list[Finding]:
+    """Return a finding for every claim, from runs by the name of their experiment."""
+    return [_judge_claim(claim, runs.get(claim.experiment)) for claim in CLAIMS]
+
+
+def _judge_claim(claim: Claim, run: RunResult | None) -> Finding:
+    if run is None:
+        return Finding(claim, f"python -m experiments.{claim.experiment}", NOT_RUN, None)
+    deviation = find_deviation(run)
+    if deviation:
+        return Finding(claim, f"this run has {deviation}", NOT_RUN, run)
+    try:
+        measured, verdict = claim.judge(run)
+    except MissingResult as missing:
+        return Finding(claim, f"this run has no {missing}", NOT_RUN, run)
+    return Finding(claim, measured, IN_DOUBT if run.dataset == "synthetic" else verdict, run)
+
+
+def find_deviation(run: RunResult) -> str | None:
+    """Return the first setting in which a run differs from the report, or None if there is none."""
+    for sweep, expected in SETTINGS.get(run.experiment, {}).items():
+        settings = run.sweeps.get(sweep, expected)
+        for name, value in expected.items():
+            if settings[name] != value:
+                return f"{name} {settings[name]}, the report has {value}"
+    return None
+
+
+def judge_number(reported: float, values: Values) -> str:
+    """Return the verdict on a reported number in percent, given shares in [0, 1], one per seed."""
+    if len(values) < MIN_SEEDS or np.isnan(values).any():
+        return IN_DOUBT
+    excess = abs(100 * values.mean() - reported) - TOLERANCE
+    return REPRODUCED if excess <= 0 else IN_DOUBT if excess <= 200 * values.std(ddof=1) else NOT_REPRODUCED
+
+
+def judge_difference(differences: Values) -> str:
+    """Return the verdict on the claim that differences of shares in [0, 1], one per seed, lie above zero."""
+    if len(differences) < MIN_SEEDS or np.isnan(differences).any():
+        return IN_DOUBT
+    mean, margin = 100 * differences.mean(), max(SAMPLING, 100 * float(half_width(differences)))
+    return REPRODUCED if mean > margin else NOT_REPRODUCED if mean < -margin else IN_DOUBT
+
+
+def least_favourable(verdicts: Sequence[str]) -> str:
+    """Return the least favourable of several verdicts."""
+    return next(verdict for verdict in (NOT_REPRODUCED, IN_DOUBT, REPRODUCED) if verdict in verdicts)
+
+
+def _describe_change(old: Values, new: Values) -> str:
+    """Return two accuracies and their difference as text."""
+    points = percent(new - old)
+    return f"{percent(old)} to {percent(new)}: {'' if points.startswith('-') else '+'}{points} points"
+
+
+def _test_accuracy(sweep: str, config: Config) -> Measurement:
+    return lambda run: run.values("test_acc", sweep, config)
+
+
+def _best_test_accuracy(sweep: str) -> Measurement:
+    """Measure the test accuracy of the configuration that is best by validation."""
+    return lambda run: run.values("test_acc", sweep, run.best(sweep))
+
+
+def _at_reported_config(column: str) -> Callable[[str], Measurement]:
+    """Measure a column for a loss, at the report's configuration of that loss."""
+    return lambda loss: lambda run: run.values(column, loss, TABLE2[loss])
+
+
+def _accuracy_gap(loss: str) -> Measurement:
+    """Measure training minus test accuracy for a loss, at the report's configuration of that loss."""
+    train, test = (_at_reported_config(column)(loss) for column in ("train_acc", "test_acc"))
+    return lambda run: train(run) - test(run)
+
+
+def _changes(measure_old: Measurement, measure_new: Measurement, sign: int) -> Judge:
+    """Judge whether test accuracy rises (sign 1) or falls (sign −1) from one measurement to another."""
+
+    def judge(run: RunResult) -> tuple[str, str]:
+        old, new = measure_old(run), measure_new(run)
+        return _describe_change(old, new), judge_difference(sign * (new - old))
+
+    return judge
+
+
+def _equal(measurements: Mapping[float, Measurement]) -> Judge:
+    """Judge whether test accuracies are the reported ones, which are the keys."""
+
+    def judge(run: RunResult) -> tuple[str, str]:
+        values = {reported: measure(run) for reported, measure in measurements.items()}
+        verdicts = [judge_number(reported, accuracies) for reported, accuracies in values.items()]
+        return "; ".join(map(percent, values.values())), least_favourable(verdicts)
+
+    return judge
+
+
+def _higher(measurement: Callable[[str], Measurement], higher: str, lower: str) -> Judge:
+    """Judge whether a measurement is higher for one loss than for the other."""
+
+    def judge(run: RunResult) -> tuple[str, str]:
+        high, low = measurement(higher)(run), measurement(lower)(run)
+        return f"{higher} {percent(high)}, {lower} {percent(low)}", judge_difference(high - low)
+
+    return judge
+
+
+def _judge_gain(run: RunResult) -> tuple[str, str]:
+    """Judge whether the report's three steps gain what it says."""
+    old, new = _best_test_accuracy(BASE)(run), _best_test_accuracy(TRICKS)(run)
+    return _describe_change(old, new), judge_number(3.9, new - old)
+
+
+def _judge_smallest_eta(run: RunResult) -> tuple[str, str]:
+    """Compare the best configuration at the smallest η with the best at any other η."""
+    best = run.best(TRICKS)
+    lowest = min(config.eta for config in run.configs(TRICKS))
+    claimed = run.best(TRICKS, lambda config: config.eta == lowest)
+    rival = run.best(TRICKS, lambda config: config.eta != lowest)
+    ours, theirs = (run.values("test_acc", TRICKS, config) for config in (claimed, rival))
+    text = (
+        f"best by validation at η {best.eta:g}; test {percent(ours)} at η {lowest:g}, else {percent(theirs)}"
+    )
+    return text, REPRODUCED if best == claimed else _judge_rival(ours, theirs)
+
+
+def _judge_best(run: RunResult) -> tuple[str, str]:
+    """Compare the configuration that is best here with the one that is best in the report."""
+    best = run.best(TRICKS)
+    claimed, ours = (run.values("test_acc", TRICKS, config) for config in (CLAIMED_BEST, best))
+    found = f"η {best.eta:g}, batch {best.batch}, λ {best.lam:g}"
+    text = f"{found}: test {percent(ours)}; the report's {percent(claimed)}"
+    return text, REPRODUCED if best == CLAIMED_BEST else _judge_rival(claimed, ours)
+
+
+def _judge_rival(claimed: Values, rival: Values) -> str:
+    """Return the verdict on a claimed best, given that a rival is better by validation."""
+    return NOT_REPRODUCED if judge_difference(rival - claimed) == REPRODUCED else IN_DOUBT
+
+
+CLAIMED_BEST = Config(0.01, 400, 0.1)
+TABLE2 = {"softmax": Config(0.01, 100, 0.1), "bce": Config(0.01, 100, 0.01)}
+HIGH_ETA, SMALL_ETA, SOME_LAM, HIGH_LAM = (
+    _test_accuracy("table1", Config(eta, 100, lam))
+    for eta, lam in ((0.1, 0), (0.001, 0), (0.001, 0.1), (0.001, 1))
+)
+
+CLAIMS = (
+    Claim(
+        "A high learning rate hurts (Table 1: η 0.1 against 0.001)",
+        "27.00 to 39.21",
+        "table1",
+        _changes(HIGH_ETA, SMALL_ETA, 1),
+    ),
+    Claim(
+        "A small learning rate gives the best result (the grid: the smallest η)",
+        "η 0.001 in Table 1, η 0.01 in the grid",
+        "improve",
+        _judge_smallest_eta,
+    ),
+    Claim("λ = 0.1 helps slightly", "39.21 to 39.30", "table1", _changes(SMALL_ETA, SOME_LAM, 1)),
+    Claim("λ = 1 harms", "39.21 to 37.55", "table1", _changes(SMALL_ETA, HIGH_LAM, -1)),
+    Claim(
+        "Table 1, test accuracy at η 0.001, λ 0; 0.1; 1",
+        "39.21; 39.30; 37.55",
+        "table1",
+        _equal({39.21: SMALL_ETA, 39.3: SOME_LAM, 37.55: HIGH_LAM}),
+    ),
+    Claim("Table 1, test accuracy at η 0.1 (chaotic)", "27.00", "table1", _equal({27.0: HIGH_ETA})),
+    Claim("Full data, flips and the grid gain 4 points", "39.30 to 43.20", "improve", _judge_gain),
+    Claim("The grid's best is η 0.01, batch 400, λ 0.1", "43.20", "improve", _judge_best),
+    Claim(
+        "Test accuracy at η 0.01, batch 400, λ 0.1",
+        "43.20",
+        "improve",
+        _equal({43.2: _test_accuracy(TRICKS, CLAIMED_BEST)}),
+    ),
+    Claim(
+        "Softmax beats BCE, at the report's settings",
+        "38.88 against 38.10",
+        "bce",
+        _higher(_at_reported_config("accuracy"), "softmax", "bce"),
+    ),
+    Claim(
+        "Softmax beats BCE, each at its own best configuration",
+        "38.88 against 38.10",
+        "bce",
+        _higher(_best_test_accuracy, "softmax", "bce"),
+    ),
+    Claim(
+        "Table 2, test accuracy of softmax (η 0.01, λ 0.1) and BCE (η 0.01, λ 0.01)",
+        "38.88; 38.10",
+        "bce",
+        _equal(
+            {38.88: _test_accuracy("softmax", TABLE2["softmax"]), 38.1: _test_accuracy("bce", TABLE2["bce"])}
+        ),
+    ),
+    Claim(
+        "BCE gives several classes a high probability (mean of the second class)",
+        "Figure 6",
+        "bce",
+        _higher(_at_reported_config("second"), "bce", "softmax"),
+    ),
+    Claim(
+        "Softmax is more confident (mean probability of the predicted class)",
+        "Figure 6",
+        "bce",
+        _higher(_at_reported_config("confidence"), "softmax", "bce"),
+    ),
+    Claim(
+        "Softmax makes overconfident mistakes, BCE milder ones (share of wrong ones with probability ≥ 0.5)",
+        "Figure 6",
+        "bce",
+        _higher(_at_reported_config("overconfident"), "softmax", "bce"),
+    ),
+    Claim(
+        "The same claim by the true class's mean probability on wrong images (Figure 6 itself)",
+        "Figure 6",
+        "bce",
+        _higher(_at_reported_config("true_wrong"), "bce", "softmax"),
+    ),
+    Claim(
+        "BCE regularises: a smaller gap from training to test accuracy",
+        "softmax 6.58, bce 7.54: by Table 2 itself a larger one",
+        "bce",
+        _higher(_accuracy_gap, "softmax", "bce"),
+    ),
+)

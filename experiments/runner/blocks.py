@@ -1,0 +1,289 @@
+"""The blocks of a run: runs that train together, with checkpoints of their own.
+
+A block is some of the configurations and seeds of a sweep. It has a folder in the run's folder, which holds
+block.json, its manifest, and its checkpoints. A run that is extended adds blocks to those it has.
+"""
+
+import hashlib
+import json
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.runner.checkpoints import epochs_on_disk
+from experiments.runner.errors import BlockError
+from experiments.runner.files import BLOCKS, SCHEMA, read_json, write_json
+from experiments.runner.settings import Settings
+from experiments.runner.sweeps import Sweep, SweepResult
+from linear_cifar.config import Config, check_config
+from linear_cifar.data.dataset import Dataset
+from linear_cifar.fitting import SavedParams
+from linear_cifar.planning import join_blocks, plan_blocks
+
+MANIFEST = "block.json"
+
+# The weights that a finished block keeps: of all its runs, from which it can be extended; of the best seed of
+# each configuration; or of the best configuration only.
+ALL, CONFIGURATIONS, BEST = RETENTIONS = ("all", "configurations", "best")
+
+
+class Block(NamedTuple):
+    """A part of a sweep, and the weights that are kept of it."""
+
+    sweep: Sweep
+    retention: str = ALL
+
+
+class BlockManifest(NamedTuple):
+    """The content of block.json. Only `find_incompatibility` tells whether a run can use the block."""
+
+    sweep: str
+    settings: dict[str, Any]
+    configs: list[Config]
+    seeds: list[int]
+    dataset: str
+    fingerprint: str
+    environment: dict[str, Any]
+    retention: str
+    epochs_done: int  # of its newest checkpoint
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The numbers of seeds and configurations."""
+        return len(self.seeds), len(self.configs)
+
+
+def block_folder(run: Path, sweep: Sweep, fingerprint: str) -> Path:
+    """Return a block's folder, which is named by a hash of all that its checkpoints depend on."""
+    settings = sweep.settings
+    return run / BLOCKS / _hash(sweep.name, settings._asdict(), sweep.configs, settings.seeds, fingerprint)
+
+
+def _hash(
+    sweep: str, settings: Mapping[str, Any], configs: Sequence[Any], seeds: Sequence[int], fingerprint: str
+) -> str:
+    fixed = {name: settings[name] for name in sorted(settings) if name not in ("seeds", "epochs")}
+    content = json.dumps([sweep, fixed, configs, seeds, fingerprint])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def write_manifest(run: Path, block: Block, dataset: Dataset, environment: Mapping[str, Any]) -> Path:
+    """Make the block's folder with its manifest, unless it exists, and return it."""
+    folder = block_folder(run, block.sweep, dataset.fingerprint)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "schema": SCHEMA,
+        "sweep": block.sweep.name,
+        "settings": block.sweep.settings._asdict(),
+        "configs": block.sweep.configs,
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "environment": environment,
+        "retention": block.retention,
+    }
+    if not (folder / MANIFEST).exists():
+        write_json(folder / MANIFEST, content)
+    return folder
+
+
+def read_manifests(run: Path) -> list[BlockManifest]:
+    """Read the manifests of all blocks in a run's folder.
+
+    Raises:
+      BlockError: if one is broken or of another version.
+    """
+    manifests = [read_manifest(path.parent) for path in sorted((run / BLOCKS).glob(f"*/{MANIFEST}"))]
+    runs = [
+        (manifest.sweep, seed, config)
+        for manifest in manifests
+        for seed in manifest.seeds
+        for config in manifest.configs
+    ]
+    if len(set(runs)) < len(runs):
+        raise BlockError(f"{run / BLOCKS} holds the same configuration and seed twice: remove one of the two")
+    return manifests
+
+
+def read_manifest(folder: Path) -> BlockManifest:
+    """Read a block's manifest.
+
+    Raises:
+      BlockError: if it is broken or of another version.
+    """
+    path = folder / MANIFEST
+    try:
+        content = read_json(path)
+        if content.get("schema") != SCHEMA:
+            raise BlockError(
+                f"{path} has schema {content.get('schema')}, this version writes {SCHEMA}: resume with the "
+                "version that wrote it, or choose another folder"
+            )
+        settings, configs = dict(content["settings"]), content["configs"]
+        manifest = BlockManifest(
+            str(content["sweep"]),
+            settings,
+            [_parse_config(values) for values in configs],
+            [operator.index(seed) for seed in settings["seeds"]],
+            str(content["dataset"]),
+            str(content["fingerprint"]),
+            dict(content["environment"]),
+            RETENTIONS[RETENTIONS.index(content["retention"])],
+            max(epochs_on_disk(folder), default=0),
+        )
+        name = _hash(manifest.sweep, settings, configs, manifest.seeds, manifest.fingerprint)
+        if folder.name != name or not all(manifest.size):
+            raise ValueError("its folder belongs to another block")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise BlockError(
+            f"{path} cannot be read ({error}): remove its folder, and its runs are trained again"
+        ) from None
+    return manifest
+
+
+def _parse_config(values: Iterable[Any]) -> Config:
+    config = Config(*values)
+    check_config(config)
+    operator.index(config.batch)
+    return config
+
+
+def restore_block(manifest: BlockManifest) -> Block:
+    """Return the block of a manifest that this version wrote.
+
+    Raises:
+      BlockError: if its settings are of another version.
+    """
+    try:
+        settings = Settings(**manifest.settings)
+    except TypeError as error:
+        raise BlockError(f"the block's settings are of another version: {error}") from None
+    settings = settings._replace(seeds=tuple(manifest.seeds), evaluate=tuple(settings.evaluate))
+    return Block(Sweep(manifest.sweep, settings, tuple(manifest.configs)), manifest.retention)
+
+
+def find_incompatibility(
+    manifest: BlockManifest, sweeps: Mapping[str, Sweep], dataset: Dataset
+) -> str | None:
+    """Say in words what the block has that a run of these sweeps does not; None if the run can use the block.
+
+    The run may have more configurations and seeds than the block. It may have more epochs where the first
+    ones do not depend on their number.
+    """
+    if manifest.sweep not in sweeps:
+        return f"the sweep {manifest.sweep!r}, which this command leaves out"
+    sweep = sweeps[manifest.sweep]
+    if manifest.fingerprint != dataset.fingerprint:
+        theirs, ours = manifest.fingerprint[:8], dataset.fingerprint[:8]
+        return f"the images of {manifest.dataset} ({theirs}…), not of {dataset.name} ({ours}…)"
+    settings = json.loads(json.dumps(sweep.settings._asdict()))
+    for name in settings.keys() | manifest.settings.keys():
+        if name not in ("seeds", "epochs") and settings.get(name) != manifest.settings.get(name):
+            return f"{name} {manifest.settings.get(name)}, not {settings.get(name)}"
+    axes: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
+        (name, [config[i] for config in manifest.configs], [config[i] for config in sweep.configs])
+        for i, name in enumerate(Config._fields)
+    ]
+    axes += [
+        ("the configuration", manifest.configs, sweep.configs),
+        ("seed", manifest.seeds, sweep.settings.seeds),
+    ]
+    for name, on_disk, wanted in axes:
+        kept = set(wanted)
+        left_out = [value for value in on_disk if value not in kept]
+        if left_out:
+            return f"{name} {left_out[0]}, which this command leaves out"
+    wanted_epochs, epochs = sweep.settings.epochs, manifest.settings.get("epochs")
+    if manifest.retention == BEST and len(sweep.settings.seeds) > len(manifest.seeds):
+        seeds = f"{len(manifest.seeds)} seeds, not {len(sweep.settings.seeds)}"
+        return f"{seeds} (it keeps the best weights only)"
+    if sweep.settings.extendable and manifest.retention == ALL:
+        return (
+            f"epochs {manifest.epochs_done}, not {wanted_epochs}"
+            if wanted_epochs < manifest.epochs_done
+            else None
+        )
+    return f"epochs {epochs}, not {wanted_epochs}" if wanted_epochs != epochs else None
+
+
+def plan_sweep(
+    sweep: Sweep,
+    manifests: Iterable[BlockManifest],
+    max_runs: int,
+    processes: int = 1,
+    keep_all: bool = True,
+) -> list[Block]:
+    """Return the blocks of a sweep: those on disk, which it can use, and new ones of what is missing.
+
+    Args:
+      sweep: sweep to train.
+      manifests: blocks on disk.
+      max_runs: largest number of runs in a new block.
+      processes: number of processes that share the new blocks evenly.
+      keep_all: whether a finished block keeps the weights of all its runs.
+    """
+    blocks = [
+        Block(_take_part(sweep, manifest.seeds, manifest.configs), manifest.retention)
+        for manifest in manifests
+        if manifest.sweep == sweep.name
+    ]
+    on_disk = {
+        (seed, config)
+        for block in blocks
+        for seed in block.sweep.settings.seeds
+        for config in block.sweep.configs
+    }
+    missing: dict[tuple[Config, ...], list[int]] = {}
+    for seed in sweep.settings.seeds:
+        configs = tuple(config for config in sweep.configs if (seed, config) not in on_disk)
+        if configs:
+            missing.setdefault(configs, []).append(seed)
+    for configs, seeds in missing.items():
+        for block_seeds, block_configs in plan_blocks(seeds, configs, max_runs, processes):
+            has_all_seeds = len(block_seeds) == len(sweep.settings.seeds)
+            retention = ALL if keep_all else BEST if has_all_seeds else CONFIGURATIONS
+            blocks.append(Block(_take_part(sweep, block_seeds, block_configs), retention))
+    return blocks
+
+
+def is_complete(sweep: Sweep, parts: Sequence[SweepResult]) -> bool:
+    """Tell whether the blocks are all of the sweep, each trained to its end."""
+    return sum(part.sweep.num_runs for part in parts) == sweep.num_runs and all(
+        part.complete for part in parts
+    )
+
+
+def join_results(sweep: Sweep, parts: Sequence[SweepResult]) -> SweepResult:
+    """Join the results of a sweep's blocks."""
+    seeds = {seed: i for i, seed in enumerate(sweep.settings.seeds)}
+    configs = {config: i for i, config in enumerate(sweep.configs)}
+    places = [
+        ([seeds[seed] for seed in part.settings.seeds], [configs[config] for config in part.configs])
+        for part in parts
+    ]
+    saved = [
+        SavedParams(
+            np.asarray(rows)[part.saved.replicates],
+            np.asarray(columns)[part.saved.configs],
+            part.saved.params,
+        )
+        for (rows, columns), part in zip(places, parts, strict=True)
+    ]
+    return SweepResult(
+        sweep,
+        parts[0].dataset,
+        join_blocks(sweep.size, places, [part.history for part in parts], leading=1),
+        join_blocks(sweep.size, places, [part.final for part in parts]),
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *saved),
+        parts[0].standardizer,
+    )
+
+
+def _take_part(sweep: Sweep, seeds: Iterable[int], configs: Iterable[Config]) -> Sweep:
+    return sweep._replace(
+        settings=sweep.settings._replace(seeds=tuple(seeds)),
+        configs=tuple(configs),
+    )

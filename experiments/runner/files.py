@@ -1,0 +1,94 @@
+"""A run's folder: the names of its files, its lock, and its JSON files."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from experiments.runner.errors import FolderError
+from linear_cifar.files import atomic_write
+
+# Version of config.json, block.json and the CSV files, see experiments/README.md.
+SCHEMA = 4
+CONFIG, TABLES = "config.json", "tables.json"
+RESULTS, HISTORY, MEASURES, BEST = "results.csv", "history.csv", "measures.csv", "best_params.npz"
+BLOCKS, PROCESSES, LOCK = "blocks", "processes", ".lock"
+# No JSON file of a run comes near this.
+LARGEST_JSON = 16 * 1024**2
+
+
+@contextmanager
+def locked_run_folder(path: Path) -> Iterator[Path]:
+    """Make or take a run's folder for this process alone; remove it if it is left empty.
+
+    The lock dies with its process.
+
+    Raises:
+      FolderError: if the folder cannot be made or written to, or another process works in it.
+    """
+    new = first_missing(path)
+    lock = FileLock(path / LOCK, timeout=0)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise FolderError(
+            path, "another run is writing there; wait for it, or choose another folder"
+        ) from None
+    except OSError as error:
+        remove_empty(path, new)
+        raise FolderError(path, f"cannot be written to: {error.strerror}") from None
+    try:
+        yield path
+    finally:
+        # Removed while the lock is held: a process that opened the file meanwhile sees that it is gone.
+        (path / LOCK).unlink(missing_ok=True)
+        lock.release()
+        remove_empty(path, new)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+      OSError: if the file cannot be read.
+      ValueError: if it holds something else.
+    """
+    size = path.stat().st_size
+    if size > LARGEST_JSON:
+        raise ValueError(f"it has {size:,} bytes")
+    try:
+        content = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("it does not hold an object")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write readable JSON to a file that appears whole or not at all; NaN and infinity raise ValueError."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def first_missing(path: Path) -> Path | None:
+    """Return the topmost folder of the path that does not exist yet."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    return missing[-1] if missing else None
+
+
+def remove_empty(path: Path, top: Path | None) -> None:
+    """Remove the empty folders from `path` up to `top`, which were made for this run."""
+    if top is None:
+        return
+    for folder in (path, *path.parents):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        if folder == top:
+            return

@@ -1,0 +1,148 @@
+"""The settings that all runs of a sweep share.
+
+Each field of `Settings` is declared once, with the text, default and limits of the flag that sets it;
+`experiments.cli.flags` makes the flags from them.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, partial
+from typing import Annotated, Any, NamedTuple, get_args
+
+import jax.numpy as jnp
+
+from linear_cifar.augment import Augmentation, chain, horizontal_flip, random_shift
+from linear_cifar.config import Config
+from linear_cifar.data.dataset import TrainSplit
+from linear_cifar.engine import Initializer, jax_params
+from linear_cifar.losses import LOSSES, get_loss
+from linear_cifar.params import Params, numpy_params
+from linear_cifar.schedules import SCHEDULES, Schedule
+from linear_cifar.training import TrainSpec, heavy_ball, sgd
+
+# Precision of matrix products: its name on the command line, and its name for `jax.numpy.matmul`.
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
+# Initial weights: (seed, d, K, dtype) → parameters.
+INITS: dict[str, Callable[..., Params]] = {"jax": jax_params, "numpy": numpy_params}
+
+
+class Flag(NamedTuple):
+    """The flag of a setting: its help text, its default, and the values it accepts."""
+
+    help: str
+    default: Any
+    choices: Collection[str] | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+
+class Settings(NamedTuple):
+    """Settings of a sweep, each with the flag of the same name; --seed and --seeds give `seeds`."""
+
+    train: Annotated[
+        TrainSplit,
+        Flag(
+            "training images: full is all 50,000 except a validation split at their end; batch1 is "
+            "data_batch_1, with data_batch_2 for validation",
+            default="full",
+            choices=get_args(TrainSplit),
+        ),
+    ]
+    val_size: Annotated[
+        int, Flag("number of validation images with --train=full", default=1_000, lower=1, upper=49_999)
+    ]
+    loss: Annotated[
+        str,
+        Flag(
+            "loss: softmax is softmax cross-entropy; bce is binary cross-entropy, averaged over the classes",
+            default="softmax",
+            choices=LOSSES,
+        ),
+    ]
+    flip: Annotated[
+        bool, Flag("mirror each training image with probability 0.5, drawn anew every epoch", default=True)
+    ]
+    shift: Annotated[
+        int,
+        Flag(
+            "move each training image by up to N pixels along each axis, drawn anew every epoch",
+            default=0,
+            lower=0,
+            upper=31,
+        ),
+    ]
+    epochs: Annotated[int, Flag("number of passes over the training images", default=40, lower=1)]
+    schedule: Annotated[
+        str,
+        Flag(
+            "schedule of η over the epochs: cosine falls to almost zero; step falls to a tenth after half of "
+            "them and to a hundredth after three quarters",
+            default="constant",
+            choices=SCHEDULES,
+        ),
+    ]
+    average: Annotated[
+        int, Flag("average the weights over the last N epochs (1: no averaging)", default=1, lower=1)
+    ]
+    shuffle: Annotated[bool, Flag("take the training images in a new order every epoch", default=True)]
+    init: Annotated[str, Flag("random number generator of the initial weights", default="jax", choices=INITS)]
+    dtype: Annotated[
+        str,
+        Flag("floating-point type of all arithmetic", default="float32", choices=("float32", "float64")),
+    ]
+    precision: Annotated[
+        str,
+        Flag(
+            "precision of matrix products on accelerators; CPUs always use float32",
+            default="float32",
+            choices=PRECISIONS,
+        ),
+    ]
+    seeds: tuple[int, ...]
+    evaluate: Annotated[
+        tuple[str, ...],
+        Flag(
+            "train, test: measure these too after every epoch", default=(), choices=("train", "val", "test")
+        ),
+    ]
+    max_loss: Annotated[
+        float | None,
+        Flag(
+            "count a run as diverged once its mean training loss over an epoch is higher than this "
+            "(default: only once it is no longer finite)",
+            default=None,
+            lower=0,
+        ),
+    ]
+
+    @property
+    def extendable(self) -> bool:
+        """True if the first epochs do not depend on the number of epochs."""
+        return self.schedule == "constant" and self.average == 1
+
+    def train_spec(self, configs: Sequence[Config]) -> TrainSpec:
+        """Return the training spec of a sweep of these configurations."""
+        return TrainSpec(
+            loss=get_loss(self.loss),
+            # A velocity takes memory and time, so it is kept only where a configuration has momentum.
+            optimizer=heavy_ball if any(config.momentum for config in configs) else sgd,
+            augment=_augmentation(self.flip, self.shift),
+            shuffle=self.shuffle,
+            precision=PRECISIONS[self.precision],
+        )
+
+    def initializer(self, d: int, K: int) -> Initializer:
+        """Return the function from a seed to initial parameters of d features and K classes."""
+        return partial(INITS[self.init], d=d, K=K, dtype=jnp.dtype(self.dtype))
+
+    def eta_schedule(self) -> Schedule:
+        """Return the function from the number of epochs to the schedule of η."""
+        return SCHEDULES[self.schedule]
+
+
+@cache
+def _augmentation(flip: bool, shift: int) -> Augmentation | None:
+    """Return the same function each time, because JAX compiles a program for each function it meets."""
+    augmentations: list[Augmentation] = [horizontal_flip] if flip else []
+    if shift:
+        augmentations.append(partial(random_shift, pixels=shift))
+    return chain(augmentations)

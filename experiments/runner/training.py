@@ -1,0 +1,312 @@
+"""Training of a run's blocks, one after another, each resumed from its last checkpoint."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from experiments.runner.blocks import (
+    ALL,
+    BEST,
+    Block,
+    BlockManifest,
+    block_folder,
+    plan_sweep,
+    read_manifest,
+    restore_block,
+)
+from experiments.runner.checkpoints import BlockResult, BlockState, Checkpoints, epochs_on_disk
+from experiments.runner.data import PreparedData
+from experiments.runner.settings import Settings
+from experiments.runner.sweeps import SPLITS, Sweep, SweepResult
+from linear_cifar.engine import Epoch, EpochMetrics, evaluate_runs, mask_diverged, mask_metrics, sweep
+from linear_cifar.evaluation import Metrics
+from linear_cifar.fitting import SavedParams, select_all
+from linear_cifar.memory import device_memory, max_runs
+from linear_cifar.params import Params
+from linear_cifar.snapshots import Snapshot
+
+# The final states of a run are kept where together they take no more bytes.
+KEPT_BYTES = 1024**3
+
+
+class Progress(Protocol):
+    """A bar of the epochs of many runs."""
+
+    def advance(self, epochs: float, remark: str) -> None:
+        """Advance the bar by `epochs`, and show the remark beside it."""
+
+    def skip(self, epochs: float) -> None:
+        """Advance the bar by epochs that were trained earlier and say nothing of the time left."""
+
+    def log(self, line: str) -> None:
+        """Print a line above the bar."""
+
+
+# Opens a bar with this number of epochs and this title.
+OpenProgress = Callable[[int, str], AbstractContextManager[Progress]]
+
+
+class Task(NamedTuple):
+    """A block to train, its data and its folder; `sweep` is the whole sweep that it is a part of."""
+
+    sweep: Sweep
+    data: PreparedData
+    block: Block
+    folder: Path
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs of the newest checkpoint on disk."""
+        return max(epochs_on_disk(self.folder), default=0)
+
+    @property
+    def finished(self) -> bool:
+        """True if the block is trained to its end."""
+        return self.block.sweep.settings.epochs in epochs_on_disk(self.folder, "metrics")
+
+
+def plan_tasks(
+    run: Path,
+    sweep: Sweep,
+    data: PreparedData,
+    manifests: Sequence[BlockManifest],
+    *,
+    block_runs: int | None,
+    processes: int,
+    keep_all: bool,
+) -> list[Task]:
+    """Return all blocks of a sweep, those on disk and new ones.
+
+    Args:
+      run: the run's folder.
+      sweep: sweep to train.
+      data: its data.
+      manifests: blocks on disk.
+      block_runs: largest number of runs in a new block; None: as many as the memory holds.
+      processes: number of processes that share the new blocks evenly.
+      keep_all: whether finished blocks keep the weights of all runs.
+    """
+    blocks = plan_sweep(sweep, manifests, block_runs or _max_runs(sweep, data), processes, keep_all)
+    fingerprint = data.dataset.fingerprint
+    return [Task(sweep, data, block, block_folder(run, block.sweep, fingerprint)) for block in blocks]
+
+
+def restore_task(folder: Path, prepare: Callable[[Settings], PreparedData]) -> Task:
+    """Return the task of a block that another process has planned, from its manifest.
+
+    Args:
+      folder: the block's folder.
+      prepare: returns the data of a sweep with these settings.
+
+    Raises:
+      BlockError: if the manifest cannot be read.
+    """
+    block = restore_block(read_manifest(folder))
+    return Task(block.sweep, prepare(block.sweep.settings), block, folder)
+
+
+def states_are_few(sweeps: Sequence[tuple[Sweep, PreparedData]]) -> bool:
+    """Tell whether the final states of all runs, weights and averaged weights, are few enough to be kept."""
+    nbytes = 0
+    for whole, data in sweeps:
+        itemsize = np.dtype(whole.settings.dtype).itemsize
+        nbytes += 2 * whole.num_runs * (data.d + 1) * data.K * itemsize
+    return nbytes <= KEPT_BYTES
+
+
+def assign_tasks(tasks: Sequence[Task], processes: int) -> list[list[Task]]:
+    """Divide tasks among processes; the first gets the finished ones too, which it only has to read."""
+    shares: list[list[Task]] = [[] for _ in range(processes)]
+    unfinished = 0
+    for task in tasks:
+        shares[0 if task.finished else unfinished % processes].append(task)
+        unfinished += not task.finished
+    return shares
+
+
+def train_tasks(
+    tasks: Sequence[Task],
+    stopped: Callable[[], bool],
+    open_progress: OpenProgress,
+    save_every: int | None = None,
+) -> dict[Path, SweepResult]:
+    """Train blocks, and return their results by folder.
+
+    After a stop, the results are those of the blocks that have a checkpoint, as far as they are trained.
+
+    Args:
+      tasks: blocks to train, or to read where they are finished.
+      stopped: asked after every epoch whether to end with it.
+      open_progress: opens a bar for each sweep.
+      save_every: epochs from one checkpoint to the next; None: as often as saving takes little time.
+    """
+    results: dict[Path, SweepResult] = {}
+    for name, group in itertools.groupby(tasks, lambda task: task.sweep.name):
+        members = list(group)
+        whole, data = members[0].sweep, members[0].data
+        num_runs = sum(task.block.sweep.num_runs for task in members)
+        title = f"{data.dataset.name}, {name}: {whole.describe_size()}"
+        with open_progress(whole.settings.epochs, title) as progress:
+            for task in members:
+                if not stopped() or task.epochs_done:
+                    share = task.block.sweep.num_runs / num_runs
+                    with jax.enable_x64(task.block.sweep.settings.dtype == "float64"):
+                        results[task.folder] = _train_block(task, stopped, progress, share, save_every)
+    return results
+
+
+def train_sweep(
+    block: Sweep,
+    data: PreparedData,
+    checkpoints: Checkpoints | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    on_resume: Callable[[int], None] = lambda epochs: None,
+    on_epoch: Callable[[str], None] = lambda remark: None,
+) -> SweepResult:
+    """Train a block's configurations from its seeds, and measure them on all three splits.
+
+    Args:
+      block: sweep or part of one.
+      data: its data.
+      checkpoints: where to resume from and to save to.
+      stopped: asked after every epoch whether to end with it.
+      on_resume: gets the number of epochs that a checkpoint spared.
+      on_epoch: gets a remark on the best accuracy after every epoch.
+    """
+    settings, configs = block.settings, block.configs
+    spec = settings.train_spec(configs)
+
+    def start(snapshot: Snapshot | None) -> Iterator[Epoch]:
+        return sweep(
+            configs,
+            data.splits["train"],
+            {name: data.splits[name] for name in settings.evaluate},
+            epochs=settings.epochs,
+            seeds=settings.seeds,
+            standardizer=data.standardizer,
+            schedule=settings.eta_schedule(),
+            average=settings.average,
+            init=settings.initializer(data.d, data.K),
+            resume_from=snapshot,
+            **spec._asdict(),
+        )
+
+    def resume(state: BlockState) -> tuple[BlockState, Iterator[Epoch]]:
+        return state, start(state.snapshot)
+
+    found = checkpoints.newest_state(resume) if checkpoints else None
+    measured: list[EpochMetrics] = []
+    params: Params | None = None
+    if found:
+        state, epochs = found
+        measured, params = [state.history], state.snapshot.averaged
+        on_resume(state.snapshot.number)
+    else:
+        epochs = start(None)
+    best = max(map(_best_accuracy, measured), default=0.0)
+    epoch = None
+    for epoch in iter(()) if found and stopped() else epochs:
+        measured.append(jax.tree.map(lambda values: values[None], epoch.metrics))
+        best = max(best, _best_accuracy(epoch.metrics))
+        on_epoch(f"best val acc {best:.2%}")
+        stop = stopped()
+        if epoch.number == settings.epochs:
+            # After the last epoch the state serves only to train the block for longer.
+            due = settings.extendable
+        else:
+            due = stop or (checkpoints is not None and checkpoints.should_save(epoch.number))
+        if checkpoints and due:
+            checkpoints.save_state(BlockState(epoch.snapshot(), _stack(measured)))
+        if stop:
+            break
+    params = epoch.params() if epoch else params
+    assert params is not None, "an epoch is trained before the first stop"
+    history = _stack(measured)
+    masked = mask_diverged(history, settings.max_loss)
+
+    def measure(name: str) -> Metrics:
+        if name in settings.evaluate:
+            return jax.tree.map(lambda values: values[-1], history.evaluated[name])
+        return evaluate_runs(
+            configs,
+            params,
+            data.splits[name],
+            seeds=settings.seeds,
+            loss=spec.loss,
+            standardizer=data.standardizer,
+            precision=spec.precision,
+        )
+
+    final = mask_metrics({name: measure(name) for name in SPLITS}, masked.finite[-1])
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
+    saved = SavedParams(*select_all(*block.size), flat)
+    return SweepResult(block, data.dataset, masked, final, saved, data.standardizer)
+
+
+def keep_best(result: SweepResult, count: int) -> SweepResult:
+    """Keep only the parameters of the best seed of each of the `count` best configurations."""
+    configs = result.ranking[:count]
+    seeds = [result.best_seed(c) for c in configs]
+    chosen = [result.params_of(s, c) for s, c in zip(seeds, configs, strict=True)]
+    params = jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
+    return result._replace(saved=SavedParams(np.asarray(seeds), np.asarray(configs), params))
+
+
+def _train_block(
+    task: Task, stopped: Callable[[], bool], progress: Progress, share: float, save_every: int | None
+) -> SweepResult:
+    """Train a block, or read it if it is finished; `share` is its part of the bar."""
+    data, (block, retention) = task.data, task.block
+    checkpoints = Checkpoints(task.folder, block, data.d, data.K, progress.log, save_every)
+
+    def log_reused(epochs: int) -> None:
+        progress.skip(epochs * share)
+        if not stopped():
+            total = block.settings.epochs
+            progress.log(
+                f"reused: {block.name}, {block.describe_size()}, the first {epochs} of {total} epochs"
+            )
+
+    extendable = retention == ALL and block.settings.extendable
+    finished = checkpoints.result()
+    if finished:
+        log_reused(len(finished.history.finite))
+        if not extendable:  # a process may have been killed before it removed them
+            checkpoints.remove_states()
+        return SweepResult(block, data.dataset, *finished, data.standardizer)
+    result = train_sweep(block, data, checkpoints, stopped, log_reused, partial(progress.advance, share))
+    if retention != ALL and result.complete:
+        result = keep_best(result, 1 if retention == BEST else len(block.configs))
+    if result.complete:
+        checkpoints.save_result(BlockResult(result.history, result.final, result.saved), extendable)
+    return result
+
+
+def _max_runs(sweep: Sweep, data: PreparedData) -> int:
+    """Return how many runs the memory of all local devices holds."""
+    devices = jax.local_devices()
+    return max_runs(
+        devices,
+        device_memory(devices),
+        n=sum(len(split.features) for split in data.splits.values()),
+        d=data.d,
+        K=data.K,
+        dtype=sweep.settings.dtype,
+        largest_batch=max(config.batch for config in sweep.configs),
+        num_configs=len(sweep.configs),
+    )
+
+
+def _stack(measured: Sequence[EpochMetrics]) -> EpochMetrics:
+    """Join measurements [E, S, C] along the epochs."""
+    return jax.tree.map(lambda *values: np.concatenate(values), *measured)
+
+
+def _best_accuracy(metrics: EpochMetrics) -> float:
+    return float(np.max(metrics.evaluated["val"].accuracy, where=metrics.finite, initial=0))

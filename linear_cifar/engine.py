@@ -1,0 +1,417 @@
+"""A sweep: many runs, replicates × configurations, trained side by side, epoch by epoch."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from functools import cache, partial
+from typing import NamedTuple, TypedDict, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from linear_cifar.augment import Augmentation
+from linear_cifar.config import Config, as_configs, check_config
+from linear_cifar.evaluation import Metrics, evaluate, mean_metrics
+from linear_cifar.examples import Examples
+from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, Layout, make_layout
+from linear_cifar.losses import Loss, get_loss
+from linear_cifar.model import FULL_PRECISION
+from linear_cifar.params import Params, init_params
+from linear_cifar.replicates import (
+    Replicate,
+    as_replicates,
+    digest_arrays,
+    identify_replicate,
+    stack_replicates,
+    stack_standardizers,
+)
+from linear_cifar.schedules import Schedule, constant
+from linear_cifar.snapshots import Snapshot, SweepIdentity, describe_difference, name_function
+from linear_cifar.standardizer import Standardizer
+from linear_cifar.training import (
+    Optimizer,
+    RunState,
+    TrainSpec,
+    init_state,
+    sgd,
+    stack_hyperparams,
+    train_epoch,
+)
+
+Tree = TypeVar("Tree")
+
+# Initial W [K, d] and b [K] of a seed.
+Initializer = Callable[[int], Params]
+
+
+class KeyUse(IntEnum):
+    """The independent uses of a seed."""
+
+    INIT = 0
+    EPOCH = 1
+
+
+class EpochMetrics(NamedTuple):
+    """Measurements of S replicates × C configurations in one epoch, or stacked in E epochs, as NumPy arrays.
+
+    `running` is averaged over the epoch's batches, each before its update. `evaluated` are of the parameters
+    after the epoch, by the name of the evaluation set. `norm` is their ‖W‖ (Frobenius). `finite` tells
+    whether the parameters and the running loss are finite.
+    """
+
+    running: Metrics
+    evaluated: dict[str, Metrics]
+    norm: Float[np.ndarray, "*epochs S C"]
+    finite: Bool[np.ndarray, "*epochs S C"]
+
+
+class Epoch(NamedTuple):
+    """A sweep after an epoch: its metrics, and the state of its runs on the devices."""
+
+    number: int  # 1-based
+    metrics: EpochMetrics
+    state: RunState  # in the layout's slots
+    averaged: Params  # in the layout's slots
+    layout: Layout
+    identify: Callable[[], SweepIdentity]
+
+    def params(self) -> Params:
+        """Copy the parameters that count from the devices: W [S, C, K, d] and b [S, C, K], NumPy arrays.
+
+        They are those of this epoch, or their mean over the last epochs where that was asked for.
+        """
+        return self.layout.from_slots(self.averaged)
+
+    def snapshot(self) -> Snapshot:
+        """Copy all that is needed to resume from here from the devices."""
+        state, averaged = self.layout.from_slots((self.state, self.averaged))
+        identity = self.identify()
+        identity = identity._replace(plan=identity.plan[: self.number])
+        return Snapshot(
+            identity, self.number, state.params, tuple(jax.tree.leaves(state.opt_state)), averaged
+        )
+
+
+class SweepOptions(TypedDict, total=False):
+    """The keyword arguments of `sweep` that all its callers pass on."""
+
+    loss: str | Loss
+    standardizer: Standardizer | None
+    optimizer: Optimizer
+    augment: Augmentation | None
+    shuffle: bool
+    precision: str
+    schedule: Schedule
+    average: int
+    init: Initializer | None
+
+
+def derive_key(seed: int, use: KeyUse) -> PRNGKeyArray:
+    """Return the random key of one use of a seed."""
+    return jax.random.fold_in(jax.random.key(seed), use)
+
+
+def jax_params(seed: int, d: int, K: int, dtype: DTypeLike = jnp.float32) -> Params:
+    """Draw the parameters that a sweep starts from by default, see `init_params`."""
+    return init_params(derive_key(seed, KeyUse.INIT), d, K, dtype=dtype)
+
+
+def sweep(
+    configs: Sequence[Config],
+    train: Examples,
+    evaluation_sets: Mapping[str, Examples],
+    *,
+    epochs: int,
+    seeds: Sequence[int | Replicate] = (0,),
+    loss: str | Loss = "softmax",
+    standardizer: Standardizer | None = None,
+    optimizer: Optimizer = sgd,
+    augment: Augmentation | None = None,
+    shuffle: bool = True,
+    precision: str = FULL_PRECISION,
+    schedule: Schedule = constant,
+    average: int = 1,
+    init: Initializer | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    resume_from: Snapshot | None = None,
+) -> Iterator[Epoch]:
+    """Train every configuration from every seed at once, and yield after each epoch.
+
+    Each run depends on its configuration and replicate alone, not on what runs beside it. All configurations
+    of a replicate start from the same weights and see the same examples, augmented alike, in the same order.
+
+    Args:
+      configs: the C configurations, in any order; equal ones are allowed.
+      train: n training examples, see `make_examples`.
+      evaluation_sets: examples to evaluate on after every epoch, by name: {"val": ...}.
+      epochs: number of passes over the training examples, including those before the snapshot.
+      seeds: the S seeds of weights, order and augmentation, or replicates with training rows of their own.
+      loss: a loss, or the name of one.
+      standardizer: mean and std of the training features, see `fit_standardizer`. None: the features are
+        used as they are. That is right for features of about unit scale; on raw pixels, η would have to be
+        about 10⁻⁴ times as large.
+      optimizer: makes an optax transformation from a configuration's traced hyperparameters.
+      augment: random change of each training example; see `linear_cifar.augment`.
+      shuffle: whether each epoch has an order of its own.
+      precision: precision of the matrix products, see `compute_logits`.
+      schedule: how η changes over the epochs, see `linear_cifar.schedules`.
+      average: number of last epochs over which the parameters are averaged (Izmailov et al. 2018); 1: none.
+      init: initial parameters of a seed, `jax_params` by default; their type is that of all arithmetic.
+      devices: devices to divide the runs over; all local ones by default.
+      resume_from: snapshot of an earlier sweep with the same arguments; `epochs` may be larger where the
+        epochs so far do not depend on it. On the same devices the resumed sweep has the same bits. `init`
+        is then not used.
+
+    Returns:
+      An iterator over the epochs that follow. Nothing is trained before it is advanced.
+
+    Raises:
+      ValueError: if there are no configurations or seeds, an argument is out of range (a batch larger than
+        the training rows, for example), or the snapshot is of another sweep.
+    """
+    configs, replicates = as_configs(configs), as_replicates(seeds)
+    check_arguments(
+        configs,
+        train,
+        evaluation_sets,
+        replicates,
+        epochs,
+        loss=loss,
+        standardizer=standardizer,
+        average=average,
+    )
+    spec = TrainSpec(_find_loss(loss), optimizer, augment, shuffle, precision)
+    d, K = train.features.shape[1], train.targets.shape[1]
+    dtype, start = _start(configs, replicates, optimizer, init or partial(jax_params, d=d, K=K), resume_from)
+    if start[1].params.W.shape[-2:] != (K, d):
+        raise ValueError(f"the weights are {start[1].params.W.shape[-2:]}: these examples need {(K, d)}")
+    factor = schedule(epochs)
+    plan = tuple((float(factor(done)), max(1, done + 1 - epochs + average)) for done in range(epochs))
+
+    @cache  # hashing the examples takes a while: only where a snapshot is taken or resumed
+    def identify() -> SweepIdentity:
+        return SweepIdentity(
+            configs=configs,
+            replicates=tuple(map(identify_replicate, replicates)),
+            d=d,
+            K=K,
+            dtype=str(dtype),
+            data=digest_arrays(jax.tree.leaves((train, standardizer))),
+            loss=spec.loss.name,
+            optimizer=name_function(optimizer),
+            augment=name_function(augment),
+            shuffle=shuffle,
+            precision=precision,
+            plan=plan,
+        )
+
+    if resume_from is not None:
+        difference = describe_difference(resume_from.identity, identify())
+        if difference is not None:
+            raise ValueError(f"the snapshot is of another sweep: it has {difference}")
+    layout = _make_run_layout(configs, start[2], devices)
+    return _iterate_epochs(
+        start, configs, train, evaluation_sets, standardizer, replicates, spec, plan, layout, identify
+    )
+
+
+def _iterate_epochs(
+    start: tuple[int, RunState, Params],
+    configs: Sequence[Config],
+    train: Examples,
+    evaluation_sets: Mapping[str, Examples],
+    standardizer: Standardizer | None,
+    replicates: Sequence[Replicate],
+    spec: TrainSpec,
+    plan: Sequence[tuple[float, int]],
+    layout: Layout,
+    identify: Callable[[], SweepIdentity],
+) -> Iterator[Epoch]:
+    """Train epoch after epoch; the arguments are those of `sweep`, checked."""
+    done, state, averaged = start
+    state, averaged = layout.shard(layout.to_slots((state, averaged)), BY_RUN)
+    dtype = averaged.W.dtype
+    hyperparams = layout.shard(stack_hyperparams([configs[c] for c in layout.configs], dtype), BY_CONFIG)
+    in_slots = [replicates[s] for s in layout.replicates]
+    keys = jnp.stack([derive_key(replicate.seed, KeyUse.EPOCH) for replicate in in_slots])
+    per_replicate = layout.shard(stack_replicates(in_slots, keys), BY_REPLICATE)
+    train, sets, standardizer = layout.broadcast((train, dict(evaluation_sets), standardizer))
+    rows = per_replicate.rows
+    n = train.features.shape[0] if rows is None else rows.shape[1]
+    evaluated_with = per_replicate.standardizer or standardizer
+    for number in range(done + 1, len(plan) + 1):
+        eta_factor, count = plan[number - 1]
+        scaled = hyperparams._replace(eta=hyperparams.eta * np.asarray(eta_factor, dtype))
+        epoch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+        this_epoch = per_replicate._replace(keys=epoch_keys)
+        state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
+        averaged = _update_average(averaged, state.params, count)
+        evaluated = {
+            name: evaluate(averaged, examples, spec.loss, evaluated_with, spec.precision)
+            for name, examples in sets.items()
+        }
+        metrics = EpochMetrics(mean_metrics(sums, n), evaluated, _norm(averaged.W), finite)
+        yield Epoch(number, layout.from_slots(metrics), state, averaged, layout, identify)
+
+
+def evaluate_runs(
+    configs: Sequence[Config],
+    params: Params,
+    examples: Examples,
+    *,
+    seeds: Sequence[int | Replicate],
+    loss: str | Loss = "softmax",
+    standardizer: Standardizer | None = None,
+    precision: str = FULL_PRECISION,
+    devices: Sequence[jax.Device] | None = None,
+) -> Metrics:
+    """Measure the runs of a sweep on further examples, on the devices where `sweep` trains them.
+
+    Args:
+      configs: the C configurations.
+      params: W [S, C, K, d] and b [S, C, K].
+      examples: examples to measure on.
+      seeds, loss, standardizer, precision, devices: as for `sweep`.
+
+    Returns:
+      Mean losses and accuracies [S, C].
+
+    Raises:
+      ValueError: if the parameters are not those of S × C runs.
+    """
+    replicates = as_replicates(seeds)
+    if params.W.shape[:2] != (len(replicates), len(configs)):
+        raise ValueError(
+            f"the parameters are of {params.W.shape[:2]} runs: there are {(len(replicates), len(configs))}"
+        )
+    layout = _make_run_layout(configs, params, devices)
+    in_slots = [replicates[s] for s in layout.replicates]
+    per_replicate = layout.shard(stack_standardizers(in_slots), BY_REPLICATE)
+    params = layout.shard(layout.to_slots(params), BY_RUN)
+    examples, standardizer = layout.broadcast((examples, standardizer))
+    metrics = evaluate(params, examples, _find_loss(loss), per_replicate or standardizer, precision)
+    return layout.from_slots(metrics)
+
+
+def mask_diverged(metrics: EpochMetrics, max_loss: float | None = None) -> EpochMetrics:
+    """Put NaN in place of all that was measured of a run from the epoch in which it diverged.
+
+    Args:
+      metrics: measurements [E, S, C].
+      max_loss: a run also counts as diverged once its mean training loss of an epoch is above this.
+
+    Returns:
+      The same measurements; `finite` is False from the epoch of divergence to the last.
+    """
+    finite = metrics.finite
+    if max_loss is not None:
+        finite = finite & (metrics.running.loss <= max_loss)
+    # A sum of losses may overflow in one epoch and not in the next: a diverged run stays diverged.
+    finite = np.logical_and.accumulate(finite, axis=0)
+    masked = mask_metrics((metrics.running, metrics.evaluated, metrics.norm), finite)
+    return EpochMetrics(*masked, finite)
+
+
+def mask_metrics(tree: Tree, finite: Bool[np.ndarray, "*shape"]) -> Tree:
+    """Put NaN where a run is not finite: the predictions of such parameters mean nothing."""
+    return jax.tree.map(lambda values: np.where(finite, values, np.nan).astype(values.dtype), tree)
+
+
+def _start(
+    configs: Sequence[Config],
+    replicates: Sequence[Replicate],
+    optimizer: Optimizer,
+    init: Initializer,
+    snapshot: Snapshot | None,
+) -> tuple[jnp.dtype, tuple[int, RunState, Params]]:
+    """Return the type of the weights, and the epochs done with the state and averages of the runs [S, C].
+
+    Raises:
+      ValueError: if the optimizer's state in the snapshot is not this optimizer's.
+    """
+    if snapshot is None:
+        drawn = [init(replicate.seed) for replicate in replicates]
+        initial = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+        state = init_state(initial, stack_hyperparams(configs, initial.W.dtype), optimizer)
+        return initial.W.dtype, (0, state, state.params)
+    params = snapshot.params
+    hyperparams = stack_hyperparams(snapshot.identity.configs, params.W.dtype)
+    one_per_replicate = jax.tree.map(lambda leaf: leaf[:, 0], params)
+    expected = jax.eval_shape(partial(init_state, optimizer=optimizer), one_per_replicate, hyperparams)
+    leaves, structure = jax.tree.flatten(expected.opt_state)
+    shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
+    if shapes != [(leaf.shape, leaf.dtype) for leaf in snapshot.opt_state]:
+        names = f"{snapshot.identity.optimizer}, not {name_function(optimizer)}"
+        raise ValueError(f"the snapshot is of another sweep: it has another optimizer's state ({names})")
+    state = RunState(params, jax.tree.unflatten(structure, snapshot.opt_state))
+    return params.W.dtype, (snapshot.number, state, snapshot.averaged)
+
+
+def check_arguments(
+    configs: Sequence[Config],
+    train: Examples,
+    evaluation_sets: Mapping[str, Examples],
+    replicates: Sequence[Replicate],
+    epochs: int,
+    *,
+    loss: str | Loss = "softmax",
+    standardizer: Standardizer | None = None,
+    average: int = 1,
+) -> None:
+    """Raise ValueError if an argument of `sweep` is out of range or does not fit the training examples."""
+    loss = _find_loss(loss)
+    if not configs:
+        raise ValueError("a sweep needs at least one configuration")
+    n, d, K = len(train.features), train.features.shape[-1], train.targets.shape[-1]
+    for name, examples in (("the training set", train), *evaluation_sets.items()):
+        features, targets = examples.features.shape, examples.targets.shape
+        if not (len(features) == len(targets) == 2 and features[0] == targets[0] > 0):
+            raise ValueError(f"{name} has features {features} and targets {targets}: give [n, d] and [n, K]")
+        if (features[1], targets[1]) != (d, K):
+            raise ValueError(
+                f"{name} has {features[1]} features and {targets[1]} classes, the training set {d} and {K}"
+            )
+    for scale in (standardizer, *(replicate.standardizer for replicate in replicates)):
+        if scale is not None and (np.shape(scale.mean), np.shape(scale.std)) != ((d,), (d,)):
+            raise ValueError(f"a standardiser is {np.shape(scale.mean)}: give mean and std as {(d,)}")
+    for replicate in replicates:
+        rows = np.asarray(replicate.rows if replicate.rows is not None else range(0))
+        wrong = rows[(rows < 0) | (rows >= n)]
+        if len(wrong):
+            raise ValueError(f"seed {replicate.seed} has row {wrong[0]}: give rows from 0 to {n - 1}")
+    num_rows = n if replicates[0].rows is None else len(replicates[0].rows)
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}: give at least 1")
+    if not 1 <= average <= epochs:
+        raise ValueError(f"average is {average}: give a number of epochs from 1 to {epochs}")
+    for config in configs:
+        check_config(config, num_rows)
+        if config.q and not loss.takes_q:
+            raise ValueError(f"q is {config.q}: the loss {loss.name} has no power q")
+
+
+def _find_loss(loss: str | Loss) -> Loss:
+    return get_loss(loss) if isinstance(loss, str) else loss
+
+
+def _make_run_layout(
+    configs: Sequence[Config], params: Params, devices: Sequence[jax.Device] | None
+) -> Layout:
+    """Divide runs with these parameters [S, C, ...] over devices."""
+    S, _, K, d = params.W.shape
+    nbytes = K * d * params.W.dtype.itemsize
+    return make_layout([config.batch for config in configs], S, devices or jax.local_devices(), nbytes)
+
+
+def _update_average(averaged: Params, params: Params, count: int) -> Params:
+    """Return the mean of `count` parameters, from the mean of all but the last of them."""
+    if count == 1:
+        return params
+    return jax.tree.map(lambda mean, new: mean + (new - mean) / count, averaged, params)
+
+
+@jax.jit
+def _norm(W: Float[Array, "S C K d"]) -> Float[Array, "S C"]:
+    return jnp.sqrt(jnp.sum(W**2, axis=(-2, -1)))

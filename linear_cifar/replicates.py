@@ -1,0 +1,108 @@
+"""The replicates of a sweep: seeds, each with its own training rows and its own standardiser."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Integer, Key
+
+from linear_cifar.standardizer import Standardizer
+
+
+class Replicate(NamedTuple):
+    """One seed of initial weights, order and augmentation, and the training data it sees.
+
+    A fold of a cross-validation is a replicate with rows and a standardiser of its own. Where a sweep takes
+    seeds, an int stands for `Replicate(seed)`.
+    """
+
+    seed: int
+    fold: int | None = None  # name of the fold, if it is one
+    rows: Integer[np.ndarray, " m"] | None = None  # indices of its training examples; None: all
+    standardizer: Standardizer | None = None  # mean and std [d]; None: the sweep's
+
+
+class ReplicateData(NamedTuple):
+    """Arrays with a leading axis R of all that differs between R replicates within an epoch.
+
+    None for rows: every replicate trains on all examples. None for the standardiser: all share the sweep's.
+    """
+
+    keys: Key[Array, " R"]
+    rows: Integer[Array | np.ndarray, "R m"] | None = None
+    standardizer: Standardizer | None = None
+
+
+class ReplicateId(NamedTuple):
+    """Name of a replicate in a snapshot, and a digest of its rows and standardiser ("" where it has none)."""
+
+    seed: int
+    fold: int | None
+    data: str
+
+
+def as_replicates(seeds: Sequence[int | Replicate]) -> tuple[Replicate, ...]:
+    """Turn seeds into replicates.
+
+    Raises:
+      ValueError: if there are none, two have the same seed and fold, rows are not indices, they have
+        unequally many rows, or only some of them have rows or a standardiser.
+    """
+    replicates = tuple(map(_as_replicate, seeds))
+    if not replicates:
+        raise ValueError("a sweep needs at least one seed")
+    for replicate in replicates:
+        rows = None if replicate.rows is None else np.asarray(replicate.rows)
+        # A mask would be taken for the indices 0 and 1.
+        if rows is not None and (rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer)):
+            raise ValueError(
+                f"the rows of seed {replicate.seed} are {rows.dtype}{rows.shape}: give indices [m]"
+            )
+    names = [(replicate.seed, replicate.fold) for replicate in replicates]
+    if len(set(names)) < len(names):
+        raise ValueError("two replicates have the same seed and fold")
+    if len({None if replicate.rows is None else len(replicate.rows) for replicate in replicates}) > 1:
+        raise ValueError("replicates need equally many training rows, so that they train in step")
+    if len({replicate.standardizer is None for replicate in replicates}) > 1:
+        raise ValueError("give every replicate a standardiser of its own, or none of them")
+    return replicates
+
+
+def _as_replicate(seed: int | Replicate) -> Replicate:
+    """Return a replicate whose seed and fold are Python's ints, so that they can be saved as JSON."""
+    if not isinstance(seed, Replicate):
+        return Replicate(int(seed))
+    return seed._replace(seed=int(seed.seed), fold=None if seed.fold is None else int(seed.fold))
+
+
+def stack_replicates(replicates: Sequence[Replicate], keys: Key[Array, " R"]) -> ReplicateData:
+    """Stack the rows and standardisers of replicates along a leading axis."""
+    rows = None
+    if replicates[0].rows is not None:
+        rows = np.stack([np.asarray(replicate.rows, np.int32) for replicate in replicates])
+    return ReplicateData(keys, rows, stack_standardizers(replicates))
+
+
+def stack_standardizers(replicates: Sequence[Replicate]) -> Standardizer | None:
+    """Stack the replicates' own standardisers to [R, d]; None if they have none."""
+    if replicates[0].standardizer is None:
+        return None
+    standardizers = [replicate.standardizer for replicate in replicates]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *standardizers)
+
+
+def identify_replicate(replicate: Replicate) -> ReplicateId:
+    """Return the replicate's name and the digest of its own data."""
+    arrays = jax.tree.leaves((replicate.rows, replicate.standardizer))
+    return ReplicateId(replicate.seed, replicate.fold, digest_arrays(arrays) if arrays else "")
+
+
+def digest_arrays(arrays: Sequence[Array | np.ndarray]) -> str:
+    """Return the SHA-256 (hex) of the shapes, types and values of arrays."""
+    digest = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,231 @@
+"""Snapshots of a sweep: all that is needed to resume it, as NumPy arrays, in memory and on disk."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Shaped
+
+from linear_cifar.config import Config, check_config
+from linear_cifar.npz import NpzError, read_npz, write_npz
+from linear_cifar.params import Params
+from linear_cifar.replicates import ReplicateId
+
+SNAPSHOT_SCHEMA = 1
+
+
+class SweepIdentity(NamedTuple):
+    """Identity of a snapshot: all that decides the numbers that follow from it.
+
+    `plan` has the factor of η, and the number of epochs averaged, for every epoch so far. A sweep of more
+    epochs can resume a snapshot if its own plan begins in the same way. So a constant η can be extended, and
+    a cosine cannot.
+    """
+
+    configs: tuple[Config, ...]
+    replicates: tuple[ReplicateId, ...]
+    d: int
+    K: int
+    dtype: str
+    data: str  # SHA-256 of the training features, targets and shared standardiser
+    loss: str
+    optimizer: str
+    augment: str
+    shuffle: bool
+    precision: str
+    plan: tuple[tuple[float, int], ...]
+
+
+class Snapshot(NamedTuple):
+    """State of a sweep's S × C runs after an epoch: all that is needed to resume it.
+
+    Every array has leading axes [S, C], in the order of `identity`. It holds no random state, because the
+    keys of an epoch follow from the seed and the number of the epoch. `averaged` are the parameters that
+    count: those of the last epoch, or their mean over the last epochs where that was asked for.
+    """
+
+    identity: SweepIdentity
+    number: int  # epochs done
+    params: Params
+    opt_state: tuple[Shaped[np.ndarray, "S C ..."], ...]  # leaves of the optimizer's state
+    averaged: Params
+
+    def take(
+        self, replicates: Sequence[int] | None = None, configs: Sequence[int] | None = None
+    ) -> "Snapshot":
+        """Return a snapshot of some replicates and configurations.
+
+        Args:
+          replicates: indices of the replicates to take, in their new order; None takes all.
+          configs: indices of the configurations to take, in their new order; None takes all.
+
+        Returns:
+          A snapshot that a sweep with these replicates and configurations resumes.
+
+        Raises:
+          IndexError: if there is no such replicate or configuration.
+        """
+        rows = range(len(self.identity.replicates)) if replicates is None else replicates
+        columns = range(len(self.identity.configs)) if configs is None else configs
+        identity = self.identity._replace(
+            replicates=tuple(self.identity.replicates[s] for s in rows),
+            configs=tuple(self.identity.configs[c] for c in columns),
+        )
+        places = np.ix_(list(rows), list(columns))
+        return Snapshot(identity, self.number, *jax.tree.map(lambda leaf: leaf[places], self[2:]))
+
+
+def join_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """Join snapshots that share their replicates or their configurations, and differ in the others.
+
+    Args:
+      snapshots: snapshots after the same epoch: of other configurations in the same replicates, or of the
+        same configurations in other replicates.
+
+    Returns:
+      A snapshot of all their runs, in the order of the arguments. A sweep with its configurations and
+      replicates resumes it.
+
+    Raises:
+      ValueError: if there are none, they have some runs in common, or they differ in anything else.
+    """
+    if not snapshots:
+        raise ValueError("there are no snapshots to join")
+    first, identities = snapshots[0], [snapshot.identity for snapshot in snapshots]
+    if len({identity.configs for identity in identities}) == 1:
+        axis, joined = 0, "replicates"
+    elif len({identity.replicates for identity in identities}) == 1:
+        axis, joined = 1, "configs"
+    else:
+        raise ValueError("the snapshots share neither their replicates nor their configurations")
+    nothing: dict[str, Any] = {joined: ()}
+    alike = {(snapshot.number, snapshot.identity._replace(**nothing)) for snapshot in snapshots}
+    if len(alike) > 1:
+        raise ValueError("the snapshots are of different sweeps or epochs")
+    members = [member for identity in identities for member in getattr(identity, joined)]
+    if len(set(members)) < len(members):
+        raise ValueError(f"the snapshots have some {joined} in common")
+    states = [snapshot[2:] for snapshot in snapshots]
+    arrays = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *states)
+    everything: dict[str, Any] = {joined: tuple(members)}
+    return Snapshot(first.identity._replace(**everything), first.number, *arrays)
+
+
+def save_snapshot(path: str | Path, snapshot: Snapshot) -> None:
+    """Write a snapshot to an `.npz` file, which appears whole or not at all.
+
+    Raises:
+      OSError: if the file cannot be written; an earlier one is untouched.
+    """
+    write_npz(Path(path), snapshot_arrays(snapshot), snapshot_description(snapshot))
+
+
+def load_snapshot(path: str | Path) -> Snapshot:
+    """Read a snapshot that `save_snapshot` wrote. No code in the file can run.
+
+    Raises:
+      ValueError: if the file is damaged or holds something else; the message names the file.
+      OSError: if it cannot be opened.
+    """
+    path = Path(path)
+    return parse_snapshot(path, *read_npz(path))
+
+
+def snapshot_arrays(snapshot: Snapshot) -> dict[str, np.ndarray]:
+    """Return a snapshot's arrays by name."""
+    named = {f"params.{name}": leaf for name, leaf in snapshot.params._asdict().items()}
+    named |= {f"averaged.{name}": leaf for name, leaf in snapshot.averaged._asdict().items()}
+    named |= {f"opt_state.{i}": leaf for i, leaf in enumerate(snapshot.opt_state)}
+    return {name: np.asarray(leaf) for name, leaf in named.items()}
+
+
+def snapshot_description(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what a snapshot's arrays are of, for JSON."""
+    return {
+        "snapshot_schema": SNAPSHOT_SCHEMA,
+        "number": snapshot.number,
+        "identity": snapshot.identity._asdict(),
+    }
+
+
+def parse_snapshot(path: Path, arrays: dict[str, np.ndarray], description: dict[str, Any]) -> Snapshot:
+    """Make a snapshot from the content of a file.
+
+    Raises:
+      NpzError: if the content is not a snapshot's, or its shapes do not fit.
+    """
+    try:
+        if description["snapshot_schema"] != SNAPSHOT_SCHEMA:
+            raise ValueError(f"its schema is {description['snapshot_schema']}, not {SNAPSHOT_SCHEMA}")
+        identity = _parse_identity(description["identity"])
+        number = description["number"]
+        if type(number) is not int or number != len(identity.plan):
+            raise ValueError("its number of epochs is wrong")
+        runs = (len(identity.replicates), len(identity.configs))
+        shapes = {"W": (*runs, identity.K, identity.d), "b": (*runs, identity.K)}
+        params, averaged = (
+            Params(*(arrays[f"{kind}.{name}"] for name in Params._fields)) for kind in ("params", "averaged")
+        )
+        for leaves in (params, averaged):
+            for name, leaf in leaves._asdict().items():
+                if leaf.shape != shapes[name] or leaf.dtype != identity.dtype:
+                    raise ValueError(
+                        f"{name} is {leaf.dtype}{leaf.shape}, not {identity.dtype}{shapes[name]}"
+                    )
+        count = sum(name.startswith("opt_state.") for name in arrays)
+        opt_state = tuple(arrays[f"opt_state.{i}"] for i in range(count))
+        if any(leaf.shape[:2] != runs for leaf in opt_state):
+            raise ValueError("the optimizer's state is of other runs")
+    # Content of the wrong kind may raise any of these.
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise NpzError(f"{path} does not hold a snapshot: {' '.join(str(error).split()):.200}") from None
+    return Snapshot(identity, number, params, opt_state, averaged)
+
+
+def _parse_identity(content: dict[str, Any]) -> SweepIdentity:
+    identity = SweepIdentity(**content)
+    configs = tuple(Config(*values) for values in identity.configs)
+    for config in configs:
+        check_config(config)
+    return identity._replace(
+        configs=configs,
+        replicates=tuple(ReplicateId(*values) for values in identity.replicates),
+        plan=tuple((float(factor), int(averaged)) for factor, averaged in identity.plan),
+    )
+
+
+def describe_difference(snapshot: SweepIdentity, sweep: SweepIdentity) -> str | None:
+    """Say in which respect a snapshot is not of this sweep; None if it is."""
+    for name in SweepIdentity._fields:
+        theirs, ours = getattr(snapshot, name), getattr(sweep, name)
+        if name == "plan":
+            if len(theirs) > len(ours):
+                return f"{len(theirs)} epochs, more than the {len(ours)} of this one"
+            if theirs != ours[: len(theirs)]:
+                return "another schedule or averaging of its epochs (both may depend on the number of epochs)"
+        elif name == "data":
+            if theirs != ours:
+                return "other training examples or another standardiser"
+        elif theirs != ours:
+            return f"{name} {theirs}, not {ours}" if isinstance(ours, str | int) else f"other {name}"
+    return None
+
+
+def name_function(function: Callable[..., Any] | None) -> str:
+    """Return a name for an optimizer or augmentation that stays the same from process to process."""
+    if function is None:
+        return "none"
+    if isinstance(function, partial):
+        arguments = [*map(_name_argument, function.args)]
+        arguments += [f"{key}={_name_argument(value)}" for key, value in sorted(function.keywords.items())]
+        return f"{name_function(function.func)}({', '.join(arguments)})"
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def _name_argument(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_name_argument, value))})"
+    return name_function(value) if callable(value) else repr(value)

@@ -1,0 +1,68 @@
+"""Small runs that several test files share: settings, sweeps, a synthetic data set, and results."""
+
+import jax
+import numpy as np
+
+from experiments.runner.data import prepare_data
+from experiments.runner.settings import Settings
+from experiments.runner.sweeps import SPLITS, Sweep, SweepResult
+from linear_cifar.data.dataset import split_dataset
+from linear_cifar.data.synthetic import make_synthetic
+from linear_cifar.engine import EpochMetrics, mask_diverged, mask_metrics
+from linear_cifar.evaluation import Metrics
+from linear_cifar.fitting import SavedParams, select_all
+from linear_cifar.params import Params
+
+SETTINGS = Settings(
+    train="full", val_size=50, loss="softmax", flip=True, shift=0, epochs=2, schedule="constant",
+    average=1, shuffle=True, init="jax", dtype="float32", precision="float32", seeds=(3,), evaluate=("val",),
+    max_loss=None,
+)  # fmt: skip
+
+
+def make_sweep(configs, **changes):
+    """Return a sweep named "small" with changed settings."""
+    return Sweep("small", SETTINGS._replace(**changes), tuple(configs))
+
+
+def small_dataset():
+    """Return 250 training, 50 validation and 100 test images, all synthetic."""
+    return split_dataset(make_synthetic(n_train=300, n_test=100), val_size=50)
+
+
+def small_data():
+    """Return the same images, prepared for training."""
+    return prepare_data(small_dataset())
+
+
+def draw_result(sweep, data, diverged=()):
+    """Draw random measurements and weights of a sweep, for tests that need no training.
+
+    Args:
+      sweep: the sweep.
+      data: its data.
+      diverged: indices of configurations that diverge in the first epoch.
+    """
+    rng = np.random.default_rng(0)
+    history_shape = (sweep.settings.epochs, *sweep.size)
+
+    def draw_metrics(shape):
+        loss, accuracy = rng.uniform(1.5, 2.0, shape), rng.uniform(0.2, 0.25, shape)
+        return Metrics(loss.astype(np.float32), accuracy.astype(np.float32))
+
+    finite = np.ones(history_shape, bool)
+    finite[:, :, list(diverged)] = False
+    evaluated = {name: draw_metrics(history_shape) for name in sweep.settings.evaluate}
+    norm = rng.uniform(1, 2, history_shape).astype(np.float32)
+    history = mask_diverged(EpochMetrics(draw_metrics(history_shape), evaluated, norm, finite))
+    final = {name: draw_metrics(sweep.size) for name in SPLITS}
+    final |= {name: jax.tree.map(lambda values: values[-1], metrics) for name, metrics in evaluated.items()}
+    W = np.where(finite[-1][..., None, None], rng.normal(size=(*sweep.size, data.K, data.d)), np.nan)
+    params = Params(
+        W.reshape(-1, data.K, data.d).astype(np.float32),
+        np.zeros((W.shape[0] * W.shape[1], data.K), np.float32),
+    )
+    saved = SavedParams(*select_all(*sweep.size), params)
+    return SweepResult(
+        sweep, data.dataset, history, mask_metrics(final, finite[-1]), saved, data.standardizer
+    )

@@ -1,0 +1,72 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import forks
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "line"),
+    [
+        ("raise experiments.runner.errors.UsageError('no such thing')", 2, "error: no such thing"),
+        (
+            "raise experiments.runner.errors.FolderError(pathlib.Path('a/b'), 'not empty')",
+            2,
+            "error: --out=a/b: not empty",
+        ),
+        ("raise linear_cifar.data.dataset.DataError('broken file')", 2, "error: broken file"),
+        ("raise KeyboardInterrupt", 130, "stopped"),
+        ("raise KeyboardInterrupt(15)", 143, "stopped"),
+        (
+            "raise experiments.runner.errors.Stopped('stopped; to resume: ...', 15)",
+            143,
+            "stopped; to resume: ...",
+        ),
+        ("os.kill(os.getpid(), 15)", 143, "stopped"),
+        ("raise experiments.runner.errors.SaveError('no space')", 1, "error: no space"),
+        (
+            f"raise OSError({errno.ENOSPC}, 'No space left on device', 'results.csv')",
+            1,
+            "error: [Errno 28] No space left on device: 'results.csv'",
+        ),
+    ],
+)
+def test_a_command_that_fails_ends_in_one_line(tmp_path, statement, code, line):
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import os, pathlib, linear_cifar.data.dataset, experiments.cli.launch
+def main(): {statement}
+experiments.cli.launch.launch(lambda: None, main)
+""")
+    process = forks.Process([str(program)], cwd=tmp_path, env=os.environ)
+    assert process.communicate(timeout=120) == ("", line + "\n")
+    assert process.returncode == code
+
+
+def test_a_bug_shows_its_traceback():
+    program = "from experiments.cli.launch import launch\ndef main(): 1 / 0\nlaunch(lambda: None, main)"
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert "ZeroDivisionError" in process.stderr
+    assert process.returncode == 1
+
+
+def test_ctrl_c_during_the_imports_ends_in_one_line(tmp_path):
+    (tmp_path / "jax.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-m", "experiments.grid"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (process.stdout, process.stderr, process.returncode) == ("", "stopped\n", 130)

@@ -1,0 +1,288 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small_sweep
+from small_sweep import CONFIGS, SEEDS, TRAIN
+
+import linear_cifar as lc
+from linear_cifar.npz import NpzError, read_npz, write_npz
+from linear_cifar.replicates import identify_replicate
+from linear_cifar.snapshots import name_function
+
+STANDARDIZER = lc.Standardizer(np.full(6, 0.1), np.full(6, 2.0))
+
+
+def decaying_heavy_ball(hyperparams):
+    """Return an optimizer whose state has arrays of several shapes and types: a velocity and a counter."""
+
+    def factor(count):
+        return -hyperparams.eta / (1 + count.astype(hyperparams.eta.dtype))
+
+    return optax.chain(optax.trace(decay=0.9), optax.scale_by_schedule(factor))
+
+
+def add_noise(key, features, scale=0.1):
+    return features + scale * jax.random.normal(key, features.shape, features.dtype)
+
+
+DECAYING = {"optimizer": decaying_heavy_ball, "average": 4}
+
+
+def last(epochs):
+    return epochs[-1].snapshot()
+
+
+def assert_same_bits(snapshot, expected):
+    assert snapshot.identity == expected.identity
+    assert snapshot.number == expected.number
+    leaves = [jax.tree.leaves(state[2:]) for state in (snapshot, expected)]
+    for ours, theirs in zip(*leaves, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def assert_same_runs(snapshot, expected):
+    assert snapshot.identity == expected.identity
+    assert snapshot.number == expected.number
+    leaves = [jax.tree.leaves(state[2:]) for state in (snapshot, expected)]
+    for ours, theirs in zip(*leaves, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def epochs():
+    return small_sweep.run(epochs=4)
+
+
+@pytest.fixture(scope="module")
+def snapshot(epochs):
+    """Two epochs of all runs, from a sweep that was to have four."""
+    return epochs[1].snapshot()
+
+
+def test_a_snapshot_comes_back_from_a_file_bit_for_bit(tmp_path):
+    made = last(small_sweep.run(epochs=4, **DECAYING))
+    assert {leaf.dtype.name for leaf in made.opt_state} == {"float64", "int32"}
+    assert not np.array_equal(made.averaged.W, made.params.W)
+    lc.save_snapshot(tmp_path / "probe.npz", made)
+    lc.save_snapshot(str(tmp_path / "again.npz"), lc.load_snapshot(str(tmp_path / "probe.npz")))
+    assert_same_bits(lc.load_snapshot(tmp_path / "again.npz"), made)
+
+
+def test_a_snapshot_may_have_numbers_of_numpy(tmp_path):
+    configs = [lc.Config(np.float32(eta), np.int64(8), np.float64(lam)) for eta, _, lam, *_ in CONFIGS]
+    seeds = [lc.Replicate(np.int64(7), np.int64(0)), lc.Replicate(7, 1)]
+    made = last(small_sweep.run(configs, epochs=1, seeds=seeds))
+    lc.save_snapshot(tmp_path / "probe.npz", made)
+    assert_same_bits(lc.load_snapshot(tmp_path / "probe.npz"), made)
+    small_sweep.start(configs, epochs=2, seeds=seeds, resume_from=made)
+
+
+@pytest.mark.parametrize("options", [DECAYING, {"schedule": lc.SCHEDULES["cosine"]}])
+def test_a_resumed_sweep_has_the_same_bits_as_an_uninterrupted_one(options, tmp_path):
+    configs = lc.grid([1.0, 2.0], [8], [0.0, 0.1])  # at this η rounding errors would grow
+    straight = small_sweep.run(configs, epochs=5, **options)
+    for number in (1, 3):
+        lc.save_snapshot(tmp_path / "probe.npz", straight[number - 1].snapshot())
+        resumed_from = lc.load_snapshot(tmp_path / "probe.npz")
+        assert resumed_from.number == number
+        resumed = small_sweep.run(configs, epochs=5, resume_from=resumed_from, **options)
+        assert [epoch.number for epoch in resumed] == list(range(number + 1, 6))
+        assert_same_bits(last(resumed), last(straight))
+        for ours, expected in zip(resumed, straight[number:], strict=True):
+            jax.tree.map(np.testing.assert_array_equal, ours.metrics, expected.metrics)
+
+
+def test_nothing_is_left_to_train_after_the_last_epoch(epochs):
+    assert small_sweep.run(epochs=4, resume_from=last(epochs)) == []
+
+
+def other_examples():
+    features = np.array(TRAIN.features)
+    features[39, 5] += 1e-9
+    return TRAIN._replace(features=jnp.asarray(features))
+
+
+def with_rows(count):
+    return [lc.Replicate(seed, rows=np.arange(count)) for seed in SEEDS]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"configs": CONFIGS[::-1]}, "other configs"),
+        ({"configs": [*CONFIGS[:3], CONFIGS[3]._replace(eta=0.31)]}, "other configs"),
+        ({"seeds": [7, 4]}, "other replicates"),
+        ({"seeds": [7]}, "other replicates"),
+        ({"seeds": with_rows(40)}, "other replicates"),
+        ({"train": other_examples()}, "other training examples or another standardiser"),
+        ({"train": TRAIN._replace(targets=TRAIN.targets[:, ::-1])}, "other training examples"),
+        ({"standardizer": STANDARDIZER}, "other training examples or another standardiser"),
+        ({"loss": "bce"}, "loss softmax, not bce"),
+        ({"optimizer": lc.heavy_ball}, r"another optimizer's state \(sgd, not heavy_ball\)"),
+        ({"optimizer": lambda hyperparams: lc.sgd(hyperparams)}, "optimizer sgd, not "),
+        ({"augment": add_noise}, "augment none, not add_noise"),
+        ({"shuffle": False}, "shuffle True, not False"),
+        ({"precision": "tensorfloat32"}, "precision float32, not tensorfloat32"),
+        ({"schedule": lc.SCHEDULES["cosine"]}, "another schedule or averaging"),
+        ({"average": 4}, "another schedule or averaging"),
+        ({"epochs": 1}, "2 epochs, more than the 1 of this one"),
+    ],
+)
+def test_a_snapshot_of_something_else_is_refused(snapshot, options, message):
+    small_sweep.start(epochs=4, resume_from=snapshot)
+    with pytest.raises(ValueError, match=f"the snapshot is of another sweep: it has {message}") as raised:
+        small_sweep.start(**{"epochs": 4, **options}, resume_from=snapshot)
+    assert "\n" not in str(raised.value)
+
+
+def test_examples_of_another_shape_are_refused(snapshot):
+    train = TRAIN._replace(features=TRAIN.features[:, :5])
+    with pytest.raises(ValueError, match=r"the weights are \(3, 6\): these examples need \(3, 5\)"):
+        lc.sweep(CONFIGS, train, {}, epochs=4, seeds=SEEDS, resume_from=snapshot)
+
+
+def test_the_arguments_of_an_augmentation_are_part_of_a_snapshot(snapshot):
+    weak, strong = (lc.chain([partial(add_noise, scale=scale), add_noise]) for scale in (0.1, 0.2))
+    with_noise = snapshot._replace(identity=snapshot.identity._replace(augment=name_function(weak)))
+    small_sweep.start(epochs=4, augment=weak, resume_from=with_noise)
+    with pytest.raises(ValueError, match=r"it has augment .*scale=0\.1.*, not .*scale=0\.2"):
+        small_sweep.start(epochs=4, augment=strong, resume_from=with_noise)
+
+
+def test_rows_and_standardisers_of_a_replicate_are_part_of_a_snapshot(snapshot):
+    seeds = [lc.Replicate(3, fold, np.arange(20), STANDARDIZER) for fold in (0, 1)]
+    replicates = tuple(map(identify_replicate, seeds))
+    of_folds = snapshot._replace(identity=snapshot.identity._replace(replicates=replicates))
+    small_sweep.start(epochs=4, seeds=seeds, resume_from=of_folds)
+    for change in (
+        {"rows": np.arange(1, 21)},
+        {"fold": 2},
+        {"standardizer": STANDARDIZER._replace(mean=np.full(6, 0.2))},
+    ):
+        with pytest.raises(ValueError, match="other replicates"):
+            small_sweep.start(epochs=4, seeds=[seeds[0], seeds[1]._replace(**change)], resume_from=of_folds)
+
+
+def test_more_epochs_follow_a_constant_learning_rate(snapshot, epochs):
+    longer = small_sweep.run(epochs=6, resume_from=snapshot)
+    assert [epoch.number for epoch in longer] == [3, 4, 5, 6]
+    assert_same_bits(longer[1].snapshot(), last(epochs))
+
+
+@pytest.mark.parametrize(
+    ("options", "done"),
+    [({"schedule": lc.SCHEDULES["cosine"]}, 2), ({"schedule": lc.SCHEDULES["step"]}, 3), ({"average": 2}, 4)],
+)
+def test_more_epochs_are_refused_where_the_epochs_so_far_depend_on_their_number(options, done):
+    made = small_sweep.run(epochs=4, **options)[done - 1].snapshot()
+    small_sweep.start(epochs=4, resume_from=made, **options)
+    with pytest.raises(ValueError, match="another schedule or averaging of its epochs") as raised:
+        small_sweep.start(epochs=6, resume_from=made, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_more_epochs_are_possible_where_averaging_has_not_begun():
+    made = small_sweep.run(epochs=4, average=2)[1].snapshot()
+    longer = small_sweep.run(epochs=6, average=2, resume_from=made)
+    assert_same_bits(last(longer), last(small_sweep.run(epochs=6, average=2)))
+
+
+def test_survivors_train_further_as_they_would_have_in_the_full_sweep(snapshot, epochs):
+    survivors = snapshot.take(replicates=[1, 0], configs=[3, 1])
+    assert survivors.identity.configs == (CONFIGS[3], CONFIGS[1])
+    resumed = small_sweep.run([CONFIGS[3], CONFIGS[1]], epochs=4, seeds=[3, 7], resume_from=survivors)
+    assert_same_runs(last(resumed), last(epochs).take([1, 0], [3, 1]))
+    np.testing.assert_allclose(
+        resumed[-1].metrics.evaluated["val"].loss,
+        epochs[-1].metrics.evaluated["val"].loss[::-1, [3, 1]],
+        rtol=1e-9,
+    )
+
+
+def test_taking_selects_runs_by_their_indices(snapshot):
+    taken = snapshot.take(configs=[2])
+    assert taken.identity.replicates == snapshot.identity.replicates
+    np.testing.assert_array_equal(taken.params.W, snapshot.params.W[:, [2]])
+    np.testing.assert_array_equal(snapshot.take(replicates=[1]).averaged.b, snapshot.averaged.b[[1]])
+    assert_same_bits(snapshot.take(), snapshot)
+    for indices in ({"configs": [4]}, {"replicates": [2]}):
+        with pytest.raises(IndexError):
+            snapshot.take(**indices)
+
+
+@pytest.mark.parametrize("axis", ["configs", "replicates"])
+def test_joined_snapshots_train_further_as_one_sweep(axis, snapshot, epochs):
+    if axis == "configs":
+        parts = [small_sweep.run(part, epochs=2) for part in (CONFIGS[:2], CONFIGS[2:])]
+    else:
+        parts = [small_sweep.run(epochs=2, seeds=[seed]) for seed in SEEDS]
+    joined = lc.join_snapshots([last(part) for part in parts])
+    assert_same_runs(joined, snapshot)
+    assert_same_runs(last(small_sweep.run(epochs=4, resume_from=joined)), last(epochs))
+
+
+def test_joining_undoes_taking(snapshot):
+    by_config = [snapshot.take(configs=part) for part in ([0], [1, 2], [3])]
+    assert_same_bits(lc.join_snapshots(by_config), snapshot)
+    by_replicate = [snapshot.take(replicates=[s]) for s in (0, 1)]
+    assert_same_bits(lc.join_snapshots(by_replicate), snapshot)
+    swapped = lc.join_snapshots(by_replicate[::-1])
+    assert_same_bits(swapped, snapshot.take(replicates=[1, 0]))
+    assert_same_bits(lc.join_snapshots([snapshot]), snapshot)
+
+
+def test_snapshots_that_do_not_belong_together_are_not_joined(snapshot, epochs):
+    def changed(**values):
+        return snapshot._replace(identity=snapshot.identity._replace(**values)).take(configs=[1])
+
+    first = snapshot.take(configs=[0])
+    for others, message in [
+        (
+            [snapshot.take(replicates=[0], configs=[1])],
+            "share neither their replicates nor",
+        ),
+        ([epochs[2].snapshot().take(configs=[1])], "of different sweeps or epochs"),
+        ([changed(data="0" * 64)], "of different sweeps or epochs"),
+        ([changed(loss="bce")], "of different sweeps or epochs"),
+        ([changed(optimizer="adam")], "of different sweeps or epochs"),
+        ([changed(plan=((0.5, 1), (0.5, 1)))], "of different sweeps or epochs"),
+        ([snapshot.take(configs=[1, 0])], "have some configs in common"),
+        ([first], "have some replicates in common"),
+    ]:
+        with pytest.raises(ValueError, match=message) as raised:
+            lc.join_snapshots([first, *others])
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="there are no snapshots to join"):
+        lc.join_snapshots([])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays, content: arrays.pop("averaged.b"), "averaged.b"),
+        (lambda arrays, content: arrays.update({"params.W": arrays["params.W"][:, 1:]}), "W is float64"),
+        (lambda arrays, content: arrays.update({"params.b": np.float32(arrays["params.b"])}), "b is float32"),
+        (lambda arrays, content: arrays.update({"opt_state.0": np.zeros((1, 4))}), "optimizer's state"),
+        (lambda arrays, content: content.pop("number"), "number"),
+        (lambda arrays, content: content.update(number=3), "its number of epochs is wrong"),
+        (lambda arrays, content: content.update(snapshot_schema=99), "its schema is 99, not 1"),
+        (lambda arrays, content: content["identity"].pop("loss"), "loss"),
+        (lambda arrays, content: content["identity"].update(configs=[[-1, 8, 0]]), "eta is -1"),
+        (lambda arrays, content: content["identity"].update(configs="\n\n"), "snapshot"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_in_one_line(change, message, snapshot, tmp_path):
+    path = tmp_path / "probe.npz"
+    lc.save_snapshot(path, snapshot)
+    arrays, content = read_npz(path)
+    change(arrays, content)
+    write_npz(path, arrays, content)
+    with pytest.raises(NpzError, match=message) as raised:
+        lc.load_snapshot(path)
+    assert str(raised.value).startswith(f"{path} does not hold a snapshot: ")
+    assert "\n" not in str(raised.value)
