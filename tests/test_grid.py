@@ -28,6 +28,7 @@ QUICK = ["--dataset=synthetic", "--train=batch1", "--epochs=1", "--eta=0.001,0.0
 def run_grid(*flags, cwd):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",  # a narrow bar would cut its remark off
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "2",
         "XDG_CACHE_HOME": str(cwd.with_name("caches")),

@@ -77,6 +77,11 @@ def test_a_run_is_measured_by_hand():
     assert THRESHOLD == 0.5
     assert measured.accuracy == pytest.approx(1 / 3)
     assert measured.overconfident == pytest.approx(1 / 2)
+    assert measured.confidence == pytest.approx((0.7 + 0.6 + 0.4) / 3)
+    # Each image has a bin of its own: right with 0.7, and wrong with 0.6 and 0.4.
+    assert measured.ece == pytest.approx((0.3 + 0.6 + 0.4) / 3)
+    assert measured.true_right == pytest.approx(0.7)
+    assert measured.true_wrong == pytest.approx((0.3 + 0.35) / 2)
     assert measured.second == pytest.approx((0.2 + 0.3 + 0.35) / 3)
     assert measured.precision == pytest.approx(1 / 2)
     assert measured.recall == pytest.approx(1 / 3)

@@ -102,12 +102,6 @@ def test_best_params_reproduce_the_best_row(tmp_path, result, data):
     assert result.final["val"].accuracy[s, c] == result.final["val"].accuracy[:, c].max()
 
 
-def test_ranking_is_by_mean_validation_accuracy_then_loss_with_diverged_last(result):
-    accuracy = np.array([[0.2, 0.4, np.nan, 0.3], [0.4, 0.4, 0.9, 0.5]], np.float32)
-    loss = np.array([[1.0, 2.0, np.nan, 1.5], [1.0, 2.0, 1.0, 1.5]], np.float32)
-    assert result._replace(final={"val": Metrics(loss, accuracy)}).ranking == [3, 1, 0, 2]
-
-
 def test_without_a_finite_configuration_there_are_no_best_parameters(tmp_path, data):
     diverged = train_sweep(make_sweep(CONFIGS[8:]), data)
     (tmp_path / "best_params.npz").write_bytes(b"of an earlier run")

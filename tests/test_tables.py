@@ -89,3 +89,19 @@ def test_a_configuration_is_named_by_what_its_sweep_uses(result):
     configs = (CONFIGS[0], CONFIGS[0]._replace(q=0.5))
     with_q = result._replace(sweep=make_sweep(configs))
     assert tables.configuration_name(with_q, 0) == "eta=0.001 batch=20 lam=0 q=0"
+
+
+def test_the_first_epoch_of_divergence_is_named(result):
+    finite = np.ones((4, 2, 2), bool)
+    finite[3:, 0, 1], finite[2:, 1, 1] = False, False  # from epoch 4 with one seed, from epoch 3 with another
+    sweep = make_sweep(CONFIGS[:2], seeds=SEEDS)
+    val = Metrics(np.array([[1, np.nan]] * 2), np.array([[0.5, np.nan]] * 2))
+    history = result.history._replace(finite=finite)
+    final = dict.fromkeys(("train", "val", "test"), val)
+    diverged = result._replace(sweep=sweep, history=history, final=final)
+    assert [row[-1] for row in ranking_table(diverged).rows] == ["", "diverged in epoch 3"]
+
+
+def test_columns_but_the_last_are_aligned_to_the_right():
+    rows = [["a", "bb", "c"], ["10", "2", ""], ["1", "2", "long"]]
+    assert tables.align(rows) == " a  bb  c\n10   2\n 1   2  long"

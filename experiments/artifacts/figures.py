@@ -211,6 +211,7 @@ def plot_weights(path: Path, result: SweepResult) -> None:
     """
     C, classes = len(result.configs), result.dataset.classes
     seed = result.settings.seeds[0]
+    several_batches = len({config.batch for config in result.configs}) > 1
     title = f"{result.dataset.name}: weights of each class, seed {seed}, each scaled by itself"
     with _figure(path, (0.72 * len(classes) + 0.9, 0.78 * C + 0.8), title) as figure:
         panels = figure.subplots(C, len(classes), squeeze=False)
@@ -227,7 +228,7 @@ def plot_weights(path: Path, result: SweepResult) -> None:
                 panel.spines[:].set_visible(False)
                 if c == 0:
                     panel.set_title(name, fontsize=8)
-            label = f"η {config.eta:g}\nλ {config.lam:g}"
+            label = f"η {config.eta:g}\nλ {config.lam:g}" + f"\nbatch {config.batch}" * several_batches
             panels[c, 0].set_ylabel(label, rotation=0, ha="right", va="center")
 
 
