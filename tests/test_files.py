@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from experiments.runner import files
 from experiments.runner.errors import FolderError
 from experiments.runner.files import LOCK, locked_run_folder, write_json
 from linear_cifar.files import atomic_write
@@ -75,3 +76,12 @@ def test_files_of_the_user_in_the_folder_are_not_touched(tmp_path):
         pass
     assert {path.read_text() for path in tmp_path.iterdir()} == {"kept"}
     assert len(os.listdir(tmp_path)) == 3
+
+
+def test_a_json_file_larger_than_any_of_a_run_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LARGEST_JSON", 20)
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    assert files.read_json(tmp_path / "a.json") == {"a": 1}
+    (tmp_path / "a.json").write_text('{"a": "0123456789abc"}')
+    with pytest.raises(ValueError, match="it has 22 bytes"):
+        files.read_json(tmp_path / "a.json")
