@@ -7,7 +7,7 @@ from experiments import grid
 from experiments.artifacts.reader import RunResult
 from experiments.cli import experiment
 from experiments.cli.launch import parse_flags
-from experiments.runner.errors import FolderError
+from experiments.runner.errors import FolderError, Stopped
 from experiments.runner.stages import Stage, fixed_stage
 from linear_cifar.data.synthetic import make_synthetic
 
@@ -67,3 +67,9 @@ def test_blocks_of_a_stage_that_the_command_lacks_are_refused(run_stages, tmp_pa
     (folder / "config.json").unlink()
     with pytest.raises(FolderError, match="the sweep 'refit', which this command leaves out"):
         run_stages()
+
+
+def test_a_stop_ends_the_experiment_before_the_next_stage_is_planned(run_stages, monkeypatch):
+    monkeypatch.setattr(experiment, "run_interruptible", lambda work, log: (work(lambda: True), 15))
+    with pytest.raises(Stopped, match="stopped; to resume: "):
+        run_stages(Stage(("never",), lambda results: 1 / 0))
