@@ -55,6 +55,13 @@ def test_the_readme_is_short():
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_lines_have_at_most_120_characters(name):
+    # Rows of tables cannot be broken.
+    wide = [line for line in TEXTS[name].splitlines() if len(line) > 120 and not line.startswith("|")]
+    assert not wide
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_every_command_that_is_named_exists(name):
     named = set(re.findall(r"python -m experiments\.([a-z]\w*(?:\.\w+)*)", TEXTS[name]))
     for module in named:
@@ -73,7 +80,7 @@ def test_every_flag_that_is_named_exists(name):
                 importlib.import_module(f"experiments.{command}").define_flags()
                 defined |= set(flags.FLAGS)
     commands = "\n".join(re.findall(r"`--[^`]*`|python -m experiments.*|python tests.*", TEXTS[name]))
-    named = set(re.findall(r"--([a-z]\w+)", commands))
+    named = set(re.findall(r"--([a-z]\w*)", commands))
     assert named - defined <= {"help"}
 
 
