@@ -15,6 +15,12 @@ the start is measured with --dataset and --data_dir.
 takes under 4 minutes. It measures only the speed by the number of CPU devices, and by the number of processes
 that share the seeds.
 
+    python -m experiments.bench --compile=h100
+
+runs nothing. It compiles an epoch for an accelerator that is not there, and counts the kernels of a step, the
+bytes that they move and more. The compilers are installed by `pip install '.[compile]'`, in an environment of
+their own: with them, JAX looks for a GPU and a TPU at every start.
+
 experiments/benchmark/README.md discusses the figures.
 """
 
@@ -29,7 +35,8 @@ from absl import flags
 
 from experiments.artifacts import provenance
 from experiments.artifacts.tables import align
-from experiments.benchmark import measurements, probing
+from experiments.benchmark import compiling, measurements, probing
+from experiments.benchmark.accelerators import ACCELERATORS
 from experiments.benchmark.baselines import SPEC, random_data
 from experiments.benchmark.measurements import GRID, Row
 from experiments.cli.flags import define_data
@@ -40,7 +47,9 @@ from linear_cifar.devices import count_cores
 FLAGS = flags.FLAGS
 
 # Version of bench.json.
-SCHEMA = 2
+SCHEMA = 3
+# Training images of the report's grid.
+TRAIN_IMAGES = 49_000
 
 
 def define_flags() -> None:
@@ -49,26 +58,54 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "scale", False, "measure only the speed by number of devices and of processes: under 4 minutes"
     )
+    flags.DEFINE_enum(
+        "compile",
+        None,
+        list(ACCELERATORS),
+        "compile an epoch for this absent accelerator and count its kernels and bytes; nothing is run: about "
+        "20 seconds for a GPU, minutes for a TPU",
+    )
+    flags.DEFINE_integer("seeds", 1, "number of seeds of the program that --compile compiles", lower_bound=1)
     flags.DEFINE_string("out", None, "folder for bench.json (default: results/bench/<time>)")
     define_data("synthetic")
 
 
 def main() -> None:
-    """Measure, print and write all tables."""
+    """Measure or compile, print and write all tables."""
     # Compiling is measured too.
     jax.config.update("jax_enable_compilation_cache", False)
-    n, repeats = (10_000, 1) if FLAGS.scale else (4_900, 3) if FLAGS.quick else (49_000, 5)
     out = Path(FLAGS.out or f"results/bench/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
     with locked_run_folder(out) as folder:
-        if not FLAGS.scale:
-            log_missing_packages()
-        tables = plan_scaling(n) if FLAGS.scale else plan_tables(n, repeats)
-        measured = {}
-        for key, (title, measure) in tables.items():
-            measured[key] = measure()
-            print(f"\n{title}\n{format_rows(measured[key])}", flush=True)
-        write_json(folder / "bench.json", describe(n, repeats) | measured)
+        content = compile_tables(FLAGS.compile, FLAGS.seeds) if FLAGS.compile else measure_tables()
+        write_json(folder / "bench.json", content)
     print(f"\nfiles: {folder}")
+
+
+def measure_tables() -> dict[str, Any]:
+    """Measure and print all tables, and return the content of bench.json."""
+    n, repeats = (10_000, 1) if FLAGS.scale else (4_900, 3) if FLAGS.quick else (TRAIN_IMAGES, 5)
+    if not FLAGS.scale:
+        log_missing_packages()
+    measured = {}
+    for key, (title, measure) in (plan_scaling(n) if FLAGS.scale else plan_tables(n, repeats)).items():
+        measured[key] = measure()
+        print(f"\n{title}\n{format_rows(measured[key])}", flush=True)
+    return describe_measurement(n, repeats) | measured
+
+
+def compile_tables(accelerator: str, seeds: int) -> dict[str, Any]:
+    """Compile an epoch for an absent accelerator, print what is in it, and return bench.json's content."""
+    steps, epoch = compiling.compile_epoch(accelerator, TRAIN_IMAGES, seeds)
+    print(f"{GRID} configurations, {seeds} seed(s), {accelerator}: {compiling.NOTE}")
+    print(f"\nPer step; what batch sizes share: per epoch\n{format_rows(steps)}")
+    print("\nPer epoch\n" + align([[name, format_cell(value), ""] for name, value in epoch.items()]))
+    return {
+        **describe_command(TRAIN_IMAGES),
+        "data": "none: only shapes are compiled",
+        "compilers": compiling.compiler_versions(),
+        "steps": steps,
+        "epoch": epoch,
+    }
 
 
 # The title of each table and the function that measures it, by its key in bench.json.
@@ -123,18 +160,25 @@ def log_missing_packages() -> None:
         print(f"left out: {package} is not installed (pip install '.[bench]')", file=sys.stderr)
 
 
-def describe(n: int, repeats: int) -> dict[str, Any]:
-    """Return what bench.json says of the measurement itself."""
+def describe_command(n: int) -> dict[str, Any]:
+    """Return what bench.json says of the command and its surroundings."""
     return {
         "schema": SCHEMA,
         "command": provenance.command_line("bench"),
-        "data": "random bytes; the start: --dataset",
         "train_images": n,
-        "repeats": repeats,
         "precision": SPEC.precision,
+        **provenance.describe_environment(),
+    }
+
+
+def describe_measurement(n: int, repeats: int) -> dict[str, Any]:
+    """Return what bench.json says of the measurement itself."""
+    return {
+        **describe_command(n),
+        "data": "random bytes; the start: --dataset",
+        "repeats": repeats,
         "flops": "training: 4 n d K per configuration and epoch; the plain product: half of it",
         "cores": count_cores(),
-        **provenance.describe_environment(),
         **provenance.describe_use([(1, GRID)]),
     }
 

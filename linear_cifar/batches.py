@@ -15,7 +15,7 @@ Index = Int[Array, ""] | int
 BatchStep = Callable[[Carry, Index, int], Carry]
 
 
-def fold_batches(step: BatchStep[Carry], carry: Carry, n: int, size: int) -> Carry:
+def fold_batches(step: BatchStep[Carry], carry: Carry, n: int, size: int, unroll: int = 1) -> Carry:
     """Fold `step` over n examples, `size` at a time; the last batch holds the remainder.
 
     Args:
@@ -24,10 +24,13 @@ def fold_batches(step: BatchStep[Carry], carry: Carry, n: int, size: int) -> Car
       carry: argument of the first step.
       n: number of examples.
       size: number of examples in a batch.
+      unroll: number of whole batches that one iteration of the compiled loop takes.
     """
     whole, rest = divmod(n, size)
     if whole:
-        carry, _ = jax.lax.scan(lambda c, i: (step(c, i * size, size), None), carry, jnp.arange(whole))
+        carry, _ = jax.lax.scan(
+            lambda c, i: (step(c, i * size, size), None), carry, jnp.arange(whole), unroll=min(unroll, whole)
+        )
     return step(carry, whole * size, rest) if rest else carry
 
 

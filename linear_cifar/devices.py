@@ -4,6 +4,9 @@ import os
 
 import jax
 
+# JAX's name of the platform.
+CPU = "cpu"
+
 
 def count_cores() -> int:
     """Return how many CPU cores this process may use."""
@@ -25,4 +28,4 @@ def use_all_cores() -> None:
 
 def on_cpu(device: jax.Device) -> bool:
     """Tell whether the device is (part of) a CPU."""
-    return device.platform == "cpu"
+    return device.platform == CPU

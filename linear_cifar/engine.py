@@ -155,7 +155,7 @@ def sweep(
       optimizer: makes an optax transformation from a configuration's traced hyperparameters.
       augment: random change of each training example; see `linear_cifar.augment`.
       shuffle: whether each epoch has an order of its own.
-      precision: precision of the matrix products, see `compute_logits`.
+      precision: precision of the matrix products, see `multiply`.
       schedule: how η changes over the epochs, see `linear_cifar.schedules`.
       average: number of last epochs over which the parameters are averaged (Izmailov et al. 2018); 1: none.
       init: initial parameters of a seed, `jax_params` by default; their type is that of all arithmetic.

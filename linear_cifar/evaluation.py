@@ -20,7 +20,7 @@ EXAMPLES_AT_ONCE = 1_000
 
 
 class Metrics(NamedTuple):
-    """Loss and accuracy of each run: means over examples, or sums where stated.
+    """Loss and accuracy of each run: means over examples, or their sums or single values where stated.
 
     The loss is without the penalty and with q = 0, whatever was trained, so that runs compare. Accuracy is
     the share of correct predictions in [0, 1]; as a sum, their number.
@@ -45,7 +45,7 @@ def evaluate(
       loss: the loss to measure.
       standardizer: mean and std [d] of the training features, or [R, d] for runs [R, ...] whose replicates
         have one each. None: the features are used as they are.
-      precision: precision of the product, see `compute_logits`.
+      precision: precision of the product, see `multiply`.
 
     Returns:
       Mean losses and accuracies [*runs] as NumPy arrays, in the parameters' type.
@@ -70,7 +70,8 @@ def _sum_metrics(
             x = standardize(standardizer, features, dtype)
 
             def measure_run(params: Params) -> Metrics:
-                return measure(compute_logits(params, x, precision), y, loss)
+                measured = measure_examples(compute_logits(params, x, precision), y, loss)
+                return jax.tree.map(jnp.sum, measured)
 
             measure_runs = measure_run
             for _ in runs[1:]:
@@ -97,6 +98,6 @@ def mean_metrics(sums: Metrics, n: int) -> Metrics:
     return jax.tree.map(lambda total: np.asarray(total) / np.asarray(n, total.dtype), sums)
 
 
-def measure(logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss) -> Metrics:
-    """Sum the losses and the correct predictions of one run over n examples."""
-    return Metrics(jnp.sum(loss.value(logits, y)), jnp.sum(is_correct(logits, y), dtype=logits.dtype))
+def measure_examples(logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss) -> Metrics:
+    """Return the loss of each of n examples, and 1 or 0 for a correct or a wrong prediction, all [n]."""
+    return Metrics(loss.value(logits, y), is_correct(logits, y).astype(logits.dtype))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from linear_cifar.devices import on_cpu
+from linear_cifar.devices import CPU, on_cpu
 
 Tree = TypeVar("Tree")
 
@@ -23,20 +23,34 @@ REPLICATED = PartitionSpec()
 # update), so they should stay in the cache of a core. More of them make the matrix product wider.
 # `python -m experiments.bench` measures other sizes.
 CPU_CACHE_BYTES = 2 * 1024**2
+# Examples shuffled and augmented at a time. On a CPU 1,600 of CIFAR-10's are 5 MB, a part of its cache. An
+# accelerator unrolls the loop over the batches of a chunk, and a shorter one compiles sooner.
+CPU_CHUNK, ACCELERATOR_CHUNK = 1_600, 400
+# Updates in one iteration of an accelerator's loop. On a CPU, unrolling only takes longer to compile.
+ACCELERATOR_UNROLL = 8
+
+
+class Loops(NamedTuple):
+    """The shape of an epoch's loops on one device, see `linear_cifar.training`."""
+
+    vmap_width: int  # configurations of one batch size that train side by side; 0: all, and all replicates
+    chunk: int  # most examples that are shuffled and augmented together
+    unroll: int  # updates in one iteration of the loop over batches
 
 
 class Layout(NamedTuple):
     """S replicates × C configurations on a mesh of devices, equally many runs on each device.
 
     The first device has the first slots of each axis, and so on. Where the division leaves slots over, they
-    repeat the last replicate or configuration. On a device, configurations of one batch size are neighbours.
+    repeat the last replicate, or the last configuration of the device. On a device, configurations of one
+    batch size are neighbours.
     """
 
     mesh: Mesh
     replicates: tuple[int, ...]  # index of the replicate in each slot of the first axis
     configs: tuple[int, ...]  # index of the configuration in each slot of the second axis
     batches: tuple[int, ...]  # batch size of each slot of the second axis
-    vmap_width: int  # configurations of one batch size that train side by side; 0: all, and all replicates
+    loops: Loops
 
     @property
     def batches_per_column(self) -> list[tuple[int, ...]]:
@@ -76,7 +90,8 @@ def make_layout(
 
     Replicates share nothing, so devices take whole ones where no device is left idle. A device gets few
     different batch sizes, so that its products are wide: all its configurations of one batch size form one
-    product. Small batches, which take longer, are dealt alternately with large ones.
+    product. Where a replicate's configurations are divided, CPUs get equally many of them. Accelerators get
+    about equally many steps, because starting a step takes them longer than its arithmetic.
 
     Args:
       batches: batch size of each of the C configurations.
@@ -86,17 +101,76 @@ def make_layout(
     """
     rows, columns = mesh_shape(num_replicates, len(batches), len(devices))
     mesh = Mesh(np.asarray(devices[: rows * columns]).reshape(rows, columns), (REPLICATES, CONFIGS))
-    sizes = sorted(set(batches))
-    alternating = [sizes[i // 2] if i % 2 == 0 else sizes[-1 - i // 2] for i in range(len(sizes))]
-    order = [config for size in alternating for config, batch in enumerate(batches) if batch == size]
-    configs = _pad_with_last(order, columns)
+    deal = deal_configs if on_cpu(devices[0]) else deal_steps
+    dealt = deal(batches, columns)
+    most = max(map(len, dealt))
+    configs = [config for share in dealt for config in _pad_with_last(share, most)]
     return Layout(
         mesh=mesh,
         replicates=tuple(_pad_with_last(range(num_replicates), rows)),
         configs=tuple(configs),
         batches=tuple(batches[config] for config in configs),
-        vmap_width=max(1, CPU_CACHE_BYTES // config_bytes) if on_cpu(devices[0]) else 0,
+        loops=choose_loops(devices[0].platform, config_bytes),
     )
+
+
+def choose_loops(platform: str, config_bytes: int) -> Loops:
+    """Choose the shape of the loops for JAX's name of a platform and the bytes of one configuration."""
+    if platform == CPU:
+        return Loops(max(1, CPU_CACHE_BYTES // config_bytes), CPU_CHUNK, unroll=1)
+    return Loops(0, ACCELERATOR_CHUNK, ACCELERATOR_UNROLL)
+
+
+def deal_configs(batches: Sequence[int], num_devices: int) -> list[list[int]]:
+    """Divide configurations so that every device but the last ones has equally many.
+
+    Small batches, which take longer, are dealt alternately with large ones.
+
+    Args:
+      batches: batch size of each configuration; there are at least as many as devices.
+      num_devices: number of devices.
+
+    Returns:
+      The indices of each device's configurations, at least one; those of one batch size are neighbours.
+    """
+    sizes = sorted(set(batches))
+    alternating = [sizes[i // 2] if i % 2 == 0 else sizes[-1 - i // 2] for i in range(len(sizes))]
+    order = [config for size in alternating for config, batch in enumerate(batches) if batch == size]
+    padded = _pad_with_last(order, num_devices)
+    width = len(padded) // num_devices
+    return [padded[start : start + width] for start in range(0, len(padded), width)]
+
+
+def deal_steps(batches: Sequence[int], num_devices: int) -> list[list[int]]:
+    """Divide configurations so that the device with the most steps has few.
+
+    A device takes n / batch steps per epoch for each of its batch sizes, however many configurations have it.
+    The batch size with the most steps comes first, each to the device with the fewest so far (Graham 1969,
+    "Bounds on multiprocessing timing anomalies"). Devices left over take half of the fullest ones'
+    configurations of each batch size.
+
+    Arguments and result are those of `deal_configs`.
+    """
+    sizes = sorted(set(batches))
+    groups: list[list[int]] = [[] for _ in range(min(num_devices, len(sizes)))]
+    for size in sizes:
+        min(groups, key=lambda group: sum(1 / other for other in group)).append(size)
+    dealt = [
+        [config for size in group for config, batch in enumerate(batches) if batch == size]
+        for group in groups
+    ]
+    while len(dealt) < num_devices:
+        fullest = max(dealt, key=len)
+        by_size = [[config for config in fullest if batches[config] == size] for size in sizes]
+        dealt.remove(fullest)
+        # Odd ones out alternate between the halves, so that neither half is empty.
+        halves: tuple[list[int], list[int]] = ([], [])
+        for members in by_size:
+            less, more = sorted(halves, key=len)
+            less += members[: (len(members) + 1) // 2]
+            more += members[(len(members) + 1) // 2 :]
+        dealt += halves
+    return dealt
 
 
 def mesh_shape(num_replicates: int, num_configs: int, num_devices: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from linear_cifar.devices import on_cpu
-from linear_cifar.training import CHUNK
+from linear_cifar.layout import choose_loops
 
 # Bytes of a process before there is any data, and copies of the examples (as loaded, and as devices read
 # them). Measured on CPUs by `python -m experiments.bench`.
@@ -28,9 +28,16 @@ def run_bytes(d: int, K: int, dtype: DTypeLike, largest_batch: int) -> int:
     return np.dtype(dtype).itemsize * (WEIGHTS_PER_RUN * (d + 1) * K + 4 * largest_batch * K)
 
 
-def replicate_bytes(d: int, feature_bytes: int, dtype: DTypeLike, largest_batch: int) -> int:
-    """Return the bytes of one replicate: a chunk of raw examples, and a batch of them standardised."""
-    return d * (CHUNK * feature_bytes + 2 * largest_batch * np.dtype(dtype).itemsize)
+def replicate_bytes(d: int, feature_bytes: int, dtype: DTypeLike, largest_batch: int, chunk: int) -> int:
+    """Return the bytes of one replicate: a chunk of raw examples, and a batch of them standardised.
+
+    A batch larger than `chunk` is a chunk.
+    """
+    raw, standardized = (
+        max(chunk, largest_batch) * feature_bytes,
+        2 * largest_batch * np.dtype(dtype).itemsize,
+    )
+    return d * (raw + standardized)
 
 
 def max_runs(
@@ -61,7 +68,8 @@ def max_runs(
     cpu = on_cpu(devices[0])
     data = n * d * feature_bytes
     fixed = data * COPIES_OF_EXAMPLES + PROCESS_BYTES if cpu else data
-    per_replicate = replicate_bytes(d, feature_bytes, dtype, largest_batch)
+    chunk = choose_loops(devices[0].platform, d * K * np.dtype(dtype).itemsize).chunk
+    per_replicate = replicate_bytes(d, feature_bytes, dtype, largest_batch, chunk)
     per_run = run_bytes(d, K, dtype, largest_batch) + per_replicate / num_configs
     runs = max(1, int((USABLE_SHARE * memory_bytes - fixed) / per_run))
     return runs if cpu else runs * len(devices)

@@ -5,12 +5,34 @@ from functools import wraps
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from linear_cifar.params import Params
 
 # Full float32 products. Accelerators would otherwise round the operands to TF32 or bfloat16.
 FULL_PRECISION = "float32"
+BFLOAT16 = "bfloat16"
+
+
+def multiply(
+    a: Float[Array | np.ndarray, "m k"], b: Float[Array | np.ndarray, "k n"], precision: str = FULL_PRECISION
+) -> Float[Array, "m n"]:
+    """Return the matrix product of a and b, in their floating-point type.
+
+    Args:
+      a: left factor.
+      b: right factor.
+      precision: one of the following. float64 is never rounded.
+
+        - `float32`: no rounding.
+        - `tensorfloat32`: an accelerator rounds the operands. A GPU uses TF32 (10 bits), a TPU three products
+          of bfloat16. A CPU does not round.
+        - `bfloat16`: every device rounds the operands to 7 bits, and adds the products up in float32.
+    """
+    if precision == BFLOAT16 and a.dtype == jnp.float32:
+        return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=a.dtype)
+    return jnp.matmul(a, b, precision=FULL_PRECISION if precision == BFLOAT16 else precision)
 
 
 def compute_logits(
@@ -21,12 +43,11 @@ def compute_logits(
     Args:
       params: W [K, d] and b [K].
       x: features, of the parameters' floating-point type.
-      precision: precision of the product, as `jax.numpy.matmul` takes it: `float32` or `tensorfloat32`.
-        It matters on accelerators only; float64 is never rounded.
+      precision: precision of the product, see `multiply`.
     """
     # W @ x.T instead of x @ W.T: under vmap over configurations the leading axes of W merge, and
     # all configurations become one wide product (twice as fast on a CPU).
-    return (jnp.matmul(params.W, x.T, precision=precision) + params.b[:, None]).T
+    return (multiply(params.W, x.T, precision) + params.b[:, None]).T
 
 
 def softmax_probabilities(logits: Float[Array, "*n K"]) -> Float[Array, "*n K"]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from linear_cifar.losses import Loss
-from linear_cifar.model import FULL_PRECISION, compute_logits
+from linear_cifar.model import FULL_PRECISION, compute_logits, multiply
 from linear_cifar.params import Params
 
 Scalar = Float[Array, ""]
@@ -31,7 +31,7 @@ def objective(
       lam: L2 strength λ ≥ 0.
       loss: the loss of one example.
       q: power of the loss in [0, 1], see `linear_cifar.losses`.
-      precision: precision of the product, see `compute_logits`.
+      precision: precision of the product, see `multiply`.
     """
     logits = compute_logits(params, x, precision)
     return jnp.mean(loss.value(logits, y, q)) + lam * jnp.sum(params.W**2)
@@ -69,11 +69,11 @@ def backward(
       x: features.
       dlogits: ∂ℓ/∂s.
       lam: L2 strength λ ≥ 0.
-      precision: precision of the product, see `compute_logits`.
+      precision: precision of the product, see `multiply`.
     """
     # Transposed first, as `compute_logits` transposes last: the two cancel.
     G_T = dlogits.T / x.shape[0]
     return Params(
-        W=jnp.matmul(G_T, x, precision=precision) + 2 * lam * params.W,
+        W=multiply(G_T, x, precision) + 2 * lam * params.W,
         b=jnp.sum(G_T, axis=1),
     )

@@ -5,8 +5,9 @@ import pytest
 from linear_cifar.batches import fold_batches, plan_passes, take_rows
 
 
+@pytest.mark.parametrize("unroll", [1, 2, 8])
 @pytest.mark.parametrize(("n", "size"), [(12, 4), (13, 4), (3, 3), (5, 1), (7, 6), (3, 8)])
-def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size):
+def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size, unroll):
     values = jnp.arange(n, dtype=jnp.float64)
 
     def step(carry, start, size):
@@ -16,7 +17,7 @@ def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size):
             take_rows(values, start, size), jnp.arange(1.0, size + 1)
         ), sizes + 10.0**size
 
-    total, sizes = fold_batches(step, (jnp.array(0.0), jnp.array(0.0)), n, size)
+    total, sizes = fold_batches(step, (jnp.array(0.0), jnp.array(0.0)), n, size, unroll)
     expected_total, expected_sizes = 0.0, 0.0
     for start in range(0, n, size):
         batch = np.arange(start, min(start + size, n))

@@ -73,7 +73,8 @@ def test_seeds_together_equal_each_seed_alone(seeds, count, width, monkeypatch):
     # Two seeds are divided over the two devices. With three seeds the configurations are. A width of 0, as on
     # accelerators, vmaps the seeds.
     def make_layout_of_width(*arguments):
-        return make_layout(*arguments)._replace(vmap_width=width)
+        made = make_layout(*arguments)
+        return made._replace(loops=made.loops._replace(vmap_width=width))
 
     monkeypatch.setattr(engine, "make_layout", make_layout_of_width)
     together = run(GRID[:count], seeds=seeds, init=None)[-1]

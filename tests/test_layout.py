@@ -1,8 +1,20 @@
+from fractions import Fraction
+from itertools import pairwise
+
 import jax
 import numpy as np
 import pytest
 
-from linear_cifar.layout import BY_RUN, CPU_CACHE_BYTES, make_layout, mesh_shape
+from linear_cifar.layout import (
+    BY_RUN,
+    CPU_CACHE_BYTES,
+    Loops,
+    choose_loops,
+    deal_configs,
+    deal_steps,
+    make_layout,
+    mesh_shape,
+)
 
 DEVICES = jax.local_devices()
 
@@ -59,5 +71,51 @@ def test_copies_on_cpu_devices_share_their_memory():
 
 
 def test_the_vmap_width_is_as_large_as_the_cache_allows_and_never_zero():
-    assert make_layout([1], 1, DEVICES, CPU_CACHE_BYTES // 3).vmap_width == 3
-    assert make_layout([1], 1, DEVICES, 2 * CPU_CACHE_BYTES).vmap_width == 1
+    assert make_layout([1], 1, DEVICES, CPU_CACHE_BYTES // 3).loops.vmap_width == 3
+    assert make_layout([1], 1, DEVICES, 2 * CPU_CACHE_BYTES).loops.vmap_width == 1
+
+
+def test_an_accelerator_trains_all_side_by_side_and_unrolls_its_loops():
+    assert choose_loops("gpu", config_bytes=1) == Loops(vmap_width=0, chunk=400, unroll=8)
+    assert choose_loops("cpu", config_bytes=1).unroll == 1
+
+
+GRID = [50, 100, 200, 400] * 3
+
+
+def steps_per_device(dealt, batches):
+    return [sum(Fraction(1, size) for size in {batches[config] for config in share}) for share in dealt]
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "sizes"),
+    [
+        (1, [{50, 100, 200, 400}]),
+        (2, [{50}, {100, 200, 400}]),
+        (3, [{50}, {100}, {200, 400}]),
+        (4, [{50}, {100}, {200}, {400}]),
+    ],
+)
+def test_accelerators_share_the_steps(num_devices, sizes):
+    dealt = deal_steps(GRID, num_devices)
+    assert [{GRID[config] for config in share} for share in dealt] == sizes
+    assert max(steps_per_device(dealt, GRID)) <= max(steps_per_device(deal_configs(GRID, num_devices), GRID))
+
+
+@pytest.mark.parametrize("deal", [deal_configs, deal_steps])
+@pytest.mark.parametrize("batches", [GRID, [7], [7, 5, 7, 6, 5], [9] * 5], ids=str)
+def test_every_configuration_is_dealt_and_neighbours_share_a_batch_size(deal, batches):
+    for num_devices in range(1, len(batches) + 1):
+        dealt = deal(batches, num_devices)
+        assert len(dealt) == num_devices
+        assert all(dealt)
+        assert {config for share in dealt for config in share} == set(range(len(batches)))
+        for share in dealt:
+            sizes = [batches[config] for config in share]
+            changes = sum(a != b for a, b in pairwise(sizes))
+            assert changes == len(set(sizes)) - 1
+
+
+def test_devices_beyond_the_batch_sizes_halve_the_fullest_shares():
+    dealt = deal_steps([10, 10, 10, 10, 20], 3)
+    assert sorted(map(len, dealt)) == [1, 2, 2]

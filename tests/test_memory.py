@@ -25,7 +25,7 @@ def test_a_run_takes_its_weights_and_a_batch():
     assert run_bytes(3072, 10, "float32", 0) == 8 * WEIGHTS
     assert run_bytes(3072, 10, "float64", 0) == 16 * WEIGHTS
     assert run_bytes(3072, 10, "float32", 100) - run_bytes(3072, 10, "float32", 0) == 4 * 4 * 100 * 10
-    assert replicate_bytes(3072, 1, "float32", 100) == 3072 * (1600 + 800)
+    assert replicate_bytes(3072, 1, "float32", 100, chunk=1_600) == 3072 * (1600 + 800)
     assert max_cifar_runs(8 * 10**9, configs=1) < max_cifar_runs(8 * 10**9, configs=48)
 
 

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import problems
+import pytest
 
 from linear_cifar import model
 from linear_cifar.params import Params, init_params
@@ -13,6 +14,26 @@ def test_logits_are_w_x_plus_b():
     np.testing.assert_allclose(
         model.compute_logits(Params(jnp.array(W), jnp.array(b)), jnp.array(x)), expected
     )
+
+
+@pytest.mark.parametrize("precision", ["float32", "tensorfloat32"])
+def test_products_on_a_cpu_are_not_rounded(precision):
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 40), (40, 5)))
+    product = model.multiply(jnp.array(a), jnp.array(b), precision)
+    np.testing.assert_allclose(product, a.astype(np.float64) @ b, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_rounds_the_operands_and_not_the_sum():
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 4_000), (4_000, 5)))
+    product = model.multiply(jnp.array(a), jnp.array(b), model.BFLOAT16)
+    assert product.dtype == jnp.float32
+    rounded = [array.astype(jnp.bfloat16).astype(np.float64) for array in (a, b)]
+    np.testing.assert_allclose(product, rounded[0] @ rounded[1], rtol=1e-5, atol=1e-3)
+    assert np.abs(np.asarray(product) - a.astype(np.float64) @ b).max() > 0.01
+    doubles = model.multiply(jnp.array(a, jnp.float64), jnp.array(b, jnp.float64), model.BFLOAT16)
+    np.testing.assert_allclose(doubles, a.astype(np.float64) @ b.astype(np.float64), rtol=1e-12)
 
 
 def test_probabilities_match_numpy():

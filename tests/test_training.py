@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def test_the_size_of_the_chunks_changes_nothing(monkeypatch):
     configs = [Config(0.1, size, 0.1) for size in (4, 29, 3)]
     trained = []
     for chunk in (1, 12):
-        monkeypatch.setattr(training, "CHUNK", chunk)
+        monkeypatch.setattr(layout, "CPU_CHUNK", chunk)
 
         def noise(key, x):  # a new function each time, so that JAX compiles a new program
             return x + jax.random.normal(key, x.shape, x.dtype)
@@ -157,6 +158,39 @@ def test_all_batch_sizes_and_epochs_are_one_program(caplog):
     with jax.log_compiles():
         train(arrays, [Config(0.1, size, 0.0) for size in (1, 2, 3, 5, 11)], epochs=2)
     assert len(re.findall(r"Finished XLA compilation of jit\(train_epoch\)", caplog.text)) == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_shortcut_for_plain_gradient_descent_equals_the_general_way(precision):
+    def sgd_by_optax(hyperparams):
+        return optax.sgd(hyperparams.eta)
+
+    arrays = problems.problem(n=23, d=5, K=3)
+    configs = [Config(eta, batch, lam) for eta in (0.01, 0.2) for batch in (5, 23) for lam in (0.0, 0.3)]
+    spec = IN_ORDER._replace(precision=precision)
+    shortcut = train(arrays, configs, spec, epochs=3)
+    general = train(arrays, configs, spec._replace(optimizer=sgd_by_optax), epochs=3)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14), shortcut, general)
+
+
+def test_unrolled_loops_change_nothing(monkeypatch):
+    arrays = problems.problem(n=29, d=5, K=3)
+    configs = [Config(0.1, size, 0.1) for size in (4, 29, 3)]
+    expected = train(arrays, configs)
+    monkeypatch.setattr(layout, "choose_loops", lambda *_: layout.Loops(vmap_width=0, chunk=12, unroll=8))
+    unrolled = train(arrays, configs)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), unrolled, expected)
+
+
+def test_a_step_tells_the_loss_and_success_of_each_example():
+    W, b, x, y = problems.problem(n=6, d=4, K=3)
+    params = Params(jnp.array(W), jnp.array(b))
+    hyperparams = jax.tree.map(lambda leaf: leaf[0], stack_hyperparams([Config(0.1, 6, 0.0)], jnp.float64))
+    state = training.RunState(params, training.sgd(hyperparams).init(params))
+    _, measured = training.train_step(state, hyperparams, jnp.array(x), jnp.array(y), IN_ORDER)
+    logits = x @ W.T + b
+    np.testing.assert_allclose(measured.loss, problems.reference_loss("softmax", logits, y))
+    np.testing.assert_array_equal(measured.accuracy, logits.argmax(1) == y.argmax(1))
 
 
 def test_float32_stays_float32():

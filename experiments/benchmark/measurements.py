@@ -192,7 +192,7 @@ def measure_vmap_widths(data: BenchData, quick: bool) -> list[Row]:
     replicates = layout.shard(ReplicateData(keys), BY_REPLICATE)
 
     def train_with(width: int) -> None:
-        with_width = layout._replace(vmap_width=width)
+        with_width = layout._replace(loops=layout.loops._replace(vmap_width=width))
         trained = train_epoch(state, hyperparams, train, standardizer, replicates, with_width, SPEC)
         jax.block_until_ready(trained)
 
@@ -204,7 +204,7 @@ def measure_vmap_widths(data: BenchData, quick: bool) -> list[Row]:
             "vmap_width": width,
             "epoch_s": timing.epoch_s,
             "ms_per_configuration": 1e3 * timing.s_per_config,
-            "default_vmap_width": layout.vmap_width,
+            "default_vmap_width": layout.loops.vmap_width,
         }
         for width, timing in time_cases(cases, 2).items()
     ]

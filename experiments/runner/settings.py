@@ -19,8 +19,8 @@ from linear_cifar.params import Params, numpy_params
 from linear_cifar.schedules import SCHEDULES, Schedule
 from linear_cifar.training import TrainSpec, heavy_ball, sgd
 
-# Precision of matrix products: its name on the command line, and its name for `jax.numpy.matmul`.
-PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
+# Precision of matrix products: its name on the command line, and its name for `linear_cifar.model.multiply`.
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 # Initial weights: (seed, d, K, dtype) → parameters.
 INITS: dict[str, Callable[..., Params]] = {"jax": jax_params, "numpy": numpy_params}
 
@@ -92,7 +92,8 @@ class Settings(NamedTuple):
     precision: Annotated[
         str,
         Flag(
-            "precision of matrix products on accelerators; CPUs always use float32",
+            "precision of matrix products: tf32 rounds on accelerators only; bfloat16 rounds the operands to "
+            "bfloat16 everywhere",
             default="float32",
             choices=PRECISIONS,
         ),

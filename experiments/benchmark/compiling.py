@@ -1,0 +1,166 @@
+"""The program of an epoch, compiled for an accelerator that is not there.
+
+That shows what the program does, and not how long it takes.
+"""
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from importlib.metadata import distributions
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from experiments.benchmark import hlo
+from experiments.benchmark.accelerators import ACCELERATORS, make_devices
+from experiments.benchmark.baselines import BATCHES, LAMS, SPEC, D, K
+from experiments.benchmark.hlo import Kernel, Program
+from linear_cifar.config import Config, grid
+from linear_cifar.examples import Examples
+from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, REPLICATED, REPLICATES, Layout, make_layout
+from linear_cifar.params import Params
+from linear_cifar.replicates import ReplicateData
+from linear_cifar.standardizer import Standardizer
+from linear_cifar.training import batch_scope, init_state, stack_hyperparams, train_epoch
+
+Row = dict[str, Any]
+Tree = TypeVar("Tree")
+
+ETAS = (0.001, 0.01, 0.1, 1.0)
+NOTE = "compiled, not run"
+COMPILERS = ("jax-cuda13-pjrt", "jax-cuda13-plugin", "libtpu")
+
+
+def compile_epoch(name: str, n: int, seeds: int, batches: Sequence[int] = BATCHES) -> tuple[list[Row], Row]:
+    """Compile an epoch of the report's grid and count what is in it.
+
+    Args:
+      name: accelerator, one of `ACCELERATORS`.
+      n: number of training images.
+      seeds: number of seeds.
+      batches: batch sizes of the grid.
+
+    Returns:
+      A row for each batch size on each column of devices, and one for what all batch sizes share; and figures
+      of the whole epoch. Its kernels are those of the busiest device, its bytes those of all devices.
+    """
+    devices = make_devices(name)
+    arguments, layout = describe_arguments(grid(ETAS, batches, LAMS), devices, n, seeds)
+    lowered = train_epoch.lower(*arguments, layout, SPEC)
+    start = time.perf_counter()
+    compiled = lowered.compile(ACCELERATORS[name].options)
+    compile_s = time.perf_counter() - start
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    assert text is not None
+    assert memory is not None
+    program = hlo.parse(text)
+    columns, rows_of_devices = layout.batches_per_column, layout.mesh.shape[REPLICATES]
+    distinct = list(dict.fromkeys(columns))
+    # All devices of a column run the same branch of the program.
+    kernels = [list(hlo.walk(program, branch=distinct.index(sizes))) for sizes in columns]
+    run_bytes = len(layout.replicates) // rows_of_devices * 4 * K * D
+    steps = [
+        describe_kernels(program, kernels[i], i, size, n, run_bytes * sizes.count(size or 0))
+        for i, sizes in enumerate(columns)
+        for size in (*dict.fromkeys(sizes), None)
+    ]
+    per_device = [sum(kernel.times for kernel in column) for column in kernels]
+    moved = [sum(k.times * sum(moved_bytes(program, k)) for k in column) for column in kernels]
+    in_steps = [k.operation for column in kernels for k in column if find_batch(k) is not None]
+    return steps, {
+        "accelerator": name,
+        "note": NOTE,
+        "devices": layout.mesh.size,
+        "kernels_per_epoch": max(per_device),
+        "kernels_per_device": per_device * rows_of_devices,
+        "kernels_in_sequence": max(hlo.depth(program, branch) for branch in range(len(distinct))),
+        "bytes_per_epoch": rows_of_devices * sum(moved),
+        "collectives": hlo.count_opcodes(program, hlo.COLLECTIVES),
+        "conditionals": hlo.count_opcodes(program, ["conditional"]),
+        "gathers_in_steps": sum("gather" in hlo.fused_opcodes(program, kernel) for kernel in in_steps),
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "compile_s": compile_s,
+    }
+
+
+def describe_arguments(
+    configs: Sequence[Config], devices: Sequence[jax.Device], n: int, seeds: int
+) -> tuple[tuple[Any, ...], Layout]:
+    """Return the shapes of `train_epoch`'s arguments on absent devices, and the layout."""
+    layout = make_layout([config.batch for config in configs], seeds, devices, 4 * D * K)
+    S = len(layout.replicates)
+
+    def make_arguments() -> tuple[Any, ...]:
+        hyperparams = stack_hyperparams([configs[c] for c in layout.configs])
+        params = Params(jnp.zeros((S, K, D)), jnp.zeros((S, K)))
+        return (
+            init_state(params, hyperparams, SPEC.optimizer),
+            hyperparams,
+            Examples(jnp.zeros((n, D), jnp.uint8), jnp.zeros((n, K))),
+            Standardizer(jnp.zeros(D), jnp.ones(D)),
+            ReplicateData(jax.random.split(jax.random.key(0), S)),
+        )
+
+    def place(tree: Tree, spec: PartitionSpec) -> Tree:
+        sharding = NamedSharding(layout.mesh, spec)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
+
+    specs = (BY_RUN, BY_CONFIG, REPLICATED, REPLICATED, BY_REPLICATE)
+    return tuple(map(place, jax.eval_shape(make_arguments), specs)), layout
+
+
+def describe_kernels(
+    program: Program, kernels: Sequence[Kernel], device: int, batch: int | None, n: int, weight_bytes: int
+) -> Row:
+    """Count the kernels of one batch size on a device, per step; with None, all others, per epoch.
+
+    Args:
+      program: the program.
+      kernels: all kernels of the device.
+      device: column of the device in the mesh.
+      batch: batch size.
+      n: number of training images.
+      weight_bytes: bytes of the weights that train side by side.
+    """
+    chosen = [kernel for kernel in kernels if find_batch(kernel) == batch]
+    steps = 1 if batch is None else math.ceil(n / batch)
+    moved = [(kernel.times, *moved_bytes(program, kernel)) for kernel in chosen]
+    passes = [
+        kernel.times * [*hlo.bytes_read(program, kernel), written].count(weight_bytes)
+        for kernel, (_, _, written) in zip(chosen, moved, strict=True)
+    ]
+    cycles = [int(k.operation.find(r'estimated_cycles":"(\d+)"') or 0) * k.times for k in chosen]
+    return {
+        "device": device,
+        "batch": batch or "shared",
+        "steps": steps,
+        "kernels": sum(kernel.times for kernel in chosen) / steps,
+        "products": sum(k.times for k in chosen if hlo.is_product(program, k.operation)) / steps,
+        "mb_read": sum(times * read for times, read, _ in moved) / steps / 1e6,
+        "mb_written": sum(times * written for times, _, written in moved) / steps / 1e6,
+        "passes_over_W": sum(passes) / steps if batch else None,
+        "cycles": sum(cycles) / steps if any(cycles) else None,
+    }
+
+
+def find_batch(kernel: Kernel) -> int | None:
+    """Return the batch size in whose steps the kernel's last operation was traced; None outside of steps."""
+    found = re.search(batch_scope(r"(\d+)"), kernel.operation.scope)
+    return int(found[1]) if found else None
+
+
+def compiler_versions() -> dict[str, str]:
+    """Return the versions of the compilers that are installed."""
+    installed = {distribution.name: distribution.version for distribution in distributions()}
+    return {name: installed[name] for name in COMPILERS if name in installed}
+
+
+def moved_bytes(program: Program, kernel: Kernel) -> tuple[int, int]:
+    """Return the bytes that a kernel reads and writes."""
+    return sum(hlo.bytes_read(program, kernel)), hlo.bytes_written(program, kernel.operation)
