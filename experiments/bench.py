@@ -17,8 +17,8 @@ that share the seeds.
 
     python -m experiments.bench --compile=h100
 
-runs nothing. It compiles an epoch for an accelerator that is not there, and counts the kernels of a step, the
-bytes that they move and more. The compilers are installed by `pip install '.[compile]'`, in an environment of
+runs nothing. It compiles an epoch for an absent accelerator, and counts the kernels of a step, the bytes that
+they move and more. The compilers are installed by `pip install '.[compile]'`, in an environment of
 their own: with them, JAX looks for a GPU and a TPU at every start.
 
 experiments/benchmark/README.md discusses the figures.
@@ -37,10 +37,11 @@ from experiments.artifacts import provenance
 from experiments.artifacts.tables import align
 from experiments.benchmark import compiling, measurements, probing
 from experiments.benchmark.accelerators import ACCELERATORS
-from experiments.benchmark.baselines import SPEC, random_data
+from experiments.benchmark.baselines import SPEC, jax_device, random_data
 from experiments.benchmark.measurements import GRID, Row
 from experiments.cli.flags import define_data
 from experiments.cli.launch import launch
+from experiments.runner.errors import UsageError
 from experiments.runner.files import locked_run_folder, write_json
 from linear_cifar.devices import count_cores
 
@@ -72,6 +73,11 @@ def define_flags() -> None:
 
 def main() -> None:
     """Measure or compile, print and write all tables."""
+    modes = [name for name in ("quick", "scale", "compile") if FLAGS[name].value]
+    if len(modes) > 1:
+        raise UsageError(f"--{modes[0]} and --{modes[1]} cannot be combined: choose one")
+    if FLAGS["seeds"].present and not FLAGS.compile:
+        raise UsageError("--seeds is used with --compile only")
     # Compiling is measured too.
     jax.config.update("jax_enable_compilation_cache", False)
     out = Path(FLAGS.out or f"results/bench/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
@@ -86,9 +92,11 @@ def measure_tables() -> dict[str, Any]:
     n, repeats = (10_000, 1) if FLAGS.scale else (4_900, 3) if FLAGS.quick else (TRAIN_IMAGES, 5)
     if not FLAGS.scale:
         log_missing_packages()
+    # The tables of devices and processes are of CPUs, wherever they are measured.
+    device = "cpu" if FLAGS.scale else jax_device()
     measured = {}
     for key, (title, measure) in (plan_scaling(n) if FLAGS.scale else plan_tables(n, repeats)).items():
-        measured[key] = measure()
+        measured[key] = [{**row, "device": row.get("device", device)} for row in measure()]
         print(f"\n{title}\n{format_rows(measured[key])}", flush=True)
     return describe_measurement(n, repeats) | measured
 
@@ -97,12 +105,12 @@ def compile_tables(accelerator: str, seeds: int) -> dict[str, Any]:
     """Compile an epoch for an absent accelerator, print what is in it, and return bench.json's content."""
     steps, epoch = compiling.compile_epoch(accelerator, TRAIN_IMAGES, seeds)
     print(f"{GRID} configurations, {seeds} seed(s), {accelerator}: {compiling.NOTE}")
-    print(f"\nPer step; what batch sizes share: per epoch\n{format_rows(steps)}")
+    print(f"\nPer step (row shared: per epoch)\n{format_rows(steps)}")
     print("\nPer epoch\n" + align([[name, format_cell(value), ""] for name, value in epoch.items()]))
     return {
         **describe_command(TRAIN_IMAGES),
         "data": "none: only shapes are compiled",
-        "compilers": compiling.compiler_versions(),
+        "compilers": compiling.list_compiler_versions(),
         "steps": steps,
         "epoch": epoch,
     }

@@ -26,7 +26,7 @@ from linear_cifar.engine import (
 from linear_cifar.evaluation import Metrics, evaluate
 from linear_cifar.examples import Examples, make_examples
 from linear_cifar.fitting import Best, FitResult, SavedParams, fit
-from linear_cifar.layout import Layout, make_layout
+from linear_cifar.layout import Layout, Loops, make_layout
 from linear_cifar.losses import LOSSES, Loss, get_loss
 from linear_cifar.model import (
     compute_logits,
@@ -71,6 +71,7 @@ __all__ = [
     "Initializer",
     "LabelMetrics",
     "Layout",
+    "Loops",
     "Loss",
     "Metrics",
     "Optimizer",

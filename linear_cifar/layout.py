@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -30,6 +31,10 @@ CPU_CHUNK, ACCELERATOR_CHUNK = 1_600, 400
 ACCELERATOR_UNROLL = 8
 
 
+# A device may have this many times its even share of slots, where that gives the busiest one fewer steps.
+MOST_SLOTS_PER_RUN = 1.5
+
+
 class Loops(NamedTuple):
     """The shape of an epoch's loops on one device, see `linear_cifar.training`."""
 
@@ -41,9 +46,9 @@ class Loops(NamedTuple):
 class Layout(NamedTuple):
     """S replicates × C configurations on a mesh of devices, equally many runs on each device.
 
-    The first device has the first slots of each axis, and so on. Where the division leaves slots over, they
-    repeat the last replicate, or the last configuration of the device. On a device, configurations of one
-    batch size are neighbours.
+    The first device has the first slots of each axis, and so on. On a device, configurations of one batch
+    size are neighbours. Where the division leaves slots over, they come last and repeat the last replicate, or
+    the device's last configuration. Repeated configurations are not trained.
     """
 
     mesh: Mesh
@@ -54,9 +59,11 @@ class Layout(NamedTuple):
 
     @property
     def batches_per_column(self) -> list[tuple[int, ...]]:
-        """Batch sizes of the configurations on each column of devices."""
+        """Batch sizes of the configurations that each column of devices trains, without repeated ones."""
         size = len(self.configs) // self.mesh.shape[CONFIGS]
-        return [self.batches[start : start + size] for start in range(0, len(self.configs), size)]
+        starts = range(0, len(self.configs), size)
+        trained = [len(set(self.configs[start : start + size])) for start in starts]
+        return [self.batches[start : start + count] for start, count in zip(starts, trained, strict=True)]
 
     def shard(self, tree: Tree, spec: PartitionSpec) -> Tree:
         """Put the leaves, in the order of the slots, on the devices that train them."""
@@ -77,7 +84,9 @@ class Layout(NamedTuple):
     def from_slots(self, tree: Tree) -> Tree:
         """Undo `to_slots`."""
         rows, columns = (
-            {index: i for i, index in enumerate(axis)} for axis in (self.replicates, self.configs)
+            # The first of equal ones, since repeated configurations are not trained.
+            {index: i for i, index in reversed(list(enumerate(axis)))}
+            for axis in (self.replicates, self.configs)
         )
         places = np.ix_([rows[s] for s in range(len(rows))], [columns[c] for c in range(len(columns))])
         return jax.tree.map(lambda leaf: np.asarray(leaf)[places], tree)
@@ -103,6 +112,8 @@ def make_layout(
     mesh = Mesh(np.asarray(devices[: rows * columns]).reshape(rows, columns), (REPLICATES, CONFIGS))
     deal = deal_configs if on_cpu(devices[0]) else deal_steps
     dealt = deal(batches, columns)
+    if max(map(len, dealt)) > MOST_SLOTS_PER_RUN * math.ceil(len(batches) / columns):
+        dealt = deal_configs(batches, columns)
     most = max(map(len, dealt))
     configs = [config for share in dealt for config in _pad_with_last(share, most)]
     return Layout(
@@ -122,7 +133,7 @@ def choose_loops(platform: str, config_bytes: int) -> Loops:
 
 
 def deal_configs(batches: Sequence[int], num_devices: int) -> list[list[int]]:
-    """Divide configurations so that every device but the last ones has equally many.
+    """Divide configurations so that all devices have equally many, but for the last ones.
 
     Small batches, which take longer, are dealt alternately with large ones.
 
@@ -136,18 +147,17 @@ def deal_configs(batches: Sequence[int], num_devices: int) -> list[list[int]]:
     sizes = sorted(set(batches))
     alternating = [sizes[i // 2] if i % 2 == 0 else sizes[-1 - i // 2] for i in range(len(sizes))]
     order = [config for size in alternating for config, batch in enumerate(batches) if batch == size]
-    padded = _pad_with_last(order, num_devices)
-    width = len(padded) // num_devices
-    return [padded[start : start + width] for start in range(0, len(padded), width)]
+    ends = [math.ceil(len(order) * (device + 1) / num_devices) for device in range(num_devices)]
+    return [order[start:end] for start, end in pairwise([0, *ends])]
 
 
 def deal_steps(batches: Sequence[int], num_devices: int) -> list[list[int]]:
     """Divide configurations so that the device with the most steps has few.
 
     A device takes n / batch steps per epoch for each of its batch sizes, however many configurations have it.
-    The batch size with the most steps comes first, each to the device with the fewest so far (Graham 1969,
-    "Bounds on multiprocessing timing anomalies"). Devices left over take half of the fullest ones'
-    configurations of each batch size.
+    Batch sizes are dealt in order of their steps, most first. Each goes to the device with the fewest steps
+    so far (Graham 1969, "Bounds on multiprocessing timing anomalies"). A device that is left over takes half
+    of the fullest one's configurations of each batch size.
 
     Arguments and result are those of `deal_configs`.
     """
@@ -163,7 +173,7 @@ def deal_steps(batches: Sequence[int], num_devices: int) -> list[list[int]]:
         fullest = max(dealt, key=len)
         by_size = [[config for config in fullest if batches[config] == size] for size in sizes]
         dealt.remove(fullest)
-        # Odd ones out alternate between the halves, so that neither half is empty.
+        # An odd configuration goes to the shorter half, so that neither is empty.
         halves: tuple[list[int], list[int]] = ([], [])
         for members in by_size:
             less, more = sorted(halves, key=len)

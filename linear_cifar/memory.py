@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from linear_cifar.devices import on_cpu
-from linear_cifar.layout import choose_loops
+from linear_cifar.layout import MOST_SLOTS_PER_RUN, choose_loops
 
 # Bytes of a process before there is any data, and copies of the examples (as loaded, and as devices read
 # them). Measured on CPUs by `python -m experiments.bench`.
@@ -72,7 +72,7 @@ def max_runs(
     per_replicate = replicate_bytes(d, feature_bytes, dtype, largest_batch, chunk)
     per_run = run_bytes(d, K, dtype, largest_batch) + per_replicate / num_configs
     runs = max(1, int((USABLE_SHARE * memory_bytes - fixed) / per_run))
-    return runs if cpu else runs * len(devices)
+    return runs if cpu or len(devices) == 1 else max(1, int(runs * len(devices) / MOST_SLOTS_PER_RUN))
 
 
 def device_memory(devices: Sequence[jax.Device]) -> int:

@@ -67,10 +67,14 @@ def test_kernels_are_counted_as_often_as_their_loop_runs(program, branch, last):
 
 def test_depth_is_the_longest_chain(program):
     # In the loop the product waits for the slice, and the counter for nothing.
-    assert hlo.depth(program, 0) == 7 * 2
-    assert hlo.depth(hlo.parse(PROGRAM.replace("conditional(%c, %b", "conditional(%c, %sum")), 1) == 14
+    assert hlo.measure_depth(program, 0) == 7 * 2
     assert (
-        hlo.depth(hlo.parse(PROGRAM.replace("start(%b)", "start(%loop)").replace("%c, %b", "%c, %sum")), 1)
+        hlo.measure_depth(hlo.parse(PROGRAM.replace("conditional(%c, %b", "conditional(%c, %sum")), 1) == 14
+    )
+    assert (
+        hlo.measure_depth(
+            hlo.parse(PROGRAM.replace("start(%b)", "start(%loop)").replace("%c, %b", "%c, %sum")), 1
+        )
         == 17
     )
 
@@ -78,10 +82,10 @@ def test_depth_is_the_longest_chain(program):
 def test_bytes_are_those_that_kernels_move(program):
     kernels = {kernel.operation.name: kernel for kernel in hlo.walk(program)}
     # 10 of the 100 rows, and the index.
-    assert hlo.bytes_read(program, kernels["part"]) == [10 * 8 * 4, 4]
-    assert hlo.bytes_written(program, kernels["part"].operation) == 10 * 8 * 4
+    assert hlo.list_bytes_read(program, kernels["part"]) == [10 * 8 * 4, 4]
+    assert hlo.count_bytes_written(program, kernels["part"]) == 10 * 8 * 4
     # The product's workspace does not count.
-    assert hlo.bytes_written(program, kernels["product"].operation) == 10 * 10 * 4
+    assert hlo.count_bytes_written(program, kernels["product"]) == 10 * 10 * 4
     assert hlo.count_bytes("(f32[2,3]{1,0}, /*index=1*/u8[5]{0}, pred[])") == 30
 
 
@@ -90,8 +94,22 @@ def test_products_scopes_and_kinds_are_found(program):
     assert [name for name, operation in kernels.items() if hlo.is_product(program, operation)] == ["product"]
     assert "batch_10_" in kernels["part"].scope
     assert kernels["product"].scope == ""
-    assert hlo.fused_opcodes(program, kernels["part"]) >= {"fusion", "dynamic-slice", "add"}
+    assert hlo.collect_opcodes(program, kernels["part"]) >= {"fusion", "dynamic-slice", "add"}
     assert hlo.count_opcodes(program, hlo.COLLECTIVES) == hlo.count_opcodes(program, ["conditional"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "times"), [("constant(9)", 9), ("parameter(9)", None), ("constant(nan)", None)]
+)
+def test_a_loop_without_its_number_of_iterations_counts_to_a_constant(limit, times):
+    text = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"7"}}', "")
+    condition = f"%nine = s32[] {limit}\n  ROOT %less = pred[] compare(%i.1, %nine), direction=LT"
+    program = hlo.parse(text.replace("ROOT %less = pred[] constant(true)", condition))
+    if times:
+        assert next(hlo.walk(program)).times == times
+    else:
+        with pytest.raises(ValueError, match="iterations of the loop loop is unknown"):
+            next(hlo.walk(program))
 
 
 def test_a_loop_of_unknown_length_is_an_error():
@@ -110,4 +128,4 @@ def test_a_program_of_this_machine_is_read():
     assert {kernel.times for kernel in hlo.walk(program)} >= {5}
     products = [k for k in hlo.walk(program) if hlo.is_product(program, k.operation)]
     assert [kernel.times for kernel in products] == [5]
-    assert hlo.depth(program) >= 10
+    assert hlo.measure_depth(program) >= 10

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from linear_cifar import layout
 from linear_cifar.layout import (
     BY_RUN,
     CPU_CACHE_BYTES,
@@ -114,6 +115,14 @@ def test_every_configuration_is_dealt_and_neighbours_share_a_batch_size(deal, ba
             sizes = [batches[config] for config in share]
             changes = sum(a != b for a, b in pairwise(sizes))
             assert changes == len(set(sizes)) - 1
+
+
+def test_no_device_has_many_more_slots_than_its_share(monkeypatch):
+    monkeypatch.setattr(layout, "on_cpu", lambda device: False)
+    batches = [50] + [400] * 99
+    made = make_layout(batches, 1, DEVICES, config_bytes=1)
+    assert len(made.configs) == 100
+    assert make_layout(GRID, 1, DEVICES, config_bytes=1).batches_per_column[0] == (50,) * 3
 
 
 def test_devices_beyond_the_batch_sizes_halve_the_fullest_shares():

@@ -160,17 +160,41 @@ def test_all_batch_sizes_and_epochs_are_one_program(caplog):
     assert len(re.findall(r"Finished XLA compilation of jit\(train_epoch\)", caplog.text)) == 1
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_shortcut_for_plain_gradient_descent_equals_the_general_way(precision):
+@pytest.mark.parametrize(
+    ("precision", "dtype", "rtol"),
+    [("float32", jnp.float64, 1e-12), ("float32", jnp.float32, 1e-5), ("bfloat16", jnp.float32, 1e-2)],
+)
+def test_the_shortcut_for_plain_gradient_descent_equals_the_general_way(precision, dtype, rtol):
     def sgd_by_optax(hyperparams):
         return optax.sgd(hyperparams.eta)
 
     arrays = problems.problem(n=23, d=5, K=3)
     configs = [Config(eta, batch, lam) for eta in (0.01, 0.2) for batch in (5, 23) for lam in (0.0, 0.3)]
     spec = IN_ORDER._replace(precision=precision)
-    shortcut = train(arrays, configs, spec, epochs=3)
-    general = train(arrays, configs, spec._replace(optimizer=sgd_by_optax), epochs=3)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14), shortcut, general)
+    shortcut = train(arrays, configs, spec, epochs=3, dtype=dtype)
+    general = train(arrays, configs, spec._replace(optimizer=sgd_by_optax), epochs=3, dtype=dtype)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=rtol / 10), shortcut, general)
+
+
+def test_a_small_penalty_is_not_rounded_away():
+    # 1 - 2ηλ is 1 - 2e-7; the float32 next to it is 11 % away from that.
+    W = np.random.default_rng(0).normal(size=(3, 500)).astype(np.float32)
+    hyperparams = training.Hyperparams(*map(jnp.float32, (1e-3, 1e-4, 0.0, 0.0)))
+    params, no_loss = Params(jnp.array(W), jnp.zeros(3, jnp.float32)), jnp.zeros((4, 3), jnp.float32)
+    for _ in range(1_000):
+        params = training.descend(params, jnp.ones((4, 500), jnp.float32), no_loss, hyperparams, "float32")
+    np.testing.assert_allclose(np.mean(np.asarray(params.W, np.float64) / W), 1 - 2e-4, atol=1e-5)
+
+
+def test_devices_with_unequal_shares_train_their_own(monkeypatch):
+    arrays = problems.problem(n=23, d=5, K=3)
+    configs = [Config(0.1, size, 0.1) for size in (5, 8, 8, 23, 23)]
+    expected = train(arrays, configs, devices=jax.local_devices()[:1])
+    monkeypatch.setattr(layout, "deal_configs", layout.deal_steps)
+    made = layout.make_layout([config.batch for config in configs], 1, jax.local_devices(), 1)
+    assert made.batches_per_column == [(5,), (8, 8, 23, 23)]
+    assert len(made.configs) == 8
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), train(arrays, configs), expected)
 
 
 def test_unrolled_loops_change_nothing(monkeypatch):

@@ -1,4 +1,4 @@
-"""Accelerators that are not there, which XLA can compile for."""
+"""Absent accelerators, for which XLA can compile."""
 
 import os
 from importlib.util import find_spec

@@ -34,11 +34,13 @@ SPEC = TrainSpec(augment=horizontal_flip)
 class Baseline(NamedTuple):
     """A program that trains some configurations.
 
-    `train_epoch` trains all of them on one pass over the training images, and waits for the end.
+    `train_epoch` trains all of them on one pass over the training images, and waits for the end. `device`
+    names what it runs on.
     """
 
     num_configs: int
     train_epoch: Callable[[], Any]
+    device: str = "cpu"
 
 
 class BenchData(NamedTuple):
@@ -106,7 +108,7 @@ def make_sweep(data: BenchData, configs: Sequence[Config]) -> Baseline:
     """Make a baseline of this project's sweep; each call of `train_epoch` trains its next epoch."""
     # A constant η takes the same time in every epoch, so there are more epochs than anybody asks for.
     epochs = start_sweep(configs, data.train, data.val, data.standardizer, epochs=10_000)
-    return Baseline(len(configs), lambda: next(epochs))
+    return Baseline(len(configs), lambda: next(epochs), jax_device())
 
 
 def make_single_run(data: BenchData, batch: int) -> Baseline:
@@ -122,7 +124,7 @@ def make_plain_product(data: BenchData, num_configs: int) -> Baseline:
     W = jax.random.normal(jax.random.key(0), (num_configs * data.K, data.x.shape[1]))
     x = jnp.asarray(data.x)
     product = jax.jit(lambda W, x: jnp.matmul(W, x.T, precision=SPEC.precision))
-    return Baseline(num_configs, lambda: product(W, x).block_until_ready())
+    return Baseline(num_configs, lambda: product(W, x).block_until_ready(), jax_device())
 
 
 def make_numpy_loop(data: BenchData, batch: int) -> Baseline:
@@ -152,19 +154,22 @@ def make_torch_loop(data: BenchData, batch: int) -> Baseline:
 
     n, d = data.x.shape
     rng = np.random.default_rng(0)
-    images, labels = torch.from_numpy(data.x), torch.from_numpy(data.labels.astype(np.int64))
-    model = torch.nn.Linear(d, data.K)
+    device = torch_device()
+    images, labels = _put_on(device, data.x, data.labels.astype(np.int64))
+    model = torch.nn.Linear(d, data.K, device=device)
     optimizer = torch.optim.SGD(model.parameters(), lr=ETA)
 
     def train_epoch() -> None:
         for rows, flipped in _draw_batches(rng, n, batch):
-            x = _flip_torch_images(images[torch.from_numpy(rows)], torch.from_numpy(flipped))
-            loss = torch.nn.functional.cross_entropy(model(x), labels[torch.from_numpy(rows)])
+            chosen, mirrored = _put_on(device, rows, flipped)
+            x = _flip_torch_images(images[chosen], mirrored)
+            loss = torch.nn.functional.cross_entropy(model(x), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        _wait_for(device)
 
-    return Baseline(1, train_epoch)
+    return Baseline(1, train_epoch, device)
 
 
 def make_torch_vmap(data: BenchData, batch: int, num_configs: int) -> Baseline:
@@ -174,8 +179,10 @@ def make_torch_vmap(data: BenchData, batch: int, num_configs: int) -> Baseline:
 
     n, d = data.x.shape
     rng = np.random.default_rng(0)
-    images, labels = torch.from_numpy(data.x), torch.from_numpy(data.labels.astype(np.int64))
-    W, b = torch.zeros(num_configs, data.K, d), torch.zeros(num_configs, data.K)
+    device = torch_device()
+    images, labels = _put_on(device, data.x, data.labels.astype(np.int64))
+    W = torch.zeros(num_configs, data.K, d, device=device)
+    b = torch.zeros(num_configs, data.K, device=device)
 
     def loss(W: Any, b: Any, x: Any, y: Any) -> Any:
         return torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, W, b), y)
@@ -184,12 +191,14 @@ def make_torch_vmap(data: BenchData, batch: int, num_configs: int) -> Baseline:
 
     def train_epoch() -> None:
         for rows, flipped in _draw_batches(rng, n, batch):
-            x = _flip_torch_images(images[torch.from_numpy(rows)], torch.from_numpy(flipped))
-            dW, db = gradients(W, b, x, labels[torch.from_numpy(rows)])
+            chosen, mirrored = _put_on(device, rows, flipped)
+            x = _flip_torch_images(images[chosen], mirrored)
+            dW, db = gradients(W, b, x, labels[chosen])
             W.sub_(ETA * dW)
             b.sub_(ETA * db)
+        _wait_for(device)
 
-    return Baseline(num_configs, train_epoch)
+    return Baseline(num_configs, train_epoch, device)
 
 
 def make_sgd_classifier(data: BenchData) -> Baseline:
@@ -202,6 +211,33 @@ def make_sgd_classifier(data: BenchData) -> Baseline:
     model = SGDClassifier(loss="log_loss", learning_rate="constant", eta0=ETA, alpha=0.0001, n_jobs=-1)
     classes = np.arange(data.K)
     return Baseline(1, lambda: model.partial_fit(data.x, data.labels.astype(np.int64), classes))
+
+
+def jax_device() -> str:
+    """Name the device that JAX computes on."""
+    return jax.devices()[0].device_kind
+
+
+def torch_device() -> str:
+    """Return PyTorch's name of the kind of device that JAX computes on, or cpu where PyTorch has none."""
+    import torch
+
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
+def _put_on(device: str, *arrays: np.ndarray) -> list[Any]:
+    """Return arrays as PyTorch's tensors on a device."""
+    import torch
+
+    return [torch.from_numpy(array).to(device) for array in arrays]
+
+
+def _wait_for(device: str) -> None:
+    """Wait until PyTorch has finished all work on a device."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _draw_batches(rng: np.random.Generator, n: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

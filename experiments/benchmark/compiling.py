@@ -1,6 +1,6 @@
-"""The program of an epoch, compiled for an accelerator that is not there.
+"""The program of an epoch, compiled for an absent accelerator.
 
-That shows what the program does, and not how long it takes.
+The compiled program shows what runs, but not how long it takes.
 """
 
 import math
@@ -44,8 +44,10 @@ def compile_epoch(name: str, n: int, seeds: int, batches: Sequence[int] = BATCHE
       batches: batch sizes of the grid.
 
     Returns:
-      A row for each batch size on each column of devices, and one for what all batch sizes share; and figures
-      of the whole epoch. Its kernels are those of the busiest device, its bytes those of all devices.
+      - A row for each batch size on each column of devices, and one for what all batch sizes share. Kernels
+        that XLA added without a name count as shared.
+      - Figures of the whole epoch. Its kernels are those of the busiest device, and its bytes those of all
+        devices. The memory for arguments and temporary arrays is that of one device.
     """
     devices = make_devices(name)
     arguments, layout = describe_arguments(grid(ETAS, batches, LAMS), devices, n, seeds)
@@ -68,7 +70,7 @@ def compile_epoch(name: str, n: int, seeds: int, batches: Sequence[int] = BATCHE
         for size in (*dict.fromkeys(sizes), None)
     ]
     per_device = [sum(kernel.times for kernel in column) for column in kernels]
-    moved = [sum(k.times * sum(moved_bytes(program, k)) for k in column) for column in kernels]
+    moved = [sum(k.times * sum(count_moved_bytes(program, k)) for k in column) for column in kernels]
     in_steps = [k.operation for column in kernels for k in column if find_batch(k) is not None]
     return steps, {
         "accelerator": name,
@@ -76,11 +78,11 @@ def compile_epoch(name: str, n: int, seeds: int, batches: Sequence[int] = BATCHE
         "devices": layout.mesh.size,
         "kernels_per_epoch": max(per_device),
         "kernels_per_device": per_device * rows_of_devices,
-        "kernels_in_sequence": max(hlo.depth(program, branch) for branch in range(len(distinct))),
+        "kernels_in_sequence": max(hlo.measure_depth(program, branch) for branch in range(len(distinct))),
         "bytes_per_epoch": rows_of_devices * sum(moved),
         "collectives": hlo.count_opcodes(program, hlo.COLLECTIVES),
         "conditionals": hlo.count_opcodes(program, ["conditional"]),
-        "gathers_in_steps": sum("gather" in hlo.fused_opcodes(program, kernel) for kernel in in_steps),
+        "gathers_in_steps": sum("gather" in hlo.collect_opcodes(program, kernel) for kernel in in_steps),
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
         "compile_s": compile_s,
@@ -130,9 +132,9 @@ def describe_kernels(
     """
     chosen = [kernel for kernel in kernels if find_batch(kernel) == batch]
     steps = 1 if batch is None else math.ceil(n / batch)
-    moved = [(kernel.times, *moved_bytes(program, kernel)) for kernel in chosen]
+    moved = [(kernel.times, *count_moved_bytes(program, kernel)) for kernel in chosen]
     passes = [
-        kernel.times * [*hlo.bytes_read(program, kernel), written].count(weight_bytes)
+        kernel.times * [*hlo.list_bytes_read(program, kernel), written].count(weight_bytes)
         for kernel, (_, _, written) in zip(chosen, moved, strict=True)
     ]
     cycles = [int(k.operation.find(r'estimated_cycles":"(\d+)"') or 0) * k.times for k in chosen]
@@ -155,12 +157,12 @@ def find_batch(kernel: Kernel) -> int | None:
     return int(found[1]) if found else None
 
 
-def compiler_versions() -> dict[str, str]:
+def list_compiler_versions() -> dict[str, str]:
     """Return the versions of the compilers that are installed."""
     installed = {distribution.name: distribution.version for distribution in distributions()}
     return {name: installed[name] for name in COMPILERS if name in installed}
 
 
-def moved_bytes(program: Program, kernel: Kernel) -> tuple[int, int]:
+def count_moved_bytes(program: Program, kernel: Kernel) -> tuple[int, int]:
     """Return the bytes that a kernel reads and writes."""
-    return sum(hlo.bytes_read(program, kernel)), hlo.bytes_written(program, kernel.operation)
+    return sum(hlo.list_bytes_read(program, kernel)), hlo.count_bytes_written(program, kernel)

@@ -1,7 +1,7 @@
 """Reading of the text of a compiled program: its kernels, loops and the bytes they move.
 
 The text is XLA's optimised HLO, as `jax.stages.Compiled.as_text` returns it. Bytes are those of the operands
-and results of kernels, as if nothing stayed in a cache. A slice counts as what is taken of its operand.
+and results of kernels, as if nothing stayed in a cache. A slice counts only the bytes that it takes.
 """
 
 import re
@@ -40,13 +40,13 @@ class Operation(NamedTuple):
 
     @property
     def scope(self) -> str:
-        """The JAX functions and scopes that the operation comes from."""
+        """Return the JAX functions and scopes that the operation comes from."""
         return self.find(r'op_name="([^"]*)"') or ""
 
     @property
     def is_kernel(self) -> bool:
-        """Whether the operation starts a kernel."""
-        return self.opcode not in FREE and self.opcode not in CONTROL
+        """Tell whether the operation starts a kernel; the end of an asynchronous one does not."""
+        return self.opcode not in FREE | CONTROL and not self.opcode.endswith(("-done", "-update"))
 
 
 class Program(NamedTuple):
@@ -81,16 +81,16 @@ def parse(text: str) -> Program:
 
 def _parse_operation(name: str, text: str) -> Operation:
     """Parse `shape opcode(operands), attributes`."""
-    end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
+    end = _find_closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
     shape, rest = text[:end], text[end:].strip()
     start = rest.index("(")
-    end = _closing(rest, start)
+    end = _find_closing(rest, start)
     operands = tuple(re.findall(r"%([\w.\-]+)", rest[start:end]))
     # A constant's or parameter's own text stands between the brackets.
     return Operation(name, shape, rest[:start], operands, rest[start:])
 
 
-def _closing(text: str, start: int) -> int:
+def _find_closing(text: str, start: int) -> int:
     """Return the index of the bracket that closes the one at `start`."""
     depth = 0
     for i in range(start, len(text)):
@@ -115,43 +115,64 @@ def walk(program: Program, branch: int = 0) -> Iterator[Kernel]:
         for operation in program.computations[computation]:
             if operation.is_kernel:
                 yield Kernel(operation, computation, times)
-            for called, count in _called(operation, branch):
+            for called, count in _find_called(program, operation, branch):
                 yield from visit(called, times * count)
 
     return visit(program.entry, 1)
 
 
-def depth(program: Program, branch: int = 0) -> int:
+def measure_depth(program: Program, branch: int = 0) -> int:
     """Return the length of the longest chain of kernels each of which needs the one before it.
 
-    The iterations of a loop follow one another. Raises as `walk` does.
+    All iterations of a loop are taken to follow one another, so it is an upper bound. Raises as `walk` does.
     """
 
     def visit(computation: str) -> int:
         depths: dict[str, int] = {}
         for operation in program.computations[computation]:
-            before = max((depths.get(operand, 0) for operand in operation.operands), default=0)
-            inside = sum(count * visit(called) for called, count in _called(operation, branch))
-            depths[operation.name] = before + operation.is_kernel + inside
+            longest_input = max((depths.get(operand, 0) for operand in operation.operands), default=0)
+            inside = sum(count * visit(called) for called, count in _find_called(program, operation, branch))
+            depths[operation.name] = longest_input + operation.is_kernel + inside
         return max(depths.values(), default=0)
 
     return visit(program.entry)
 
 
-def _called(operation: Operation, branch: int) -> list[tuple[str, int]]:
+def _find_called(program: Program, operation: Operation, branch: int) -> list[tuple[str, int]]:
     """Return the computations that a control operation runs, and how often."""
     if operation.opcode == "while":
-        iterations = operation.find(r'known_trip_count[^}]*?"n":"(\d+)"')
         body = operation.find(r"body=%?([\w.\-]+)")
-        if iterations is None or body is None:
-            raise ValueError(f"the number of iterations of the loop {operation.name} is unknown")
-        return [(body, int(iterations))]
+        return [(body, _count_iterations(program, operation))] if body else []
     if operation.opcode == "conditional":
         branches = re.findall(r"%([\w.\-]+)", operation.find(r"branch_computations=\{([^}]*)\}") or "")
+        if not branches:
+            raise ValueError(f"the branches of {operation.name} are unknown")
         return [(branches[min(branch, len(branches) - 1)], 1)]
     if operation.opcode == "call" and (called := operation.find(r"to_apply=%?([\w.\-]+)")):
         return [(called, 1)]
     return []
+
+
+def _count_iterations(program: Program, loop: Operation) -> int:
+    """Return how often the body of a loop runs.
+
+    A TPU's program does not say. Then the loop is one of `jax.lax.scan`, which counts from 0 and runs while
+    its count is less than a constant.
+    """
+    if known := loop.find(r'known_trip_count[^}]*?"n":"(\d+)"'):
+        return int(known)
+    condition = program.computations[loop.find(r"condition=%?([\w.\-]+)") or ""]
+    constants = {
+        operation.name: operation.find(r"^\((\d+)\)")
+        for operation in condition
+        if operation.opcode == "constant" and operation.shape.startswith("s32[]")
+    }
+    comparisons = [operation for operation in condition if operation.opcode == "compare"]
+    for comparison in comparisons:
+        limit = constants.get(comparison.operands[-1])
+        if len(comparisons) == 1 and limit and "direction=LT" in comparison.attributes:
+            return int(limit)
+    raise ValueError(f"the number of iterations of the loop {loop.name} is unknown")
 
 
 def count_opcodes(program: Program, opcodes: Sequence[str]) -> int:
@@ -163,16 +184,16 @@ def count_opcodes(program: Program, opcodes: Sequence[str]) -> int:
     )
 
 
-def fused_opcodes(program: Program, operation: Operation) -> set[str]:
+def collect_opcodes(program: Program, operation: Operation) -> set[str]:
     """Return the kinds of operations inside a kernel."""
     inside = program.computations.get(operation.find(r"calls=%?([\w.\-]+)") or "", ())
-    return {operation.opcode}.union(*(fused_opcodes(program, inner) for inner in inside))
+    return {operation.opcode}.union(*(collect_opcodes(program, inner) for inner in inside))
 
 
 def is_product(program: Program, operation: Operation) -> bool:
     """Tell whether a kernel is a matrix product: a call of cuBLAS, or a fusion with a dot or convolution."""
     return "__cublas" in operation.attributes or bool(
-        fused_opcodes(program, operation) & {"dot", "convolution"}
+        collect_opcodes(program, operation) & {"dot", "convolution"}
     )
 
 
@@ -187,7 +208,7 @@ def count_bytes(shape: str) -> int:
     return total
 
 
-def bytes_read(program: Program, kernel: Kernel) -> list[int]:
+def list_bytes_read(program: Program, kernel: Kernel) -> list[int]:
     """Return the bytes that a kernel reads of each of its operands."""
     operation = kernel.operation
     shapes = {other.name: other.shape for other in program.computations[kernel.computation]}
@@ -202,30 +223,48 @@ def bytes_read(program: Program, kernel: Kernel) -> list[int]:
         for inner in inside
         if inner.opcode == "parameter"
     }
-    return [min(size, _bytes_used(parameters[i], inside)) for i, size in enumerate(sizes) if i in parameters]
+    return [
+        min(size, _count_bytes_used(parameters[i], inside)) for i, size in enumerate(sizes) if i in parameters
+    ]
 
 
-def _bytes_used(value: Operation, inside: Sequence[Operation]) -> int:
+def _count_bytes_used(value: Operation, inside: Sequence[Operation]) -> int:
     """Return the bytes that a fusion reads of one of its values."""
     total = 0
     for user in (other for other in inside if value.name in other.operands):
         if user.opcode in SLICES and user.operands[0] == value.name:
             total += count_bytes(user.shape)
         elif user.opcode in {"bitcast", "reshape"}:
-            total += _bytes_used(user, inside)
+            total += _count_bytes_used(user, inside)
         elif user.opcode != "dynamic-update-slice" or user.operands[0] != value.name:
             return count_bytes(value.shape)
     return total
 
 
-def bytes_written(program: Program, operation: Operation) -> int:
-    """Return the bytes that a kernel writes: of an update in place the update alone, and no workspace."""
-    inside = program.computations.get(operation.find(r"calls=%?([\w.\-]+)") or "", ())
-    updates = [inner for inner in inside if inner.opcode == "dynamic-update-slice"]
-    if operation.opcode == "fusion" and updates:
-        shapes = {inner.name: inner.shape for inner in inside}
-        return count_bytes(shapes[updates[0].operands[1]])
-    shape = (
-        re.sub(r"s8\[\d+\]", "", operation.shape) if "__cublas" in operation.attributes else operation.shape
-    )
-    return count_bytes(shape)
+def count_bytes_written(program: Program, kernel: Kernel) -> int:
+    """Count the bytes that a kernel writes.
+
+    An update in place counts only the updated part. A workspace does not count.
+    """
+    operation = kernel.operation
+    if operation.opcode.endswith("-start"):
+        # A tuple of the result, the operand and a state.
+        first = re.match(r"\((.*?\})", operation.shape)
+        return count_bytes(first[1] if first else operation.shape)
+    if "__cublas" in operation.attributes:
+        return count_bytes(re.sub(r"s8\[\d+\]", "", operation.shape))
+    around = program.computations[kernel.computation]
+    inside = program.computations.get(operation.find(r"calls=%?([\w.\-]+)") or "")
+    if operation.opcode != "fusion" or not inside:
+        return _count_output(operation, around)
+    *_, root = inside
+    named = {inner.name: inner for inner in inside}
+    outputs = [named[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    return sum(_count_output(output, inside) for output in outputs)
+
+
+def _count_output(operation: Operation, around: Sequence[Operation]) -> int:
+    """Count the bytes that one operation of a computation writes."""
+    if operation.opcode != "dynamic-update-slice":
+        return count_bytes(operation.shape)
+    return sum(count_bytes(other.shape) for other in around if other.name == operation.operands[1])

@@ -113,6 +113,7 @@ def measure_baselines(data: BenchData, repeats: int) -> list[Row]:
             "gflops": flops[name] / epoch_s / 1e9,
             "of_peak": flops[name] / epoch_s / peak,
             "times_ours": None if name == PLAIN_PRODUCT else epoch_s / seconds[OUR_SWEEP],
+            "device": cases[name][0].device,
         }
         for name, epoch_s in seconds.items()
     ]
@@ -129,6 +130,7 @@ def measure_single_run(data: BenchData, repeats: int) -> list[Row]:
             "baseline": name,
             "epoch_s": timing.epoch_s,
             "times_ours": timing.epoch_s / timed[OUR_SWEEP].epoch_s,
+            "device": cases[name][0].device,
         }
         for name, timing in timed.items()
     ]
