@@ -47,7 +47,7 @@ class Layout(NamedTuple):
     """S replicates × C configurations on a mesh of devices, equally many runs on each device.
 
     The first device has the first slots of each axis, and so on. On a device, configurations of one batch
-    size are neighbours. Where the division leaves slots over, they come last and repeat the last replicate, or
+    size are neighbours. Where the division leaves slots over, they come last and repeat the last replicate or
     the device's last configuration. Repeated configurations are not trained.
     """
 
