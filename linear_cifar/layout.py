@@ -29,8 +29,6 @@ CPU_CACHE_BYTES = 2 * 1024**2
 CPU_CHUNK, ACCELERATOR_CHUNK = 1_600, 400
 # Updates in one iteration of an accelerator's loop. On a CPU, unrolling only takes longer to compile.
 ACCELERATOR_UNROLL = 8
-
-
 # A device may have this many times its even share of slots, where that gives the busiest one fewer steps.
 MOST_SLOTS_PER_RUN = 1.5
 
@@ -44,7 +42,7 @@ class Loops(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """S replicates × C configurations on a mesh of devices, equally many runs on each device.
+    """S replicates × C configurations on a mesh of devices, equally many slots on each device.
 
     The first device has the first slots of each axis, and so on. On a device, configurations of one batch
     size are neighbours. Where the division leaves slots over, they come last and repeat the last replicate or
@@ -133,7 +131,7 @@ def choose_loops(platform: str, config_bytes: int) -> Loops:
 
 
 def deal_configs(batches: Sequence[int], num_devices: int) -> list[list[int]]:
-    """Divide configurations so that all devices have equally many, but for the last ones.
+    """Divide configurations so that the numbers of two devices differ by at most one.
 
     Small batches, which take longer, are dealt alternately with large ones.
 

@@ -33,11 +33,8 @@ def replicate_bytes(d: int, feature_bytes: int, dtype: DTypeLike, largest_batch:
 
     A batch larger than `chunk` is a chunk.
     """
-    raw, standardized = (
-        max(chunk, largest_batch) * feature_bytes,
-        2 * largest_batch * np.dtype(dtype).itemsize,
-    )
-    return d * (raw + standardized)
+    raw = max(chunk, largest_batch) * feature_bytes
+    return d * (raw + 2 * largest_batch * np.dtype(dtype).itemsize)
 
 
 def max_runs(

@@ -144,8 +144,8 @@ def descend(
     $b \leftarrow b - \frac{\eta}{n} \sum_i G_i$, with G the [n, K] matrix of ∂ℓ/∂s. A product can add to its
     result in place, so this passes over W five times on a GPU where the general way passes eight times.
     """
-    # Not (1 - 2ηλ) W: in float32 that factor is rounded to a multiple of 6e-8, the same way in every step.
     scaled_G_T = dlogits.T * (-hyperparams.eta / x.shape[0])
+    # Not (1 - 2ηλ) W: in float32 that factor is rounded to a multiple of 6e-8, the same way in every step.
     decay = 2 * hyperparams.eta * hyperparams.lam * params.W
     return Params(
         W=params.W - decay + multiply(scaled_G_T, x, precision),
