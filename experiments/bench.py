@@ -18,8 +18,8 @@ that share the seeds.
     python -m experiments.bench --compile=h100
 
 runs nothing. It compiles an epoch for an absent accelerator, and counts the kernels of a step, the bytes that
-they move and more. The compilers are installed by `pip install '.[compile]'`, in an environment of
-their own: with them, JAX looks for a GPU and a TPU at every start.
+they move and more. The compilers are installed by `pip install '.[compile]'`, in an environment of their own:
+with them, JAX looks for a GPU and a TPU at every start.
 
 experiments/benchmark/README.md discusses the figures.
 """

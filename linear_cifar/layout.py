@@ -98,7 +98,8 @@ def make_layout(
     Replicates share nothing, so devices take whole ones where no device is left idle. A device gets few
     different batch sizes, so that its products are wide: all its configurations of one batch size form one
     product. Where a replicate's configurations are divided, CPUs get equally many of them. Accelerators get
-    about equally many steps, because starting a step takes them longer than its arithmetic.
+    about equally many steps, because starting a step takes them longer than its arithmetic; that is, where no
+    device then has more than `MOST_SLOTS_PER_RUN` times its even share of slots.
 
     Args:
       batches: batch size of each of the C configurations.

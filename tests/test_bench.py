@@ -9,11 +9,13 @@ from absl import flags
 from absl.testing import flagsaver
 from sklearn.linear_model import LogisticRegression
 
+from experiments import bench
 from experiments.benchmark import baselines, probe
 from experiments.benchmark.baselines import Baseline, BenchData, make_configs
 from experiments.benchmark.measurements import time_cases
 from experiments.benchmark.probing import epochs_per_second
 from experiments.benchmark.timing import time_in_turn
+from experiments.runner.errors import UsageError
 from linear_cifar.data.dataset import split_dataset
 from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.examples import make_examples
@@ -95,3 +97,19 @@ def test_probe_prints_its_measurements(monkeypatch, capsys, options, epochs):
     assert measured["to_first_epoch_s"] > measured["first_epoch_s"] > 0
     assert len(measured["ends"]) == epochs
     assert measured["peak_bytes"] > dataset.train.images.nbytes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--quick", "--scale"], "--quick and --scale cannot be combined"),
+        (["--scale", "--compile=h100"], "--scale and --compile cannot be combined"),
+        (["--seeds=3"], "--seeds is used with --compile only"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(options, message):
+    with flagsaver.flagsaver():
+        bench.define_flags()
+        flags.FLAGS(["bench", *options])
+        with pytest.raises(UsageError, match=message):
+            bench.main()

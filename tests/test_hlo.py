@@ -86,7 +86,9 @@ def test_bytes_are_those_that_kernels_move(program):
     assert hlo.count_bytes_written(program, kernels["part"]) == 10 * 8 * 4
     # The product's workspace does not count.
     assert hlo.count_bytes_written(program, kernels["product"]) == 10 * 10 * 4
-    assert hlo.count_bytes("(f32[2,3]{1,0}, /*index=1*/u8[5]{0}, pred[])") == 30
+    assert hlo.count_bytes("(f32[2,3]{1,0}, /*index=1*/u8[5]{0}, pred[], token[])") == 30
+    with pytest.raises(ValueError, match="size of f8e5m2"):
+        hlo.count_bytes("f8e5m2[3]{0}")
 
 
 def test_products_scopes_and_kinds_are_found(program):

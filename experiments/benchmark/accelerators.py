@@ -13,14 +13,15 @@ from experiments.runner.errors import UsageError
 class Accelerator(NamedTuple):
     """A number of devices of one kind.
 
-    `package` is the module of their compiler; `topology` and `options` are as JAX and XLA take them.
+    `package` is the module of their compiler. `topology` has the arguments of JAX's `get_topology_desc`,
+    `options` those of XLA's compiler. `environment` has the variables that the compiler needs.
     """
 
     platform: str
-    kind: str
     package: str
-    topology: str
+    topology: dict[str, str]
     options: dict[str, bool | str]
+    environment: dict[str, str]
 
 
 # XLA's GpuTargetConfigProto, with facts from the data sheet. With a cub_version, sorting would need a GPU.
@@ -54,11 +55,21 @@ TPU_ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
 }
 
+
+def _h100s(count: int) -> Accelerator:
+    topology = {"topology_name": "h100", "target_config": H100, "topology": f"1x1x{count}"}
+    return Accelerator("cuda", "jax_cuda13_plugin", topology, GPU_OPTIONS, {})
+
+
+def _tpus(topology_name: str) -> Accelerator:
+    return Accelerator("tpu", "libtpu", {"topology_name": topology_name}, {}, TPU_ENVIRONMENT)
+
+
 ACCELERATORS = {
-    "h100": Accelerator("cuda", "h100", "jax_cuda13_plugin", "1x1x1", GPU_OPTIONS),
-    "h100x4": Accelerator("cuda", "h100", "jax_cuda13_plugin", "1x1x4", GPU_OPTIONS),
-    "v5e": Accelerator("tpu", "v5e:1x1", "libtpu", "v5e:1x1", {}),
-    "v5e:2x2": Accelerator("tpu", "v5e:2x2", "libtpu", "v5e:2x2", {}),
+    "h100": _h100s(1),
+    "h100x4": _h100s(4),
+    "v5e": _tpus("v5e:1x1"),
+    "v5e:2x2": _tpus("v5e:2x2"),
 }
 
 
@@ -76,14 +87,6 @@ def make_devices(name: str) -> list[jax.Device]:
         )
     # JAX would look for the GPU or TPU itself, and not find it.
     jax.config.update("jax_platforms", "cpu")
-    if accelerator.platform == "tpu":
-        os.environ.update(TPU_ENVIRONMENT)
-        found = topologies.get_topology_desc(platform="tpu", topology_name=accelerator.topology)
-    else:
-        found = topologies.get_topology_desc(
-            platform="cuda",
-            topology_name=accelerator.kind,
-            target_config=H100,
-            topology=accelerator.topology,
-        )
+    os.environ.update(accelerator.environment)
+    found = topologies.get_topology_desc(platform=accelerator.platform, **accelerator.topology)
     return list(found.devices)

@@ -6,9 +6,9 @@ The compiled program shows what runs, but not how long it takes.
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import distributions
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.benchmark import hlo
 from experiments.benchmark.accelerators import ACCELERATORS, make_devices
-from experiments.benchmark.baselines import BATCHES, LAMS, SPEC, D, K
-from experiments.benchmark.hlo import Kernel, Program
-from linear_cifar.config import Config, grid
+from experiments.benchmark.baselines import SPEC, D, K, make_configs
+from experiments.benchmark.hlo import Operation, Program
+from experiments.benchmark.measurements import GRID, Row
+from linear_cifar.config import Config
 from linear_cifar.examples import Examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, REPLICATED, REPLICATES, Layout, make_layout
 from linear_cifar.params import Params
@@ -26,22 +27,37 @@ from linear_cifar.replicates import ReplicateData
 from linear_cifar.standardizer import Standardizer
 from linear_cifar.training import batch_scope, init_state, stack_hyperparams, train_epoch
 
-Row = dict[str, Any]
 Tree = TypeVar("Tree")
 
-ETAS = (0.001, 0.01, 0.1, 1.0)
 NOTE = "compiled, not run"
 COMPILERS = ("jax-cuda13-pjrt", "jax-cuda13-plugin", "libtpu")
 
 
-def compile_epoch(name: str, n: int, seeds: int, batches: Sequence[int] = BATCHES) -> tuple[list[Row], Row]:
+class CountedKernel(NamedTuple):
+    """A kernel: how often an epoch starts it, the bytes it moves each time, and what it belongs to.
+
+    `batch` is the batch size in whose steps its last operation was traced; None outside of steps.
+    """
+
+    operation: Operation
+    times: int
+    reads: list[int]
+    written: int
+    batch: int | None
+
+    @property
+    def epoch_bytes(self) -> int:
+        """Return the bytes that it reads and writes in an epoch."""
+        return self.times * (sum(self.reads) + self.written)
+
+
+def compile_epoch(name: str, n: int, seeds: int) -> tuple[list[Row], Row]:
     """Compile an epoch of the report's grid and count what is in it.
 
     Args:
       name: accelerator, one of `ACCELERATORS`.
       n: number of training images.
       seeds: number of seeds.
-      batches: batch sizes of the grid.
 
     Returns:
       - A row for each batch size on each column of devices, and one for what all batch sizes share. Kernels
@@ -50,7 +66,7 @@ def compile_epoch(name: str, n: int, seeds: int, batches: Sequence[int] = BATCHE
         devices. The memory for arguments and temporary arrays is that of one device.
     """
     devices = make_devices(name)
-    arguments, layout = describe_arguments(grid(ETAS, batches, LAMS), devices, n, seeds)
+    arguments, layout = describe_arguments(make_configs(GRID), devices, n, seeds)
     lowered = train_epoch.lower(*arguments, layout, SPEC)
     start = time.perf_counter()
     compiled = lowered.compile(ACCELERATORS[name].options)
@@ -62,16 +78,15 @@ def compile_epoch(name: str, n: int, seeds: int, batches: Sequence[int] = BATCHE
     columns, rows_of_devices = layout.batches_per_column, layout.mesh.shape[REPLICATES]
     distinct = list(dict.fromkeys(columns))
     # All devices of a column run the same branch of the program.
-    kernels = [list(hlo.walk(program, branch=distinct.index(sizes))) for sizes in columns]
+    kernels = [count_kernels(program, branch=distinct.index(sizes)) for sizes in columns]
     run_bytes = len(layout.replicates) // rows_of_devices * 4 * K * D
     steps = [
-        describe_kernels(program, kernels[i], i, size, n, run_bytes * sizes.count(size or 0))
-        for i, sizes in enumerate(columns)
+        describe_kernels(program, column, i, size, n, run_bytes * sizes.count(size or 0))
+        for i, (column, sizes) in enumerate(zip(kernels, columns, strict=True))
         for size in (*dict.fromkeys(sizes), None)
     ]
     per_device = [sum(kernel.times for kernel in column) for column in kernels]
-    moved = [sum(k.times * sum(count_moved_bytes(program, k)) for k in column) for column in kernels]
-    in_steps = [k.operation for column in kernels for k in column if find_batch(k) is not None]
+    every_kernel = [kernel for column in kernels for kernel in column]
     return steps, {
         "accelerator": name,
         "note": NOTE,
@@ -79,10 +94,14 @@ def compile_epoch(name: str, n: int, seeds: int, batches: Sequence[int] = BATCHE
         "kernels_per_epoch": max(per_device),
         "kernels_per_device": per_device * rows_of_devices,
         "kernels_in_sequence": max(hlo.measure_depth(program, branch) for branch in range(len(distinct))),
-        "bytes_per_epoch": rows_of_devices * sum(moved),
+        "bytes_per_epoch": rows_of_devices * sum(kernel.epoch_bytes for kernel in every_kernel),
         "collectives": hlo.count_opcodes(program, hlo.COLLECTIVES),
         "conditionals": hlo.count_opcodes(program, ["conditional"]),
-        "gathers_in_steps": sum("gather" in hlo.collect_opcodes(program, kernel) for kernel in in_steps),
+        "gathers_in_steps": sum(
+            "gather" in hlo.collect_opcodes(program, kernel.operation)
+            for kernel in every_kernel
+            if kernel.batch is not None
+        ),
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
         "compile_s": compile_s,
@@ -117,8 +136,30 @@ def describe_arguments(
     return tuple(map(place, jax.eval_shape(make_arguments), specs)), layout
 
 
+def count_kernels(program: Program, branch: int) -> list[CountedKernel]:
+    """Count the kernels of an epoch on a device that takes this branch of every conditional."""
+    counted = []
+    for kernel in hlo.walk(program, branch):
+        batch = re.search(batch_scope(r"(\d+)"), kernel.operation.scope)
+        counted.append(
+            CountedKernel(
+                kernel.operation,
+                kernel.times,
+                hlo.list_bytes_read(program, kernel),
+                hlo.count_bytes_written(program, kernel),
+                int(batch[1]) if batch else None,
+            )
+        )
+    return counted
+
+
 def describe_kernels(
-    program: Program, kernels: Sequence[Kernel], device: int, batch: int | None, n: int, weight_bytes: int
+    program: Program,
+    kernels: Sequence[CountedKernel],
+    device: int,
+    batch: int | None,
+    n: int,
+    weight_bytes: int,
 ) -> Row:
     """Count the kernels of one batch size on a device, per step; with None, all others, per epoch.
 
@@ -130,39 +171,29 @@ def describe_kernels(
       n: number of training images.
       weight_bytes: bytes of the weights that train side by side.
     """
-    chosen = [kernel for kernel in kernels if find_batch(kernel) == batch]
+    chosen = [kernel for kernel in kernels if kernel.batch == batch]
     steps = 1 if batch is None else math.ceil(n / batch)
-    moved = [(kernel.times, *count_moved_bytes(program, kernel)) for kernel in chosen]
-    passes = [
-        kernel.times * [*hlo.list_bytes_read(program, kernel), written].count(weight_bytes)
-        for kernel, (_, _, written) in zip(chosen, moved, strict=True)
-    ]
-    cycles = [int(k.operation.find(r'estimated_cycles":"(\d+)"') or 0) * k.times for k in chosen]
+
+    def per_step(count: Callable[[CountedKernel], float]) -> float:
+        return sum(kernel.times * count(kernel) for kernel in chosen) / steps
+
+    cycles = per_step(lambda kernel: int(kernel.operation.find(r'estimated_cycles":"(\d+)"') or 0))
     return {
         "device": device,
         "batch": batch or "shared",
         "steps": steps,
-        "kernels": sum(kernel.times for kernel in chosen) / steps,
-        "products": sum(k.times for k in chosen if hlo.is_product(program, k.operation)) / steps,
-        "mb_read": sum(times * read for times, read, _ in moved) / steps / 1e6,
-        "mb_written": sum(times * written for times, _, written in moved) / steps / 1e6,
-        "passes_over_W": sum(passes) / steps if batch else None,
-        "cycles": sum(cycles) / steps if any(cycles) else None,
+        "kernels": per_step(lambda kernel: 1),
+        "products": per_step(lambda kernel: hlo.is_product(program, kernel.operation)),
+        "mb_read": per_step(lambda kernel: sum(kernel.reads) / 1e6),
+        "mb_written": per_step(lambda kernel: kernel.written / 1e6),
+        "passes_over_W": (
+            per_step(lambda kernel: [*kernel.reads, kernel.written].count(weight_bytes)) if batch else None
+        ),
+        "cycles": cycles or None,
     }
-
-
-def find_batch(kernel: Kernel) -> int | None:
-    """Return the batch size in whose steps the kernel's last operation was traced; None outside of steps."""
-    found = re.search(batch_scope(r"(\d+)"), kernel.operation.scope)
-    return int(found[1]) if found else None
 
 
 def list_compiler_versions() -> dict[str, str]:
     """Return the versions of the compilers that are installed."""
     installed = {distribution.name: distribution.version for distribution in distributions()}
     return {name: installed[name] for name in COMPILERS if name in installed}
-
-
-def count_moved_bytes(program: Program, kernel: Kernel) -> tuple[int, int]:
-    """Return the bytes that a kernel reads and writes."""
-    return sum(hlo.list_bytes_read(program, kernel)), hlo.count_bytes_written(program, kernel)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 BYTES = {
     "pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4, "f32": 4,
-    "s64": 8, "u64": 8, "f64": 8,
+    "s64": 8, "u64": 8, "f64": 8, "token": 0, "opaque": 0,
 }  # fmt: skip
 # Operations that start no kernel of their own.
 FREE = {
@@ -198,10 +198,16 @@ def is_product(program: Program, operation: Operation) -> bool:
 
 
 def count_bytes(shape: str) -> int:
-    """Return the bytes of an HLO shape, or of all shapes in a tuple."""
+    """Return the bytes of an HLO shape, or of all shapes in a tuple.
+
+    Raises:
+      ValueError: if the size of a type is unknown.
+    """
     total = 0
-    for kind, dimensions in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", re.sub(r"/\*.*?\*/", "", shape)):
-        size = BYTES.get(kind, 0)
+    for kind, dimensions in re.findall(r"\b([a-z]\w*)\[([\d,]*)\]", re.sub(r"/\*.*?\*/", "", shape)):
+        if kind not in BYTES:
+            raise ValueError(f"the size of {kind} in {shape} is unknown")
+        size = BYTES[kind]
         for dimension in filter(None, dimensions.split(",")):
             size *= int(dimension)
         total += size
