@@ -10,7 +10,11 @@ It writes to --out:
 - config.json, best_params.npz, tables.json
 - results.csv, a row per configuration and seed
 - history.csv, a row per configuration, seed and epoch
-- heatmap and curves, as .png and .svg
+- heatmap, curves and confusion, as .png and .svg; with images also weights, those of the best configuration
+
+    python -m experiments.grid --data=features.npz
+
+trains on your own features instead, see experiments/README.md.
 """
 
 from collections.abc import Sequence
@@ -27,7 +31,7 @@ from experiments.runner.sweeps import Sweep, SweepResult
 def define_flags() -> None:
     """Define the flags of this command."""
     define_grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
-    define_settings(epochs=40, train="full", flip=True)
+    define_settings(epochs=40, train="full", flip=True, own_data=True)
 
 
 def main() -> None:
@@ -41,10 +45,13 @@ def sweep_from_flags() -> Sweep:
 
 
 def render(folder: Path, results: Sequence[SweepResult]) -> list[tables.Table]:
-    """Draw the grid's two figures and return its ranking."""
+    """Draw the grid's figures and return its ranking."""
     (result,) = results
     figures.plot_heatmap(folder / "heatmap", result)
     figures.plot_curves(folder / "curves", result)
+    best, image_shape = result.ranking[0], result.dataset.image_shape
+    if result.stayed_finite[best] and image_shape and image_shape[0] in figures.CHANNELS:
+        figures.plot_weights(folder / "weights", result, [best], result.best_seed(best))
     return [tables.ranking_table(result)]
 
 

@@ -36,7 +36,8 @@ def main() -> None:
     """Write the report in both formats, and print the verdicts."""
     folder = Path(FLAGS.results).expanduser()
     found = find_runs(folder, log)
-    runs = {name: run for name in SECTIONS if (run := choose_run(found, name))}
+    names = dict.fromkeys([*SECTIONS, *map(name_section, found)])
+    runs = {name: run for name in names if (run := choose_run(found, name))}
     if not runs:
         raise UsageError(
             f"--results={folder} holds no finished run: python -m experiments.table1 makes one "
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def choose_run(runs: Sequence[RunResult], name: str) -> RunResult | None:
-    """Return the run that says most about a section of the report, or None if there is none for it.
+    """Return the run that says most in a section of the page, or None if there is none for it.
 
     Runs on real images come first, then those with the report's settings, those with more configurations, and
     newer ones.
@@ -70,7 +71,12 @@ def choose_run(runs: Sequence[RunResult], name: str) -> RunResult | None:
 
 
 def name_section(run: RunResult) -> str:
-    """Return the name of the section that shows a run: its experiment, or the reference recipe of Table 1."""
+    """Return the name of the section that shows a run.
+
+    It is the experiment, the reference recipe of Table 1, or a user's own data set.
+    """
+    if run.own:
+        return f"{run.dataset} {run.fingerprint}"
     recipe = {name: RECIPES["reference"][name] for name in ("init", "shuffle", "dtype")}
     by_recipe = all(recipe.items() <= settings.items() for settings in run.sweeps.values())
     return REFERENCE if run.experiment == "table1" and by_recipe else run.experiment

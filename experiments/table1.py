@@ -53,7 +53,7 @@ def render(folder: Path, results: Sequence[SweepResult]) -> list[Table]:
     (result,) = results
     figures.plot_samples(folder / "samples", result.dataset)
     figures.plot_costs(folder / "curves", result)
-    figures.plot_weights(folder / "weights", result)
+    figures.plot_weights(folder / "weights", result, range(len(result.configs)))
     rows = [
         [f"{config.eta:g}", str(config.batch), f"{config.lam:g}", *tables.accuracies(result, c)]
         for c, config in enumerate(result.configs)

@@ -19,11 +19,12 @@ from linear_cifar.engine import (
     EpochMetrics,
     Initializer,
     SweepOptions,
+    class_accuracy_of_runs,
     evaluate_runs,
     jax_params,
     sweep,
 )
-from linear_cifar.evaluation import Metrics, evaluate
+from linear_cifar.evaluation import Metrics, confusion_matrix, evaluate, mean_class_accuracy
 from linear_cifar.examples import Examples, make_examples
 from linear_cifar.fitting import Best, FitResult, SavedParams, fit
 from linear_cifar.layout import Layout, Loops, make_layout
@@ -40,7 +41,13 @@ from linear_cifar.params import Params, init_params, numpy_params
 from linear_cifar.replicates import Replicate, ReplicateData, ReplicateId
 from linear_cifar.schedules import SCHEDULES, Schedule
 from linear_cifar.snapshots import Snapshot, SweepIdentity, join_snapshots, load_snapshot, save_snapshot
-from linear_cifar.standardizer import Standardizer, fit_standardizer, fold_standardizer, standardize
+from linear_cifar.standardizer import (
+    Standardizer,
+    fit_standardizer,
+    fold_standardizer,
+    scale_to_unit_length,
+    standardize,
+)
 from linear_cifar.training import (
     Hyperparams,
     Optimizer,
@@ -92,8 +99,10 @@ __all__ = [
     "best_per_seed",
     "chain",
     "check_config",
+    "class_accuracy_of_runs",
     "compare",
     "compute_logits",
+    "confusion_matrix",
     "evaluate",
     "evaluate_runs",
     "expected_calibration_error",
@@ -113,6 +122,7 @@ __all__ = [
     "load_snapshot",
     "make_examples",
     "make_layout",
+    "mean_class_accuracy",
     "numpy_params",
     "objective",
     "predict_class",
@@ -121,6 +131,7 @@ __all__ = [
     "rank",
     "reliability",
     "save_snapshot",
+    "scale_to_unit_length",
     "sgd",
     "sigmoid_probabilities",
     "softmax_probabilities",

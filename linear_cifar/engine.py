@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from linear_cifar.augment import Augmentation
 from linear_cifar.config import Config, as_configs, check_config
-from linear_cifar.evaluation import Metrics, evaluate, mean_metrics
+from linear_cifar.evaluation import Metrics, evaluate, mean_class_accuracy, mean_metrics
 from linear_cifar.examples import Examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, Layout, make_layout
 from linear_cifar.losses import Loss, get_loss
@@ -281,6 +281,44 @@ def evaluate_runs(
     Raises:
       ValueError: if the parameters are not those of S × C runs.
     """
+
+    def measure(params: Params, examples: Examples, standardizer: Standardizer | None) -> Metrics:
+        return evaluate(params, examples, _find_loss(loss), standardizer, precision)
+
+    return _measure_runs(measure, configs, params, examples, seeds, standardizer, devices)
+
+
+def class_accuracy_of_runs(
+    configs: Sequence[Config],
+    params: Params,
+    examples: Examples,
+    *,
+    seeds: Sequence[int | Replicate],
+    standardizer: Standardizer | None = None,
+    precision: str = FULL_PRECISION,
+    devices: Sequence[jax.Device] | None = None,
+) -> Float[np.ndarray, "S C"]:
+    """Measure the mean accuracy per class of the runs of a sweep, see `mean_class_accuracy`.
+
+    Arguments and errors are those of `evaluate_runs`.
+    """
+
+    def measure(params: Params, examples: Examples, standardizer: Standardizer | None) -> np.ndarray:
+        return mean_class_accuracy(params, examples, standardizer, precision)
+
+    return _measure_runs(measure, configs, params, examples, seeds, standardizer, devices)
+
+
+def _measure_runs(
+    measure: Callable[[Params, Examples, Standardizer | None], Tree],
+    configs: Sequence[Config],
+    params: Params,
+    examples: Examples,
+    seeds: Sequence[int | Replicate],
+    standardizer: Standardizer | None,
+    devices: Sequence[jax.Device] | None,
+) -> Tree:
+    """Measure parameters [S, C] in the layout of their sweep."""
     replicates = as_replicates(seeds)
     if params.W.shape[:2] != (len(replicates), len(configs)):
         raise ValueError(
@@ -291,8 +329,7 @@ def evaluate_runs(
     per_replicate = layout.shard(stack_standardizers(in_slots), BY_REPLICATE)
     params = layout.shard(layout.to_slots(params), BY_RUN)
     examples, standardizer = layout.broadcast((examples, standardizer))
-    metrics = evaluate(params, examples, _find_loss(loss), per_replicate or standardizer, precision)
-    return layout.from_slots(metrics)
+    return layout.from_slots(measure(params, examples, per_replicate or standardizer))
 
 
 def mask_diverged(metrics: EpochMetrics, max_loss: float | None = None) -> EpochMetrics:

@@ -1,7 +1,8 @@
 """Loss and accuracy of many classifiers on the same examples."""
 
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,16 @@ from jaxtyping import Array, Float
 from linear_cifar.batches import Index, fold_batches, take_rows
 from linear_cifar.examples import Examples
 from linear_cifar.losses import Loss
-from linear_cifar.model import FULL_PRECISION, compute_logits, is_correct
+from linear_cifar.model import FULL_PRECISION, compute_logits, is_correct, multiply, predict_class
 from linear_cifar.params import Params
 from linear_cifar.standardizer import Standardizer, standardize
 
 # Examples evaluated at a time: bounds the float copy of the features, and is wide enough for speed.
 EXAMPLES_AT_ONCE = 1_000
+
+
+# (logits [n, K], targets [n, K]) → arrays that are summed over the n examples.
+Summer = Callable[[Array, Array], Any]
 
 
 class Metrics(NamedTuple):
@@ -50,28 +55,90 @@ def evaluate(
     Returns:
       Mean losses and accuracies [*runs] as NumPy arrays, in the parameters' type.
     """
-    sums = _sum_metrics(params, examples, loss, standardizer, precision)
+    sums = _sum_examples(_metrics_summer(loss), params, examples, standardizer, precision)
     return mean_metrics(sums, examples.features.shape[0])
 
 
-@partial(jax.jit, static_argnames=("loss", "precision"))
-def _sum_metrics(
-    params: Params, examples: Examples, loss: Loss, standardizer: Standardizer | None, precision: str
-) -> Metrics:
-    """Sum losses and correct predictions over the examples."""
+def mean_class_accuracy(
+    params: Params,
+    examples: Examples,
+    standardizer: Standardizer | None = None,
+    precision: str = FULL_PRECISION,
+) -> Float[np.ndarray, "*runs"]:
+    """Measure each run's accuracy on the examples of each class, and average over the classes.
+
+    Every class counts alike, however many examples it has; scikit-learn calls this `balanced_accuracy_score`.
+    Classes without examples are left out.
+
+    Args:
+      params, standardizer, precision: as for `evaluate`.
+      examples: n examples with one-hot targets.
+
+    Returns:
+      Shares in [0, 1], in the parameters' type.
+    """
+    correct = np.asarray(_sum_examples(_count_correct, params, examples, standardizer, precision))
+    counts = np.asarray(examples.targets).sum(axis=0).astype(correct.dtype)
+    present = counts > 0
+    return (correct[..., present] / counts[present]).mean(axis=-1)
+
+
+def confusion_matrix(
+    params: Params,
+    examples: Examples,
+    standardizer: Standardizer | None = None,
+    precision: str = FULL_PRECISION,
+) -> Float[np.ndarray, "*runs K K"]:
+    """Count each run's predictions: a row per true class, a column per predicted class.
+
+    Args:
+      params, standardizer, precision: as for `evaluate`.
+      examples: n examples with one-hot targets.
+
+    Returns:
+      Whole numbers in the parameters' type; each matrix sums to n.
+    """
+    return np.asarray(_sum_examples(_count_predictions, params, examples, standardizer, precision))
+
+
+@cache
+def _metrics_summer(loss: Loss) -> Summer:
+    """Return the same function each time, because JAX compiles a program for each function it meets."""
+    return lambda logits, y: jax.tree.map(jnp.sum, measure_examples(logits, y, loss))
+
+
+def _count_correct(logits: Float[Array, "n K"], y: Float[Array, "n K"]) -> Float[Array, " K"]:
+    """Count the correct predictions among the examples of each class."""
+    correct = is_correct(logits, y).astype(y.dtype)
+    return multiply(correct[None, :], y)[0]
+
+
+def _count_predictions(logits: Float[Array, "n K"], y: Float[Array, "n K"]) -> Float[Array, "K K"]:
+    """Count the examples of each true class (rows) that are predicted to be of each class (columns)."""
+    return multiply(y.T, jax.nn.one_hot(predict_class(logits), y.shape[1], dtype=y.dtype))
+
+
+@partial(jax.jit, static_argnames=("summer", "precision"))
+def _sum_examples(
+    summer: Summer,
+    params: Params,
+    examples: Examples,
+    standardizer: Standardizer | None,
+    precision: str,
+) -> Any:
+    """Sum over the examples what `summer` returns for some of them, for each run."""
     runs, n, dtype = params.W.shape[:-2], examples.features.shape[0], params.W.dtype
     own_standardizers = standardizer is not None and standardizer.mean.ndim == 2
 
-    def add_chunk(sums: Metrics, start: Index, size: int) -> Metrics:
+    def measure_chunk(start: Index, size: int) -> Any:
         features = take_rows(examples.features, start, size)
         y = take_rows(examples.targets, start, size).astype(dtype)
 
-        def measure_replicate(params: Params, standardizer: Standardizer | None) -> Metrics:
+        def measure_replicate(params: Params, standardizer: Standardizer | None) -> Any:
             x = standardize(standardizer, features, dtype)
 
-            def measure_run(params: Params) -> Metrics:
-                measured = measure_examples(compute_logits(params, x, precision), y, loss)
-                return jax.tree.map(jnp.sum, measured)
+            def measure_run(params: Params) -> Any:
+                return summer(compute_logits(params, x, precision), y)
 
             measure_runs = measure_run
             for _ in runs[1:]:
@@ -82,9 +149,13 @@ def _sum_metrics(
         if runs:
             # A shared standardiser has no replicate axis: the chunk is then standardised once for all.
             measure_all = jax.vmap(measure_replicate, in_axes=(0, 0 if own_standardizers else None))
-        return jax.tree.map(jnp.add, sums, measure_all(params, standardizer))
+        return measure_all(params, standardizer)
 
-    zeros = Metrics(jnp.zeros(runs, dtype), jnp.zeros(runs, dtype))
+    def add_chunk(sums: Any, start: Index, size: int) -> Any:
+        return jax.tree.map(jnp.add, sums, measure_chunk(start, size))
+
+    shapes = jax.eval_shape(lambda: measure_chunk(0, 1))
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
     # With standardisers of their own, each replicate has a float copy of the chunk.
     at_once = EXAMPLES_AT_ONCE // runs[0] if own_standardizers else EXAMPLES_AT_ONCE
     return fold_batches(add_chunk, zeros, n, min(max(1, at_once), n))

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from linear_cifar.devices import on_cpu
+from linear_cifar.evaluation import EXAMPLES_AT_ONCE
 from linear_cifar.layout import MOST_SLOTS_PER_RUN, choose_loops
 
 # Bytes of a process before there is any data, and copies of the examples (as loaded, and as devices read
@@ -16,6 +17,8 @@ from linear_cifar.layout import MOST_SLOTS_PER_RUN, choose_loops
 PROCESS_BYTES, COPIES_OF_EXAMPLES = 700 * 10**6, 2
 # A run takes this multiple of its weights: state, averages, gradient, update, and copies to measure and save.
 WEIGHTS_PER_RUN = 8
+# And this multiple of its logits: logits, their exponentials, and the losses of an evaluation.
+LOGITS_PER_RUN = 4
 # Share of a device's memory to plan with. The rest is for the compiler and for other processes.
 USABLE_SHARE = 0.6
 
@@ -24,8 +27,17 @@ _OWN_GROUPS, _ALL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def run_bytes(d: int, K: int, dtype: DTypeLike, largest_batch: int) -> int:
-    """Return the bytes of one run of d features and K classes: copies of its weights, logits of a batch."""
-    return np.dtype(dtype).itemsize * (WEIGHTS_PER_RUN * (d + 1) * K + 4 * largest_batch * K)
+    """Return the bytes of one run of d features and K classes: copies of its weights, and of logits.
+
+    The logits are those of a batch, or of the examples that are evaluated at a time, whichever is more.
+    """
+    rows = max(largest_batch, EXAMPLES_AT_ONCE)
+    return np.dtype(dtype).itemsize * (WEIGHTS_PER_RUN * (d + 1) * K + LOGITS_PER_RUN * rows * K)
+
+
+def example_bytes(d: int, K: int, feature_bytes: int) -> int:
+    """Return the bytes of one example: its raw features, and its targets in float32."""
+    return d * feature_bytes + 4 * K
 
 
 def replicate_bytes(d: int, feature_bytes: int, dtype: DTypeLike, largest_batch: int, chunk: int) -> int:
@@ -63,7 +75,7 @@ def max_runs(
       feature_bytes: bytes of one raw feature: 1 for uint8.
     """
     cpu = on_cpu(devices[0])
-    data = n * d * feature_bytes
+    data = n * example_bytes(d, K, feature_bytes)
     fixed = data * COPIES_OF_EXAMPLES + PROCESS_BYTES if cpu else data
     chunk = choose_loops(devices[0].platform, d * K * np.dtype(dtype).itemsize).chunk
     per_replicate = replicate_bytes(d, feature_bytes, dtype, largest_batch, chunk)

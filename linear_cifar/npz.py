@@ -5,11 +5,12 @@ The zip archive's comment holds the SHA-256 of everything before it. `numpy.load
 
 import hashlib
 import json
+import math
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,30 @@ _COMMENT = struct.Struct("<H64s")  # its length and its text: the last bytes of 
 _LARGEST_DESCRIPTION = 64 * 1024**2
 
 
+# Readers of the npy format's headers, by its version.
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_PART = 1024**2
+
+
 class NpzError(ValueError):
     """A file is broken or not what `write_npz` writes; the message is one line that names the file."""
+
+
+class ArrayHeader(NamedTuple):
+    """The header of an array in an archive: what to expect, before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+    start: int  # bytes of the header itself
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
@@ -66,7 +89,7 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 if sum(info.compress_size for info in archive.infolist()) > size:
                     raise ValueError("its arrays overlap")
                 arrays = {
-                    info.filename.removesuffix(".npy"): _read_array(archive, info)
+                    info.filename.removesuffix(".npy"): _read_as_written(archive, info)
                     for info in archive.infolist()
                 }
         text = arrays.pop(DESCRIPTION)
@@ -97,21 +120,56 @@ def _digest(file: IO[bytes], size: int) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """Read one member, after checking that it is stored as is and as large as its header says."""
+def _read_as_written(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """Read one array that `write_npz` wrote: not compressed, and with its axes in C's order."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise ValueError(f"{info.filename!r:.80} is compressed")
+    header = read_header(archive, info)
+    if header.fortran_order:
+        raise ValueError(f"{info.filename!r:.80} has its axes in another order")
+    return read_array(archive, info, header)
+
+
+def read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
+    """Read the header of one array, after which `read_array` takes as many bytes as the header says.
+
+    Raises:
+      ValueError: if the array holds Python objects, is of an unknown format, or is not as large as its header
+        says.
+    """
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
-        if version != (1, 0):
+        if version not in _HEADER_READERS:
             raise ValueError(f"{info.filename!r:.80} is of another version of the npy format")
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(member)
-        if dtype.hasobject:
-            raise ValueError(f"{info.filename!r:.80} holds Python objects")
-        count = 1
-        for length in shape:
-            count *= length
-        if fortran_order or count < 0 or count * dtype.itemsize != info.file_size - member.tell():
-            raise ValueError(f"{info.filename!r:.80} is not as large as its header says")
-        content = member.read(count * dtype.itemsize)
-    return np.frombuffer(content, dtype).reshape(shape)
+        shape, fortran_order, dtype = _HEADER_READERS[version](member)
+        header = ArrayHeader(shape, dtype, fortran_order, member.tell())
+    if dtype.hasobject:
+        raise ValueError(f"{info.filename!r:.80} holds Python objects")
+    if min(shape, default=0) < 0 or header.nbytes != info.file_size - header.start:
+        raise ValueError(f"{info.filename!r:.80} is not as large as its header says")
+    return header
+
+
+def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: ArrayHeader) -> np.ndarray:
+    """Read one array.
+
+    Args:
+      archive: archive that holds it.
+      info: member of the archive.
+      header: what `read_header` has read of it.
+
+    Raises:
+      ValueError: if the archive holds fewer bytes of it than the header says.
+    """
+    content = bytearray(header.nbytes)
+    with archive.open(info) as member:
+        member.read(header.start)
+        # In parts, because one read of a compressed member copies all that came before over and over.
+        for start in range(0, header.nbytes, _PART):
+            size = min(_PART, header.nbytes - start)
+            part = member.read(size)
+            if len(part) < size:
+                raise ValueError(f"{info.filename!r:.80} ends early")
+            content[start : start + size] = part
+    order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+    return np.frombuffer(content, header.dtype).reshape(header.shape, order=order)

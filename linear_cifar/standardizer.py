@@ -1,4 +1,4 @@
-"""Features brought to mean 0 and standard deviation 1."""
+"""Features brought to mean 0 and standard deviation 1, or rows to unit length."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Num
 
 from linear_cifar.params import Params
 
-# Rows converted to float64 at a time, which bounds the memory that `fit_standardizer` takes.
+# Rows converted to float64 at a time, which bounds the memory that these functions take.
 ROWS_AT_ONCE = 1_000
 
 
@@ -23,13 +23,14 @@ class Standardizer(NamedTuple):
     std: Float[Array | np.ndarray, "*replicates d"]
 
 
-def fit_standardizer(features: Num[np.ndarray, "n d"]) -> Standardizer:
+def fit_standardizer(features: Num[np.ndarray, "n d"], scale: bool = True) -> Standardizer:
     """Compute means and (population) standard deviations over the rows, in float64.
 
     A constant feature gets a standard deviation of 1, and so standardising turns it into 0.
 
     Args:
       features: raw features of the training examples alone, at least one row.
+      scale: whether to compute the standard deviations; if not, all are 1, and features are only centred.
 
     Returns:
       Mean [d] and std [d].
@@ -39,11 +40,33 @@ def fit_standardizer(features: Num[np.ndarray, "n d"]) -> Standardizer:
     # Two passes: the sum of squared deviations loses no digits where the mean is large.
     for start in range(0, n, ROWS_AT_ONCE):
         mean += features[start : start + ROWS_AT_ONCE].sum(axis=0, dtype=np.float64) / n
+    if not scale:
+        return Standardizer(mean, np.ones(d))
     for start in range(0, n, ROWS_AT_ONCE):
         deviations = features[start : start + ROWS_AT_ONCE] - mean
         variance += np.einsum("nd,nd->d", deviations, deviations) / n
     constant = features.min(axis=0) == features.max(axis=0)
     return Standardizer(mean, np.where(constant, 1.0, np.sqrt(variance)))
+
+
+def scale_to_unit_length(features: Num[np.ndarray, "n d"], dtype: DTypeLike = np.float32) -> np.ndarray:
+    """Divide each row by its Euclidean length, computed in float64; a row of zeros stays as it is.
+
+    Args:
+      features: raw features.
+      dtype: floating-point type of the result.
+
+    Returns:
+      Rows [n, d] of length 1.
+    """
+    scaled = np.empty(features.shape, dtype)
+    for start in range(0, len(features), ROWS_AT_ONCE):
+        rows = features[start : start + ROWS_AT_ONCE].astype(np.float64)
+        # By the largest value first: the square of 1e200 would be infinite.
+        rows /= np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        scaled[start : start + ROWS_AT_ONCE] = rows / np.where(length == 0, 1, length)
+    return scaled
 
 
 def standardize(

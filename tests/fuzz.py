@@ -44,7 +44,8 @@ def fuzz(name: str, runs: int, seed: int) -> None:
 def main() -> None:
     """Try all targets, or the selected one."""
     names = (
-        "binary", "python", "gzipped", "tar", "tfds", "snapshot", "checkpoint", "manifest", "results",
+        "binary", "python", "gzipped", "tar", "tfds", "features", "snapshot", "checkpoint", "manifest",
+        "results",
     )  # fmt: skip
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -12,10 +12,15 @@ os.environ.setdefault("XLA_FLAGS", compiling.FLAGS)
 
 # Without figures, matplotlib need not be imported.
 sys.modules["experiments.artifacts.figures"] = SimpleNamespace(
-    plot_heatmap=lambda *_: None, plot_curves=lambda *_: None
+    plot_heatmap=lambda *_: None,
+    plot_curves=lambda *_: None,
+    plot_weights=lambda *_: None,
+    plot_confusion=lambda *_: None,
+    CHANNELS=(1, 3),
+    SUFFIXES=(),
 )
 
-from experiments.cli import experiment  # noqa: E402
+from experiments.cli import data  # noqa: E402
 from experiments.runner import processes, training  # noqa: E402
 from linear_cifar.data.synthetic import make_synthetic  # noqa: E402
 
@@ -25,5 +30,5 @@ if __name__ == "__main__":
     processes.HEARTBEAT = int(os.environ.get("HEARTBEAT", processes.HEARTBEAT))
     training.KEPT_BYTES = int(os.environ.get("KEPT_BYTES", training.KEPT_BYTES))
     num_test = int(os.environ.get("TEST_IMAGES", 200))
-    experiment.find_dataset = lambda *_: make_synthetic(n_train=1_200, n_test=num_test)
+    data.find_dataset = lambda *_: make_synthetic(n_train=1_200, n_test=num_test)
     runpy.run_module("experiments.grid", run_name="__main__", alter_sys=True)

@@ -5,7 +5,7 @@ import numpy as np
 
 from experiments.runner.data import prepare_data
 from experiments.runner.settings import Settings
-from experiments.runner.sweeps import SPLITS, Sweep, SweepResult
+from experiments.runner.sweeps import HELD_OUT, Sweep, SweepResult
 from linear_cifar.data.dataset import split_dataset
 from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.engine import EpochMetrics, mask_diverged, mask_metrics
@@ -14,7 +14,8 @@ from linear_cifar.fitting import SavedParams, select_all
 from linear_cifar.params import Params
 
 SETTINGS = Settings(
-    train="full", val_size=50, loss="softmax", flip=True, shift=0, epochs=2, schedule="constant",
+    train="full", val_size=50, image_shape=None, standardize="standard", loss="softmax", flip=True,
+    shift=0, epochs=2, schedule="constant",
     average=1, shuffle=True, init="jax", dtype="float32", precision="float32", seeds=(3,), evaluate=("val",),
     max_loss=None,
 )  # fmt: skip
@@ -55,7 +56,7 @@ def draw_result(sweep, data, diverged=()):
     evaluated = {name: draw_metrics(history_shape) for name in sweep.settings.evaluate}
     norm = rng.uniform(1, 2, history_shape).astype(np.float32)
     history = mask_diverged(EpochMetrics(draw_metrics(history_shape), evaluated, norm, finite))
-    final = {name: draw_metrics(sweep.size) for name in SPLITS}
+    final = {name: draw_metrics(sweep.size) for name in data.splits}
     final |= {name: jax.tree.map(lambda values: values[-1], metrics) for name, metrics in evaluated.items()}
     W = np.where(finite[-1][..., None, None], rng.normal(size=(*sweep.size, data.K, data.d)), np.nan)
     params = Params(
@@ -63,6 +64,6 @@ def draw_result(sweep, data, diverged=()):
         np.zeros((W.shape[0] * W.shape[1], data.K), np.float32),
     )
     saved = SavedParams(*select_all(*sweep.size), params)
-    return SweepResult(
-        sweep, data.dataset, history, mask_metrics(final, finite[-1]), saved, data.standardizer
-    )
+    by_class = {name: final[name].accuracy + np.float32(0.01) for name in HELD_OUT if name in data.splits}
+    masked = mask_metrics((final, by_class), finite[-1])
+    return SweepResult(sweep, data, history, *masked, saved)

@@ -35,6 +35,7 @@ from experiments.runner.files import SCHEMA
 from linear_cifar.config import Config
 from linear_cifar.data.cifar10 import read_cifar10
 from linear_cifar.data.dataset import DataError, Dataset, Split
+from linear_cifar.data.features import read_features
 from linear_cifar.data.tfds import read_tfds
 from linear_cifar.snapshots import load_snapshot, save_snapshot
 
@@ -152,6 +153,21 @@ def tfds(folder: Path) -> Target:
     return _files(folder, names, lambda: read_tfds(folder, test_tfds.COUNTS), DataError)
 
 
+def features(folder: Path) -> Target:
+    """Read a user's own file, compressed or not, as it is."""
+    path, x, y = folder / "own.npz", np.ones((6, 1, 2, 2), np.float16), np.arange(6) % 2
+    genuine = []
+    for save in (np.savez, np.savez_compressed):
+        save(path, x_train=x, y_train=y, x_test=x[:1], y_test=y[:1], classes=["a", "b"])
+        genuine.append(path.read_bytes())
+
+    def attempt(content: bytes) -> bool:
+        path.write_bytes(content)
+        return accepted(DataError, lambda: read_features(path, log=lambda line: None))
+
+    return genuine, attempt
+
+
 def _sign(content: bytes) -> bytes:
     """Append a valid digest, so that an input gets past it; see `linear_cifar.npz`."""
     return content + struct.pack("<H64s", 64, hashlib.sha256(content).hexdigest().encode())
@@ -230,7 +246,7 @@ def results(folder: Path) -> Target:
         (folder / name).write_text(f"{','.join(columns)}\n{','.join(cells)}\n")
     (folder / "config.json").write_text(
         f'{{"schema": {SCHEMA}, "experiment": "grid", "complete": true, "command": "", "written": "",\n'
-        ' "settings": {}, "dataset": {"name": "synthetic", "fingerprint": ""}, "sweeps": {}}'
+        ' "settings": {}, "dataset": {"name": "synthetic", "fingerprint": "", "own": false}, "sweeps": {}}'
     )
     (folder / "tables.json").write_text('{"tables": [{"name": "a", "title": "", "columns": [], "rows": []}]}')
     names = ["config.json", "history.csv", "measures.csv", "results.csv", "tables.json"]
@@ -242,7 +258,5 @@ def results(folder: Path) -> Target:
     return _files(folder, names, read, ReadError)
 
 
-TARGETS = {
-    target.__name__: target
-    for target in (binary, python, gzipped, tar, tfds, snapshot, checkpoint, manifest, results)
-}
+_READERS = (binary, python, gzipped, tar, tfds, features, snapshot, checkpoint, manifest, results)
+TARGETS = {target.__name__: target for target in _READERS}

@@ -183,7 +183,7 @@ def test_the_retention_of_a_block_limits_how_it_is_extended(tmp_path, dataset, r
 
 def test_a_block_of_other_images_is_incompatible(manifest, dataset):
     other = dataset._replace(name="cifar10", fingerprint="0" * 64)
-    assert find_incompatibility(manifest, {"small": sweep()}, other).startswith("the images of synthetic (")
+    assert find_incompatibility(manifest, {"small": sweep()}, other).startswith("the data of synthetic (")
 
 
 def test_fewer_epochs_than_are_trained_are_incompatible(manifest, dataset):

@@ -57,7 +57,8 @@ def make_result():
         split: Metrics(*rng.random((2, *SHAPE)).astype(np.float32)) for split in ("train", "val", "test")
     }
     saved = SavedParams(np.array([0, 1]), np.array([2, 1]), make_params(rng, 2))
-    return BlockResult(make_history(rng, BLOCK.settings.epochs), final, saved)
+    by_class = {split: rng.random(SHAPE).astype(np.float32) for split in ("val", "test")}
+    return BlockResult(make_history(rng, BLOCK.settings.epochs), final, by_class, saved)
 
 
 def open_checkpoints(folder, log=pytest.fail, block=BLOCK, **options):

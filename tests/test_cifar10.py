@@ -92,13 +92,13 @@ def test_reads_the_published_order(tmp_path, layout, folder):
     raw = read_cifar10(tmp_path, COUNT)
     assert raw is not None
     expected = [batch(COUNT, seed=i) for i in range(6)]
-    np.testing.assert_array_equal(raw.train.images, np.concatenate([x for x, _ in expected[:5]]))
+    np.testing.assert_array_equal(raw.train.features, np.concatenate([x for x, _ in expected[:5]]))
     np.testing.assert_array_equal(raw.train.labels, np.concatenate([y for _, y in expected[:5]]))
-    np.testing.assert_array_equal(raw.test.images, expected[5][0])
+    np.testing.assert_array_equal(raw.test.features, expected[5][0])
     np.testing.assert_array_equal(raw.test.labels, expected[5][1])
     for split in (raw.train, raw.test):
-        assert split.images.dtype == split.labels.dtype == np.uint8
-        assert split.images.flags.c_contiguous
+        assert split.features.dtype == split.labels.dtype == np.uint8
+        assert split.features.flags.c_contiguous
     assert (raw.name, raw.classes, raw.verified) == ("cifar10", CLASSES, False)
     assert raw.origin == str(path)
 
@@ -458,8 +458,8 @@ def test_real_layouts_agree(cifar10_dir, tmp_path):
         raw = read_cifar10(folder)
         assert raw is not None
         assert raw.origin == str(folder / layout)
-        assert raw.train.images.shape == (50_000, 3072)
-        assert raw.test.images.shape == (10_000, 3072)
+        assert raw.train.features.shape == (50_000, 3072)
+        assert raw.test.features.shape == (10_000, 3072)
         # The labels of the published data, which all copies of it share.
         assert raw.train.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
         assert np.bincount(raw.train.labels).tolist() == [5_000] * 10

@@ -20,16 +20,16 @@ def raw(n=50, n_test=3):
         )
 
     classes = tuple("abcdefghij")
-    return RawDataset("tiny", classes, split(n, 0), split(n_test, 60_000), "nowhere", verified=False)
+    return RawDataset("tiny", classes, split(n, 0), split(n_test, 60_000), "nowhere", False, None)
 
 
 def test_full_takes_the_validation_split_from_the_end():
     whole = raw()
     divided = split_dataset(whole, "full", val_size=20)
-    np.testing.assert_array_equal(divided.train.images, whole.train.images[:30])
-    np.testing.assert_array_equal(divided.val.images, whole.train.images[30:])
+    np.testing.assert_array_equal(divided.train.features, whole.train.features[:30])
+    np.testing.assert_array_equal(divided.val.features, whole.train.features[30:])
     np.testing.assert_array_equal(divided.val.labels, whole.train.labels[30:])
-    np.testing.assert_array_equal(divided.test.images, whole.test.images)
+    np.testing.assert_array_equal(divided.test.features, whole.test.features)
     assert len(divided.train.labels) == train_size("full", 20, n=50)
 
 
@@ -38,7 +38,7 @@ def test_batch1_trains_on_the_first_file_and_validates_on_the_second():
     divided = split_dataset(whole, "batch1")
     np.testing.assert_array_equal(divided.train.labels, whole.train.labels[:BATCH_FILE_SIZE])
     np.testing.assert_array_equal(
-        divided.val.images, whole.train.images[BATCH_FILE_SIZE : 2 * BATCH_FILE_SIZE]
+        divided.val.features, whole.train.features[BATCH_FILE_SIZE : 2 * BATCH_FILE_SIZE]
     )
     assert len(divided.train.labels) == train_size("batch1", 1_000)
 
@@ -55,7 +55,7 @@ def test_fingerprint_is_of_the_content_in_its_order():
     assert split_dataset(whole, "full", 20).fingerprint == split_dataset(whole, "full", 10).fingerprint
     for changed in (
         whole._replace(test=whole.train, train=whole.test),
-        whole._replace(train=Split(whole.train.images[::-1], whole.train.labels)),
-        whole._replace(train=Split(whole.train.images, whole.train.labels[::-1])),
+        whole._replace(train=Split(whole.train.features[::-1], whole.train.labels)),
+        whole._replace(train=Split(whole.train.features, whole.train.labels[::-1])),
     ):
         assert fingerprint(changed) != fingerprint(whole)

@@ -7,8 +7,8 @@ import pytest
 from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import figures, measures
-from experiments.runner.sweeps import SPLITS
 from linear_cifar.config import Config, grid
+from linear_cifar.data.dataset import SPLITS
 from linear_cifar.evaluation import Metrics
 
 SEEDS = (3, 4)
@@ -43,7 +43,8 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
         "curves": lambda path: figures.plot_curves(path, result),
         "costs": lambda path: figures.plot_costs(path, result),
         "samples": lambda path: figures.plot_samples(path, data.dataset),
-        "weights": lambda path: figures.plot_weights(path, result),
+        "weights": lambda path: figures.plot_weights(path, result, range(len(CONFIGS))),
+        "confusion": lambda path: figures.plot_confusion(path, np.eye(10), "abcdefghij", "synthetic", True),
         "histograms": lambda path: figures.plot_histograms(path, selections),
         "reliability": lambda path: figures.plot_reliability_diagram(path, selections),
         "gap": lambda path: figures.plot_gaps(path, selections),

@@ -14,13 +14,14 @@ from absl.testing import flagsaver
 
 from experiments import grid
 from experiments.cli import experiment
+from experiments.cli.data import source_from_flags
 from experiments.cli.launch import parse_flags
 from experiments.runner.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 FILES = [
-    "best_params.npz", "blocks", "config.json", "curves.png", "curves.svg", "heatmap.png", "heatmap.svg",
-    "history.csv", "results.csv", "tables.json",
+    "best_params.npz", "blocks", "config.json", "confusion.png", "confusion.svg", "curves.png", "curves.svg",
+    "heatmap.png", "heatmap.svg", "history.csv", "results.csv", "tables.json", "weights.png", "weights.svg",
 ]  # fmt: skip
 QUICK = ["--dataset=synthetic", "--train=batch1", "--epochs=1", "--eta=0.001,0.01", "--batch=400"]
 
@@ -116,6 +117,8 @@ def test_a_mistake_ends_in_one_line_and_leaves_no_files(tmp_path, flags, message
         (["--batch=0"], "batch is 0"),
         (["--train=batch1", "--batch=10001"], "the training set holds 10,000 examples"),
         (["--epochs=0"], "epochs"),
+        (["--val_size=50000"], "val_size is 50000: that leaves no training examples"),
+        (["--image_shape=3,32,32"], "--image_shape: it is for --data only"),
         (["--q=1.5"], "q is 1.5"),
         (["--average=41"], "average is 41: the run has 40 epochs"),
         (["--evaluate=tests"], "evaluate"),
@@ -127,7 +130,8 @@ def test_a_wrong_value_is_named(flags, message):
     with flagsaver.flagsaver(), pytest.raises(UsageError) as caught:
         grid.define_flags()
         parse_flags(["grid", *flags])
-        experiment.check_sweep(grid.sweep_from_flags())
+        sweep = grid.sweep_from_flags()
+        experiment.check_sweep(sweep, source_from_flags().count_training(sweep.settings))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

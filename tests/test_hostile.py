@@ -101,8 +101,8 @@ def test_any_flags_make_a_run_or_are_refused(module, monkeypatch):
     def check_run(name, stages, render, needs_all=False):
         nonlocal made
         for sweep in stages[0].plan(()):
-            experiment.check_sweep(sweep)
-            sweep.settings.train_spec(sweep.configs)
+            experiment.check_sweep(sweep, 49_000)
+            sweep.settings.train_spec(sweep.configs, (3, 32, 32))
             json.dumps([sweep.settings, experiment._flag_values()], allow_nan=False)
             sweep.settings.initializer(4, 3)
             assert 0 < sweep.settings.eta_schedule()(sweep.settings.epochs)(0) <= 1

@@ -27,7 +27,7 @@ def result(request, data):
 
 def test_predictions_equal_a_numpy_reference(result, data):
     test, predicted = data.dataset.test, measures.predict(result)
-    x = (test.images - data.standardizer.mean) / data.standardizer.std
+    x = (test.features - data.standardizer.mean) / data.standardizer.std
     probabilities_of = {"softmax": problems.softmax, "bce": problems.sigmoid}[result.settings.loss]
     for s in range(2):
         for c in range(2):

@@ -17,14 +17,15 @@ def test_runs_grow_with_the_memory_and_never_need_more():
     counts = [max_cifar_runs(gigabytes * 10**9) for gigabytes in (4, 8, 16, 32)]
     assert counts == sorted(set(counts))
     for gigabytes, runs in zip((4, 8, 16, 32), counts, strict=True):
-        nbytes = PROCESS_BYTES + 2 * 60_000 * 3072 + runs * 8 * WEIGHTS
+        nbytes = PROCESS_BYTES + 2 * 60_000 * (3072 + 4 * 10) + runs * 8 * WEIGHTS
         assert nbytes <= USABLE_SHARE * gigabytes * 10**9
 
 
 def test_a_run_takes_its_weights_and_a_batch():
-    assert run_bytes(3072, 10, "float32", 0) == 8 * WEIGHTS
-    assert run_bytes(3072, 10, "float64", 0) == 16 * WEIGHTS
-    assert run_bytes(3072, 10, "float32", 100) - run_bytes(3072, 10, "float32", 0) == 4 * 4 * 100 * 10
+    logits = 4 * 1_000 * 10  # of the examples that are evaluated at a time
+    assert run_bytes(3072, 10, "float32", 100) == 8 * WEIGHTS + 4 * logits
+    assert run_bytes(3072, 10, "float64", 100) == 16 * WEIGHTS + 8 * logits
+    assert run_bytes(3072, 10, "float32", 5_000) == 8 * WEIGHTS + 5 * 4 * logits
     assert replicate_bytes(3072, 1, "float32", 100, chunk=1_600) == 3072 * (1600 + 800)
     assert max_cifar_runs(8 * 10**9, configs=1) < max_cifar_runs(8 * 10**9, configs=48)
 

@@ -132,8 +132,8 @@ def lying(shape, descr="<f8", fortran=False):
     ("members", "message"),
     [
         ({"a.npy": npy(np.array([Dangerous()]), allow_pickle=True)}, "holds Python objects"),
-        ({"a.npy": npy([1.0], version=(2, 0))}, "another version of the npy format"),
-        ({"a.npy": npy(np.zeros((2, 3)).T)}, "not as large as its header says"),
+        ({"a.npy": npy([1.0], version=(3, 0))}, "another version of the npy format"),
+        ({"a.npy": npy(np.zeros((2, 3)).T)}, "has its axes in another order"),
         ({"a.npy": lying("(4,)")}, "not as large as its header says"),
         ({"a.npy": lying("(2,)")}, "not as large as its header says"),
         ({"a.npy": lying(f"({10**12},)")}, "not as large as its header says"),

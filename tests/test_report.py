@@ -264,9 +264,9 @@ def test_the_run_that_says_most_is_chosen(as_reported):
 def test_the_reference_recipe_has_a_section_and_the_figures_are_shown_once(runs):
     reference = RunResult(runs["table1"].folder)
     (alone,) = gather_report({REFERENCE: reference}).sections
-    assert list(alone[1].captions) == ["samples", "curves", "weights"]
+    assert list(alone[1].captions) == ["samples", "curves", "weights", "confusion"]
     both = gather_report({"table1": runs["table1"], REFERENCE: reference})
-    assert [len(section.captions) for _, section in both.sections] == [3, 0]
+    assert [len(section.captions) for _, section in both.sections] == [4, 0]
     assert len(both.sources) == 2
     assert len(both.explorer["rows"]) == len(ROWS)
 

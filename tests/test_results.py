@@ -86,7 +86,7 @@ def test_evaluation_sets_are_measured_after_every_epoch(data, tmp_path):
 def test_best_params_reproduce_the_best_row(tmp_path, result, data):
     results.write_results(tmp_path, [result])
     with np.load(tmp_path / "best_params.npz", allow_pickle=False) as best:
-        x = (data.dataset.test.images - best["mean"]) / best["std"]
+        x = (data.dataset.test.features - best["mean"]) / best["std"]
         logits = x @ best["W"].T + best["b"]
         config = Config(**{name: best[name].item() for name in Config._fields})
         assert str(best["dataset"]) == "synthetic"

@@ -19,9 +19,11 @@ def test_equal_settings_make_the_same_program():
     configs = grid([0.1], [20], [0.0])
     for settings in (SETTINGS, SETTINGS._replace(flip=False, shift=1), SETTINGS._replace(shift=2)):
         other_seed = settings._replace(seeds=(9,), epochs=7)
-        assert hash(settings.train_spec(configs)) == hash(other_seed.train_spec(configs))
-        assert settings.train_spec(configs) == other_seed.train_spec(configs)
-    shifts = [SETTINGS._replace(shift=pixels).train_spec(configs) for pixels in (1, 2)]
+        assert hash(settings.train_spec(configs, (3, 32, 32))) == hash(
+            other_seed.train_spec(configs, (3, 32, 32))
+        )
+        assert settings.train_spec(configs, (3, 32, 32)) == other_seed.train_spec(configs, (3, 32, 32))
+    shifts = [SETTINGS._replace(shift=pixels).train_spec(configs, (3, 32, 32)) for pixels in (1, 2)]
     assert shifts[0] != shifts[1]
 
 

@@ -5,6 +5,7 @@ from absl.testing import flagsaver
 
 from experiments import grid
 from experiments.artifacts.reader import RunResult
+from experiments.cli import data as cli_data
 from experiments.cli import experiment
 from experiments.cli.launch import parse_flags
 from experiments.runner.errors import FolderError, Stopped
@@ -25,7 +26,7 @@ def refit_best(results):
 def run_stages(tmp_path, monkeypatch):
     """Run the stages after the grid of the flags, and return the run's folder."""
     monkeypatch.setattr("sys.argv", ["experiments.grid", *FLAGS])
-    monkeypatch.setattr(experiment, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=100))
+    monkeypatch.setattr(cli_data, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=100))
 
     def run(*later, name="run"):
         with flagsaver.flagsaver():

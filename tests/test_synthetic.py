@@ -15,8 +15,8 @@ def test_has_the_shapes_of_cifar10_and_says_what_it_is(raw):
     assert raw.name == "synthetic"
     assert not raw.verified
     assert all(name.startswith("synthetic") for name in raw.classes)
-    assert raw.train.images.shape == (6_000, 3_072)
-    assert raw.train.images.dtype == raw.train.labels.dtype == np.uint8
+    assert raw.train.features.shape == (6_000, 3_072)
+    assert raw.train.features.dtype == raw.train.labels.dtype == np.uint8
     counts = np.bincount(raw.train.labels, minlength=10)
     assert (counts > 450).all()
     assert (counts < 750).all()
@@ -24,14 +24,14 @@ def test_has_the_shapes_of_cifar10_and_says_what_it_is(raw):
 
 def test_the_seed_alone_decides_it(raw):
     again, other = make_synthetic(n_train=6_000, n_test=2_000), make_synthetic(1, n_train=6_000, n_test=2_000)
-    np.testing.assert_array_equal(raw.train.images, again.train.images)
+    np.testing.assert_array_equal(raw.train.features, again.train.features)
     np.testing.assert_array_equal(raw.test.labels, again.test.labels)
-    assert not np.array_equal(raw.train.images, other.train.images)
-    assert not np.array_equal(raw.train.images[:2_000], raw.test.images)
+    assert not np.array_equal(raw.train.features, other.train.features)
+    assert not np.array_equal(raw.train.features[:2_000], raw.test.features)
 
 
 def test_noise_has_the_spectrum_of_natural_images(raw):
-    grey = raw.train.images.reshape(-1, 3, 32, 32).mean(axis=1)
+    grey = raw.train.features.reshape(-1, 3, 32, 32).mean(axis=1)
     power = (np.abs(np.fft.rfft2(grey - grey.mean(axis=0))) ** 2).mean(axis=0)
     frequency = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.rfftfreq(32)[None, :])
     band = (frequency > 0.05) & (frequency < 0.4)
@@ -40,9 +40,9 @@ def test_noise_has_the_spectrum_of_natural_images(raw):
 
 
 def test_is_learnable_but_hard(raw):
-    scaler = StandardScaler().fit(raw.train.images)
+    scaler = StandardScaler().fit(raw.train.features)
     model = LogisticRegression(C=1e-5, max_iter=30, tol=1e-2).fit(
-        scaler.transform(raw.train.images), raw.train.labels
+        scaler.transform(raw.train.features), raw.train.labels
     )
-    accuracy = model.score(scaler.transform(raw.test.images), raw.test.labels)
+    accuracy = model.score(scaler.transform(raw.test.features), raw.test.labels)
     assert 0.2 < accuracy < 0.5

@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 
 from experiments import table1
 from experiments.artifacts.reader import RunResult
-from experiments.cli import experiment
+from experiments.cli import data as cli_data
 from experiments.cli.launch import parse_flags
 from linear_cifar.config import Config
 from linear_cifar.data.synthetic import make_synthetic
@@ -62,7 +62,7 @@ def test_the_reference_recipe_with_other_flags_writes_its_files(tmp_path, monkey
         "--seed=7",
     ]
     monkeypatch.setattr("sys.argv", ["experiments.table1", *words])
-    monkeypatch.setattr(experiment, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=100))
+    monkeypatch.setattr(cli_data, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=100))
     with flagsaver.flagsaver():
         table1.define_flags()
         parse_flags(["table1", *words, f"--out={tmp_path / 'run'}"])

@@ -40,7 +40,9 @@ def test_configurations_are_compared_with_the_best_by_seed(result):
     final = {"train": Metrics(val, val), "val": Metrics(1 - val, val), "test": Metrics(test, test)}
     history = result.history._replace(finite=np.isfinite(val)[None])
     sweep = make_sweep(CONFIGS[:4], seeds=SEEDS)
-    table = ranking_table(result._replace(sweep=sweep, history=history, final=final))
+    by_class = {"val": val, "test": test}
+    changed = result._replace(sweep=sweep, history=history, final=final, class_accuracy=by_class)
+    table = ranking_table(changed)
     assert table.columns[-3:] == ["val − best", "won", ""]
     assert [row[-3:] for row in table.rows] == [
         ["", "", ""],
@@ -49,7 +51,8 @@ def test_configurations_are_compared_with_the_best_by_seed(result):
         ["-", "0/2", "diverged in epoch 1"],
     ]
     # Seed 3 alone would choose the third, and seed 4 the first.
-    assert "test 50.00 ± 14.14; each seed's own best: test 51.50 ± 12.02." in table.note
+    assert "test 50.00 ± 14.14; mean per class: val 65.00 ± 7.07, test 50.00 ± 14.14; each" in table.note
+    assert "own best: test 51.50 ± 12.02." in table.note
 
 
 def test_one_seed_allows_no_comparison():
@@ -70,7 +73,9 @@ def test_a_long_table_prints_its_first_rows(result):
     accuracy = np.random.default_rng(0).random((2, len(configs))).astype(np.float32)
     final = {split: Metrics(3 - accuracy, accuracy) for split in ("train", "val", "test")}
     history = result.history._replace(finite=np.ones((2, 2, len(configs)), bool))
-    many = result._replace(sweep=make_sweep(configs, seeds=SEEDS), history=history, final=final)
+    by_class = {"val": accuracy, "test": accuracy}
+    sweep = make_sweep(configs, seeds=SEEDS)
+    many = result._replace(sweep=sweep, history=history, final=final, class_accuracy=by_class)
     table = ranking_table(many)
     lines = str(table).splitlines()
     assert len(table.rows) == 300

@@ -109,9 +109,9 @@ def test_reads_the_published_order(version, tmp_path):
     assert raw is not None
     for split, name, count in ((raw.train, "train", COUNTS[0]), (raw.test, "test", COUNTS[1])):
         expected = records(name, count)
-        assert split.images.dtype == split.labels.dtype == np.uint8
+        assert split.features.dtype == split.labels.dtype == np.uint8
         assert split.labels.tolist() == [record.label for record in expected]
-        rows = split.images.reshape(count, 3, 32, 32)
+        rows = split.features.reshape(count, 3, 32, 32)
         for row, record in zip(rows, expected, strict=True):
             for channel in range(3):
                 np.testing.assert_array_equal(row[channel], record.image[:, :, channel])

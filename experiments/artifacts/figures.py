@@ -41,12 +41,14 @@ STYLE: dict[Any, Any] = {
 }
 # Okabe and Ito's colours and cividis can be distinguished with any colour vision.
 SEQUENTIAL = "cividis"
+CHANNELS = (1, 3)  # of the images that can be drawn: grey or coloured
 ORANGE, BLUE, SKY, GREEN = "#D55E00", "#0072B2", "#56B4E9", "#009E73"
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
-IMAGE_SHAPE = (3, 32, 32)
 # Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
 # number, lines of a panel, and colours that a legend names.
 MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES = 12, 24, 200, 12
+# Classes whose weights are drawn, and characters of a class's name.
+MAX_CLASSES, MAX_NAME = 20, 24
 # Longest side of a .png in pixels; matplotlib refuses more than twice as many.
 MAX_PIXELS = 30_000
 
@@ -188,48 +190,95 @@ def plot_costs(path: Path, result: SweepResult) -> None:
 
 
 def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
-    """Draw the first training images of each class, a row per class."""
-    K = len(dataset.classes)
+    """Draw the first training images of each class, a row per class; the data set is of coloured images."""
+    K, shape = len(dataset.classes), dataset.image_shape
+    assert shape is not None, "only images can be drawn"
+    _, height, width = shape
     with _figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.name}: training images") as figure:
         figure.set_layout_engine("none")
         for k, name in enumerate(dataset.classes):
             members = np.flatnonzero(dataset.train.labels == k)[:columns]
-            strip = np.full((IMAGE_SHAPE[1], columns * (IMAGE_SHAPE[2] + 2), 3), 255, np.uint8)
+            strip = np.full((height, columns * (width + 2), 3), 255, np.uint8)
             for column, i in enumerate(members):
-                start = column * (IMAGE_SHAPE[2] + 2)
-                strip[:, start : start + IMAGE_SHAPE[2]] = _image(dataset.train.images[i])
+                start = column * (width + 2)
+                strip[:, start : start + width] = _image(dataset.train.features[i], shape)
             panel = figure.add_axes((0.16, 0.93 - (k + 1) * 0.92 / K, 0.83, 0.92 / K * 0.94))
             panel.imshow(strip, interpolation="nearest", aspect="auto")
             panel.set_axis_off()
             panel.text(-0.015, 0.5, name, transform=panel.transAxes, ha="right", va="center")
 
 
-def plot_weights(path: Path, result: SweepResult) -> None:
-    """Draw the first seed's weights of each class as an image, a row per configuration.
+def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], seed: int = 0) -> None:
+    """Draw the weights of each class as an image, a row per configuration.
 
-    Each image is scaled to its own range.
+    Each image is scaled to its own range. Of very many classes only the first are drawn.
+
+    Args:
+      path: file to draw, without its suffix.
+      result: a sweep on images, grey or in three colours, whose weights of these runs are saved.
+      configs: indices of the configurations to draw.
+      seed: index of the seed to draw.
     """
-    C, classes = len(result.configs), result.dataset.classes
-    seed = result.settings.seeds[0]
+    shape, K = result.dataset.image_shape, len(result.dataset.classes)
+    assert shape is not None, "only images can be drawn"
+    classes = result.dataset.classes[:MAX_CLASSES]
     several_batches = len({config.batch for config in result.configs}) > 1
-    title = f"{result.dataset.name}: weights of each class, seed {seed}, each scaled by itself"
-    with _figure(path, (0.72 * len(classes) + 0.9, 0.78 * C + 0.8), title) as figure:
-        panels = figure.subplots(C, len(classes), squeeze=False)
-        for c, config in enumerate(result.configs):
-            for k, name in enumerate(classes):
-                panel, W = panels[c, k], np.asarray(result.params.W[0, c, k])
+    selected = f"the first {len(classes)} of {K} classes" if len(classes) < K else "each class"
+    heading = f"{result.dataset.name}: weights of {selected}, seed {result.settings.seeds[seed]}"
+    size = (0.72 * max(len(classes), 8) + 0.9, 0.78 * len(configs) + 0.8)
+    with _figure(path, size, f"{heading}, each scaled by itself") as figure:
+        panels = figure.subplots(len(configs), len(classes), squeeze=False)
+        for row, c in enumerate(configs):
+            weights = np.asarray(result.params_of(seed, c).W)
+            for panel, name, W in zip(panels[row], classes, weights, strict=False):
                 if np.isfinite(W).all():
                     spread = np.ptp(W)
-                    panel.imshow(_image((W - W.min()) / (spread or 1)), interpolation="nearest")
+                    scaled = _image((W - W.min()) / (spread or 1), shape)
+                    panel.imshow(scaled, interpolation="nearest", vmin=0, vmax=1, cmap="gray")
                 else:
                     _mark_diverged(panel)
                 panel.set_xticks([], [])
                 panel.set_yticks([], [])
                 panel.spines[:].set_visible(False)
-                if c == 0:
+                if row == 0:
                     panel.set_title(name, fontsize=8)
+            config = result.configs[c]
             label = f"η {config.eta:g}\nλ {config.lam:g}" + f"\nbatch {config.batch}" * several_batches
-            panels[c, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+            panels[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+
+
+def plot_confusion(
+    path: Path, counts: Float[np.ndarray, "K K"], classes: Sequence[str], title: str, numbered: bool
+) -> None:
+    """Draw how many examples of each true class (rows) are predicted to be of each class (columns), in %.
+
+    Args:
+      path: file to draw, without its suffix.
+      counts: numbers of examples; a class without examples has an empty row.
+      classes: names of the K classes.
+      title: title of the figure.
+      numbered: whether to write the numbers into the cells, and the name at each row.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
+    side = max(4.8, 1.6 + 0.52 * len(classes)) if numbered else 6.4
+    with _figure(path, (side + 0.8, side), title) as figure:
+        panel = figure.subplots()
+        image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=100)
+        panel.set_xlabel("predicted class")
+        panel.set_ylabel("true class")
+        panel.spines[:].set_visible(False)
+        panel.tick_params(length=0)
+        places = range(0, len(classes), -(-len(classes) // MAX_NUMBERS))
+        names = [_shorten(classes[place]) for place in places]
+        panel.set_xticks(places, names, rotation=90 if max(map(len, names)) > 2 else 0)
+        panel.set_yticks(places, names)
+        if numbered:
+            for (row, column), share in np.ndenumerate(shares):
+                if np.isfinite(share):
+                    color = "black" if share > 50 else "white"
+                    panel.text(column, row, f"{share:.0f}", ha="center", va="center", color=color, fontsize=8)
+        figure.colorbar(image, ax=panel, label="% of the true class").outline.set_visible(False)
 
 
 def plot_histograms(path: Path, selections: Sequence[Selection]) -> None:
@@ -407,6 +456,12 @@ def _legend(figure: Figure, *panels: Axes, columns: int = 5) -> None:
         )
 
 
-def _image(features: ArrayLike) -> np.ndarray:
-    """Return channel-major features [d] as rows × columns × colours."""
-    return np.asarray(features).reshape(IMAGE_SHAPE).transpose(1, 2, 0)
+def _shorten(name: str) -> str:
+    """Return a name that fits beside a figure."""
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
+
+
+def _image(features: ArrayLike, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return channel-major features [d] as rows × columns × colours, or rows × columns of a grey image."""
+    image = np.asarray(features).reshape(shape).transpose(1, 2, 0)
+    return image[..., 0] if shape[0] == 1 else image

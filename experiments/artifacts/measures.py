@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Integer
 
 from experiments.artifacts.results import KEYS, run_keys, write_csv
 from experiments.runner.files import MEASURES
@@ -60,8 +60,9 @@ class Measures(NamedTuple):
 
 def predict(result: SweepResult) -> Predictions:
     """Predict the test images with all runs of a sweep."""
-    test, spec = result.dataset.test, result.settings.train_spec(result.configs)
-    x = standardize(result.standardizer, jnp.asarray(test.images), result.params.W.dtype)
+    spec = result.settings.train_spec(result.configs, result.dataset.image_shape)
+    features = jnp.asarray(result.data.splits["test"].features)
+    x = standardize(result.data.standardizer, features, result.params.W.dtype)
 
     @jax.jit
     def predict_run(params: Params) -> tuple[Array, Array]:
@@ -73,7 +74,7 @@ def predict(result: SweepResult) -> Predictions:
     probabilities, classes = (
         np.asarray(values).reshape(*shape, *values.shape[1:]) for values in jax.lax.map(predict_run, flat)
     )
-    labels = np.broadcast_to(test.labels, classes.shape)
+    labels = np.broadcast_to(result.dataset.splits["test"].labels, classes.shape)
 
     def probability_of(chosen: np.ndarray) -> np.ndarray:
         return np.take_along_axis(probabilities, chosen[..., None].astype(int), axis=-1)[..., 0]
@@ -81,7 +82,7 @@ def predict(result: SweepResult) -> Predictions:
     return Predictions(probabilities, probability_of(labels), probability_of(classes), classes == labels)
 
 
-def measure(predictions: Predictions, labels: UInt8[np.ndarray, " n"]) -> Measures:
+def measure(predictions: Predictions, labels: Integer[np.ndarray, " n"]) -> Measures:
     """Measure one run, from its predictions; all measures are NaN if it diverged."""
     probabilities, of_true_class, of_predicted_class, correct = predictions
     if not np.isfinite(probabilities).all():
@@ -103,7 +104,7 @@ def measure(predictions: Predictions, labels: UInt8[np.ndarray, " n"]) -> Measur
 def measure_all(result: SweepResult, predictions: Predictions) -> Measures:
     """Measure all runs of a sweep; each measure is an array [S, C]."""
     S, C = predictions.correct.shape[:2]
-    labels = result.dataset.test.labels
+    labels = result.dataset.splits["test"].labels
     rows = [[measure(predictions.of_run(s, c), labels) for c in range(C)] for s in range(S)]
     return Measures(*np.moveaxis(np.asarray(rows), -1, 0))
 

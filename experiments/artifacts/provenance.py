@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from experiments.runner.files import SCHEMA
-from experiments.runner.sweeps import SPLITS, Sweep
+from experiments.runner.sweeps import Sweep
 from linear_cifar.data.dataset import Dataset
 from linear_cifar.layout import mesh_shape
 
@@ -65,8 +65,8 @@ def describe_run(
 
 def describe_sweep(sweep: Sweep, dataset: Dataset) -> dict[str, Any]:
     """Return what all runs of a sweep share."""
-    images = {f"{split}_images": len(getattr(dataset, split).labels) for split in SPLITS}
-    return {"configurations": len(sweep.configs), **sweep.settings._asdict(), **images}
+    sizes = {f"{name}_examples": len(split.labels) for name, split in dataset.splits.items()}
+    return {"configurations": len(sweep.configs), **sweep.settings._asdict(), **sizes}
 
 
 def describe_environment() -> dict[str, Any]:
@@ -103,6 +103,8 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "origin": dataset.origin,
         "verified": dataset.verified,
         "fingerprint": dataset.fingerprint,
+        "own": dataset.own,
+        "image_shape": dataset.image_shape,
     }
 
 

@@ -68,6 +68,7 @@ class RunResult:
             self.settings = _expect_object(self.config["settings"])
             data = _expect_object(self.config["dataset"])
             self.dataset, self.fingerprint = str(data["name"]), str(data["fingerprint"])
+            self.own = data["own"] is True  # a user's own file
             sweeps = _expect_object(self.config["sweeps"])
             self.sweeps: dict[str, dict[str, Any]] = {
                 name: _expect_object(settings) for name, settings in sweeps.items()

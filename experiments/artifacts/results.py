@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 
 from experiments.runner.files import BEST, HISTORY, RESULTS
-from experiments.runner.sweeps import SPLITS, SweepResult
+from experiments.runner.sweeps import HELD_OUT, SweepResult
 from linear_cifar.config import Config
+from linear_cifar.data.dataset import SPLITS
 from linear_cifar.files import atomic_write
+from linear_cifar.standardizer import Standardizer, fold_standardizer
 
 # Columns that identify a run: the name of its sweep, the data set, the configuration and the seed.
 KEYS = ("variant", "dataset", *Config._fields, "seed")
+_NO_METRICS = (None, None)
 _METRICS = tuple(f"{split}_{metric}" for split in SPLITS for metric in ("loss", "acc"))
 # A row per run. `epochs` is the number of epochs trained, and the metrics are of the parameters after them.
-# `diverged` is the epoch in which the run diverged, or empty.
-RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, "diverged")
+# `*_class_acc` are means of the accuracy on each class. `diverged` is the epoch in which the run diverged, or
+# empty. The cells of a split that the data set does not have are empty.
+RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, *(f"{split}_class_acc" for split in HELD_OUT), "diverged")
 # A row per run and epoch, from 1. `running_*` are means over the epoch's batches, each before its update.
 # `W_norm` is Frobenius's. The cells of a split that was not measured after every epoch are empty.
 HISTORY_COLUMNS = (*KEYS, "epoch", "running_loss", "running_acc", *_METRICS, "W_norm")
@@ -67,14 +71,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def _result_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
-    columns = [column for split in SPLITS for column in result.final[split]]
+    columns = [column for split in SPLITS for column in result.final.get(split, _NO_METRICS)]
+    columns += [result.class_accuracy.get(split) for split in HELD_OUT]
     for s, c, keys in run_keys(result):
-        yield *keys, result.epochs, *(column[s, c] for column in columns), result.diverged(s, c)
+        cells = (None if column is None else column[s, c] for column in columns)
+        yield *keys, result.epochs, *cells, result.diverged(s, c)
 
 
 def _history_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
     history = result.history
-    evaluated = [history.evaluated.get(split, (None, None)) for split in SPLITS]
+    evaluated = [history.evaluated.get(split, _NO_METRICS) for split in SPLITS]
     columns = [*history.running, *(column for metrics in evaluated for column in metrics), history.norm]
     for s, c, keys in run_keys(result):
         for epoch in range(result.epochs):
@@ -84,14 +90,20 @@ def _history_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
 def _write_best_params(path: Path, result: SweepResult) -> None:
     """Write W [K, d] and b [K] of the best configuration's best seed, with what is needed to use them.
 
-    The file holds no Python objects, so it can be loaded without pickles.
+    `W_raw` and `b_raw` are for features that are not standardised. The file holds no Python objects, so it
+    can be loaded without pickles.
     """
     c = result.ranking[0]
     s = result.best_seed(c)
+    params, d = result.params_of(s, c), result.data.d
+    standardizer = result.data.standardizer or Standardizer(np.zeros(d), np.ones(d))
+    raw = fold_standardizer(params, standardizer)
     content = {
-        **result.params_of(s, c)._asdict(),
-        "mean": result.standardizer.mean,
-        "std": result.standardizer.std,
+        **params._asdict(),
+        "W_raw": raw.W,
+        "b_raw": raw.b,
+        **standardizer._asdict(),
+        "standardize": result.settings.standardize,
         "classes": result.dataset.classes,
         "dataset": result.dataset.name,
         "fingerprint": result.dataset.fingerprint,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from experiments.runner.sweeps import SPLITS, SweepResult
+from experiments.runner.sweeps import SweepResult
 from linear_cifar.comparison import Comparison, best_per_seed, compare
 
 # Rows of a table that are printed.
@@ -52,9 +52,12 @@ def ranking_table(result: SweepResult) -> Table:
             difference = _describe_difference(comparison, c, num_seeds) if place > 1 else ["", ""]
             if place > 1 and not comparison.significant[c]:
                 remark = NOT_SIGNIFICANT
-        rows.append([str(place), *values, *accuracies(result, c), _mean_loss(result, c), *difference, remark])
+        by_class = percent(result.class_accuracy["val"][:, c])
+        measured = [*accuracies(result, c), by_class, _mean_loss(result, c)]
+        rows.append([str(place), *values, *measured, *difference, remark])
     difference_columns = ["val − best", "won"] if num_seeds > 1 else []
-    columns = ["", *varying, "train acc", "val acc", "test acc", "val loss", *difference_columns, ""]
+    accuracy_columns = [f"{split} acc" for split in result.splits]
+    columns = ["", *varying, *accuracy_columns, "val by class", "val loss", *difference_columns, ""]
     note = _describe_best(result)
     if num_seeds > 1:
         note = f"{note}{_describe_best_per_seed(result)}.\n{_COMPARISON_NOTE}"
@@ -69,8 +72,8 @@ def heading(result: SweepResult, statistic: str = "mean ± standard deviation") 
 
 
 def accuracies(result: SweepResult, config: int) -> list[str]:
-    """Return the accuracies of one configuration on the three splits, in percent."""
-    return [percent(result.final[split].accuracy[:, config]) for split in SPLITS]
+    """Return the accuracies of one configuration on each split, in percent."""
+    return [percent(result.final[split].accuracy[:, config]) for split in result.splits]
 
 
 def configuration_name(result: SweepResult, config: int) -> str:
@@ -123,18 +126,24 @@ def _describe_difference(comparison: Comparison, config: int, num_seeds: int) ->
 
 
 def _describe_best_per_seed(result: SweepResult) -> str:
-    """Return the test accuracy of the configurations that each seed alone would choose."""
+    """Return the accuracy on the last split of the configurations that each seed alone would choose."""
     if not result.stayed_finite[result.ranking[0]]:
         return ""
     chosen = best_per_seed(*result.final["val"])
-    test = result.final["test"].accuracy[np.arange(len(chosen)), chosen]
-    return f"; each seed's own best: test {percent(test)}"
+    split = result.splits[-1]
+    accuracy = result.final[split].accuracy[np.arange(len(chosen)), chosen]
+    return f"; each seed's own best: {split} {percent(accuracy)}"
 
 
 def _describe_best(result: SweepResult) -> str:
     best = result.ranking[0]
     if not result.stayed_finite[best]:
         return f"{result.dataset.name}: every configuration diverged"
-    train, val, test = accuracies(result, best)
     name = configuration_name(result, best)
-    return f"{result.dataset.name}, best: {name}: train {train}, val {val}, test {test}"
+    measured = ", ".join(
+        f"{split} {accuracy}" for split, accuracy in zip(result.splits, accuracies(result, best), strict=True)
+    )
+    by_class = ", ".join(
+        f"{split} {percent(result.class_accuracy[split][:, best])}" for split in result.splits[1:]
+    )
+    return f"{result.dataset.name}, best: {name}: {measured}; mean per class: {by_class}"

@@ -88,7 +88,7 @@ def measure_peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _load_data() -> tuple[Examples, Examples, Standardizer]:
+def _load_data() -> tuple[Examples, Examples, Standardizer | None]:
     """Return training examples, validation examples and the standardiser that the flags ask for."""
     if FLAGS.images is not None:
         data = random_data(FLAGS.images)
@@ -96,9 +96,9 @@ def _load_data() -> tuple[Examples, Examples, Standardizer]:
     data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
     dataset = load_dataset(FLAGS.dataset, data_dir)
     num_classes = len(dataset.classes)
-    train = make_examples(dataset.train.images, dataset.train.labels, num_classes)
-    val = make_examples(dataset.val.images, dataset.val.labels, num_classes)
-    return train, val, fit_standardizer(dataset.train.images)
+    train = make_examples(dataset.train.features, dataset.train.labels, num_classes)
+    val = make_examples(dataset.val.features, dataset.val.labels, num_classes)
+    return train, val, fit_standardizer(dataset.train.features)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
 
 from experiments.artifacts import provenance
-from experiments.artifacts.results import write_results
+from experiments.artifacts.confusion import render_confusion
+from experiments.artifacts.results import best_sweep, write_results
 from experiments.artifacts.tables import Table
+from experiments.cli.data import source_from_flags
 from experiments.cli.previous import (
     check_finished_run,
     has_all_files,
@@ -22,10 +24,10 @@ from experiments.cli.previous import (
     read_previous_run,
     read_usable_manifests,
 )
-from experiments.cli.progress import EpochsBar, download_bar, log
+from experiments.cli.progress import EpochsBar, log
 from experiments.cli.signals import check_signals, run_interruptible
 from experiments.runner.blocks import BlockManifest, is_complete, join_results, write_manifest
-from experiments.runner.data import PreparedData, prepare_data
+from experiments.runner.data import PreparedData
 from experiments.runner.errors import BlockError, Stopped, UsageError
 from experiments.runner.files import BLOCKS, CONFIG, TABLES, locked_run_folder, write_json
 from experiments.runner.processes import Processes
@@ -41,8 +43,7 @@ from experiments.runner.training import (
     train_tasks,
 )
 from linear_cifar.config import check_config
-from linear_cifar.data.dataset import Dataset, RawDataset, split_dataset, train_size
-from linear_cifar.data.find import find_dataset
+from linear_cifar.data.dataset import Dataset
 
 FLAGS = flags.FLAGS
 
@@ -110,13 +111,14 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, needs_all
       Stopped: after Ctrl+C or SIGTERM; the state is saved.
       OSError: if the machine refuses something, or another process failed; what was saved before stands.
     """
+    source = source_from_flags()
     for sweep in stages[0].plan(()):
-        check_sweep(sweep)
+        check_sweep(sweep, source.count_training(sweep.settings))
     processes = Processes(FLAGS.coordinator, FLAGS.processes, FLAGS.process, FLAGS.cluster)
     if processes.count > 1 and not FLAGS.out:
         raise UsageError("--out: several processes need a folder that all of them share")
     folder = Path(FLAGS.out or f"results/{name}/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
-    experiment = Experiment(name, stages, render, needs_all, folder, processes, _make_prepare())
+    experiment = Experiment(name, stages, render, needs_all, folder, processes, source.prepare)
     with _explain_resuming(experiment), processes.meet(folder):
         if processes.rank == 0:
             _run_leader(experiment)
@@ -124,15 +126,16 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, needs_all
             _run_worker(experiment)
 
 
-def check_sweep(sweep: Sweep) -> None:
-    """Raise UsageError if a sweep's settings do not go together."""
+def check_sweep(sweep: Sweep, num_training: int) -> None:
+    """Raise UsageError if a sweep's settings do not go together, or not with that many training examples."""
     settings = sweep.settings
+    if num_training < 1:
+        raise UsageError(f"val_size is {settings.val_size}: that leaves no training examples")
     if settings.average > settings.epochs:
         raise UsageError(f"average is {settings.average}: the run has {settings.epochs} epochs")
-    n = train_size(settings.train, settings.val_size)
     for config in sweep.configs:
         try:
-            check_config(config, n)
+            check_config(config, num_training)
         except ValueError as error:
             raise UsageError(str(error)) from None
 
@@ -143,7 +146,7 @@ def write_artifacts(
     """Write all files of a finished run, config.json last, and return its tables."""
     check_signals()
     write_results(folder, results)
-    tables = render(folder, results)
+    tables = [*render(folder, results), *render_confusion(folder, best_sweep(results))]
     write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
     write_json(folder / CONFIG, description)
     return tables
@@ -326,8 +329,8 @@ def _log_other_environment(manifests: Sequence[BlockManifest], environment: dict
 def _check_fingerprint(dataset: Dataset, expected: str) -> None:
     if dataset.fingerprint != expected:
         raise UsageError(
-            f"these images ({dataset.fingerprint[:8]}…) are not those of process 0 ({expected[:8]}…): give "
-            "all processes the same --dataset and --data_dir"
+            f"these data ({dataset.fingerprint[:8]}…) are not those of process 0 ({expected[:8]}…): give all "
+            "processes the same --dataset and --data_dir, or the same --data"
         )
 
 
@@ -350,23 +353,6 @@ def _explain_resuming(experiment: Experiment) -> Iterator[None]:
         raise Stopped(f"stopped; to resume: {experiment.resume_command}", number) from None
     except OSError as error:
         raise OSError(f"{error}; to resume: {experiment.resume_command}") from None
-
-
-def _make_prepare() -> Callable[[Settings], PreparedData]:
-    """Return a function from settings to their data, which prepares each division of the data set once."""
-    find = cache(_find_raw_dataset)
-
-    @cache
-    def prepare_division(train: Any, val_size: int) -> PreparedData:
-        return prepare_data(split_dataset(find(), train, val_size))
-
-    return lambda settings: prepare_division(settings.train, settings.val_size)
-
-
-def _find_raw_dataset() -> RawDataset:
-    data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
-    with download_bar("CIFAR-10") as on_progress:
-        return find_dataset(FLAGS.dataset, data_dir, log, on_progress)
 
 
 def _flag_values() -> dict[str, Any]:

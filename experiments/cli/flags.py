@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 from absl import flags
 
 from experiments.cli.recipes import RECIPES, define_recipe
-from experiments.runner.settings import Flag, Settings
+from experiments.runner.settings import Flag, ImageShape, Settings
 from linear_cifar.config import Config, check_config, grid
 
 FLAGS = flags.FLAGS
@@ -41,6 +41,25 @@ class _ListParser(flags.ArgumentParser):
 
     def flag_type(self) -> str:
         return "values"
+
+
+class _ShapeParser(flags.ArgumentParser):
+    """A parser of channels, height and width."""
+
+    syntactic_help = "three whole numbers: channels,height,width"
+
+    def parse(self, argument: str | ImageShape) -> ImageShape:
+        try:
+            sizes = argument.split(",") if isinstance(argument, str) else argument
+            channels, height, width = map(int, sizes)
+        except ValueError:
+            raise ValueError(f"expected {self.syntactic_help}") from None
+        if min(channels, height, width) < 1:
+            raise ValueError("each of channels,height,width is at least 1")
+        return channels, height, width
+
+    def flag_type(self) -> str:
+        return "shape"
 
 
 class _ListSerializer(flags.ArgumentSerializer):
@@ -96,6 +115,7 @@ def define_settings(
     seeds: int = 1,
     recipes: Sequence[str] = tuple(RECIPES),
     omit: Collection[str] = (),
+    own_data: bool = False,
     **defaults: Any,
 ) -> None:
     """Define the flags of a training command: its settings, its data, its folder and its processes.
@@ -104,10 +124,13 @@ def define_settings(
       seeds: default number of seeds.
       recipes: names of the recipes that make sense for this command.
       omit: settings without a flag, because the command sets them itself.
+      own_data: whether the command also trains on a user's own file.
       **defaults: defaults of this command, where they differ from those in `Settings`.
     """
     hints = get_type_hints(Settings, include_extras=True)
     del hints["seeds"]
+    if not own_data:
+        del hints["image_shape"]
     assert hints.keys() >= {*omit, *defaults}, "every name belongs to a setting"
     for name, hint in hints.items():
         if name not in omit:
@@ -121,14 +144,16 @@ def define_settings(
     )
     define_recipe(recipes)
     define_data()
+    if own_data:
+        _define_own_data()
     _define_run_folder()
     _define_processes()
 
 
 def settings_from_flags(**fixed: Any) -> Settings:
     """Return the settings that the flags give, and those that the command sets itself."""
-    names = [name for name in Settings._fields if name not in fixed and name != "seeds"]
-    values: dict[str, Any] = {name: FLAGS[name].value for name in names} | fixed
+    names = [name for name in Settings._fields if name not in fixed and name in FLAGS]
+    values: dict[str, Any] = {"image_shape": None} | {name: FLAGS[name].value for name in names} | fixed
     values["seeds"] = tuple(range(FLAGS.seed, FLAGS.seed + FLAGS.seeds))
     # The validation images are always measured. One order, so that equal sets are equal settings.
     evaluate = {"val", *values["evaluate"]}
@@ -147,6 +172,8 @@ def _define_setting(name: str, kind: Any, flag: Flag) -> None:
         flags.register_validator(
             name, lambda value: value is None or math.isfinite(value), "give a finite number"
         )
+    elif kind == ImageShape | None:
+        flags.DEFINE(_ShapeParser(), name, flag.default, flag.help, serializer=_ListSerializer())
     elif kind == tuple[str, ...]:
         choices = [*(flag.choices or ())]
         flags.DEFINE_list(name, [*flag.default], flag.help)
@@ -171,6 +198,15 @@ def define_data(dataset: str = "auto") -> None:
         None,
         "folder that holds CIFAR-10 in any of its published layouts, or that it is downloaded to "
         "(default: $TFDS_DATA_DIR, or else the folder of tensorflow-datasets)",
+    )
+
+
+def _define_own_data() -> None:
+    flags.DEFINE_string(
+        "data",
+        None,
+        "file of your own features instead of CIFAR-10: an .npz with x_train [n, ...] and y_train [n], and "
+        "optionally x_val, y_val, x_test, y_test and classes; --flip is then off unless it is given",
     )
 
 

@@ -14,7 +14,7 @@ from linear_cifar.data.dataset import Dataset
 
 # Flags that decide nothing that is measured.
 NEUTRAL_FLAGS = (
-    "out", "save_every", "data_dir", "dataset", "block_runs",
+    "out", "save_every", "data_dir", "dataset", "data", "block_runs",
     "coordinator", "processes", "process", "cluster",
 )  # fmt: skip
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from absl import flags
 
+from experiments.runner.errors import UsageError
+
 # The flag belongs to the command that calls for it.
 flags.disclaim_key_flags()
 
@@ -23,6 +25,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "best-bce": _FULL_DATA | {"epochs": 100, "loss": "bce", "eta": (0.3,), "lam": (0.00003,), "q": (0.4,)},
 }  # fmt: skip
 
+# Defaults with --data, which need not be images, and where a mirror image may be of another class.
+OWN_DATA = {"flip": False}
+
 
 def define_recipe(names: Sequence[str]) -> None:
     """Define the flag for a command that has the flags of these recipes."""
@@ -35,10 +40,22 @@ def define_recipe(names: Sequence[str]) -> None:
 
 
 def apply_recipe() -> None:
-    """Give the recipe's value to each of its flags that is not on the command line."""
-    if "recipe" in flags.FLAGS:
-        for name, value in RECIPES[flags.FLAGS.recipe].items():
-            flags.FLAGS.set_default(name, value)
+    """Give the recipe's value to each of its flags that is not on the command line.
+
+    Raises:
+      UsageError: if a recipe, all of which were found on CIFAR-10, is given with other data.
+    """
+    if "recipe" not in flags.FLAGS:
+        return
+    values = RECIPES[flags.FLAGS.recipe]
+    if "data" in flags.FLAGS and flags.FLAGS.data is not None:
+        if values:
+            raise UsageError(
+                f"--recipe={flags.FLAGS.recipe} is for CIFAR-10: with --data give its flags one by one"
+            )
+        values = OWN_DATA
+    for name, value in values.items():
+        flags.FLAGS.set_default(name, value)
 
 
 def _describe(name: str) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from experiments.artifacts.reader import ReadError
 from experiments.reporting.claims import RULE
-from experiments.reporting.sections import TITLE, Report, Source
+from experiments.reporting.sections import Report, Source
 
 HERE = Path(__file__).parent
 
@@ -55,9 +55,7 @@ def _render(template: str, report: Report, folder: Path, **options: Any) -> str:
     environment.filters["data_url"] = _data_url
     environment.globals["asset"] = lambda name: Markup((HERE / "assets" / name).read_text())
     columns = Source._fields
-    return environment.get_template(template).render(
-        title=TITLE, rule=RULE, source_columns=columns, **report._asdict()
-    )
+    return environment.get_template(template).render(rule=RULE, source_columns=columns, **report._asdict())
 
 
 def escape_markdown(value: object) -> Markup:

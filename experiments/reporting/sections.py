@@ -8,10 +8,11 @@ import numpy as np
 from experiments.artifacts.reader import RunResult
 from experiments.artifacts.tables import Table, percent
 from experiments.reporting.claims import Finding, judge_claims
-from experiments.runner.sweeps import SPLITS
 from linear_cifar.config import Config
+from linear_cifar.data.dataset import SPLITS
 
 TITLE = "Single-layer classifiers on CIFAR-10: a report and its reproduction"
+OWN_TITLE = "Single-layer classifiers on your own data"
 # The report's own tables.
 TABLE1 = Table(
     "report's table 1",
@@ -38,16 +39,25 @@ CURVES = {"val_acc": "validation accuracy, %", "val_loss": "validation loss", "r
 DIGITS = 4
 
 
+# Figures that not every run has: not all data are images, and every configuration may have diverged.
+OPTIONAL = {
+    "weights": "Weights of each class as an image, each scaled to its range.",
+    "confusion": "Which classes the best configuration takes for which.",
+}
+
+
 class Section(NamedTuple):
     """The section of an experiment: a paragraph, the report's table, the run's tables, and figures.
 
-    `captions` has a caption for each figure, by the name of its file without suffix.
+    `captions` has a caption for each figure, by the name of its file without suffix. `optional` has those of
+    figures that not every run has.
     """
 
     title: str
     text: str
     reported: Table | None
     captions: Mapping[str, str]
+    optional: Mapping[str, str] = OPTIONAL
 
 
 TABLE1_CAPTIONS = {
@@ -113,11 +123,12 @@ class Source(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All that the report shows.
+    """All that the page shows. Without a run on CIFAR-10's shapes there are no findings on the report.
 
     `explorer` is for page.js: every configuration with its final accuracies and its curves.
     """
 
+    title: str
     warnings: Sequence[str]
     findings: Sequence[Finding]
     sections: Sequence[tuple[RunResult, Section]]
@@ -134,15 +145,37 @@ def gather_report(runs: Mapping[str, RunResult]) -> Report:
     sections = dict(SECTIONS)
     if "table1" in runs:  # its figures resemble those of the reference recipe
         sections[REFERENCE] = sections[REFERENCE]._replace(captions={})
-    shown = [(runs[name], section) for name, section in sections.items() if name in runs]
+    sections |= {name: _own_section(run) for name, run in runs.items() if run.own}
+    shown = [(runs[name], _find_figures(runs[name], sections[name])) for name in sections if name in runs]
     explored = [run for name, run in runs.items() if name != REFERENCE]
     explorer = {
         "curves": CURVES,
         "columns": ["experiment", "sweep", *Config._fields],
+        "splits": [split for split in SPLITS if any(_has_split(run, split) for run in explored)],
         "rows": [row for run in explored for row in _explorer_rows(run)],
     }
     sources = [(run, _describe_source(run)) for run in runs.values()]
-    return Report(_warnings(list(runs.values())), judge_claims(runs), shown, explorer, sources)
+    on_images = {name: run for name, run in runs.items() if not run.own}
+    title, findings = (TITLE, judge_claims(on_images)) if on_images else (OWN_TITLE, [])
+    return Report(title, _warnings([*on_images.values()]), findings, shown, explorer, sources)
+
+
+def _own_section(run: RunResult) -> Section:
+    """Return the section of a grid on a user's own data."""
+    return Section(f"The grid on {run.dataset}", "", None, SECTIONS["grid"].captions)
+
+
+def _find_figures(run: RunResult, section: Section) -> Section:
+    """Add the captions of the optional figures that the run has."""
+    if not section.captions:
+        return section
+    found = {name: text for name, text in section.optional.items() if (run.folder / f"{name}.svg").exists()}
+    return section._replace(captions={**section.captions, **found, **section.captions})
+
+
+def _has_split(run: RunResult, split: str) -> bool:
+    """Tell whether the run's data has a split."""
+    return f"{split}_examples" in next(iter(run.sweeps.values()))
 
 
 def _warnings(runs: Sequence[RunResult]) -> list[str]:
@@ -164,11 +197,11 @@ def _describe_source(run: RunResult) -> Source:
     data, versions, git = (config[name] for name in ("dataset", "versions", "git"))
     settings = next(iter(run.sweeps.values()))
     verified = "checksum verified" if data["verified"] else "checksum not verified"
-    images = "generated" if run.dataset == "synthetic" else verified
+    checked = "own file" if run.own else "generated" if run.dataset == "synthetic" else verified
     revision = git and f"{git['revision'][:10]}{', modified' if git['modified'] else ''}"
     return Source(
         command=run.command,
-        data=f"{run.dataset}, {images}, SHA-256 {run.fingerprint[:16]}…",
+        data=f"{run.dataset}, {checked}, SHA-256 {run.fingerprint[:16]}…",
         seeds=", ".join(map(str, settings["seeds"])),
         device=f"{len(config['devices'])} x {config['devices'][0]}, {config['machine']}",
         arithmetic=f"{settings['dtype']}, products in {settings['precision']}",
@@ -187,10 +220,12 @@ def _explorer_rows(run: RunResult) -> list[dict[str, Any]]:
     rows = []
     for (sweep, config), by_seed in measured.items():
         curves = np.asarray(list(by_seed.values())).mean(axis=0).T
-        final = {split: run.values(f"{split}_acc", sweep, config) for split in SPLITS}
+        final = {
+            split: run.values(f"{split}_acc", sweep, config) for split in SPLITS if _has_split(run, split)
+        }
         rows.append(
             {
-                "key": [run.experiment, sweep, *config],
+                "key": [f"{run.experiment}, {run.dataset}" if run.own else run.experiment, sweep, *config],
                 **{split: _round(100 * values.mean()) for split, values in final.items()},
                 "text": {split: percent(values) for split, values in final.items()},
                 "curves": {

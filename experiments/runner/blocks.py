@@ -178,7 +178,7 @@ def find_incompatibility(
     sweep = sweeps[manifest.sweep]
     if manifest.fingerprint != dataset.fingerprint:
         theirs, ours = manifest.fingerprint[:8], dataset.fingerprint[:8]
-        return f"the images of {manifest.dataset} ({theirs}…), not of {dataset.name} ({ours}…)"
+        return f"the data of {manifest.dataset} ({theirs}…), not of {dataset.name} ({ours}…)"
     settings = json.loads(json.dumps(sweep.settings._asdict()))
     for name in settings.keys() | manifest.settings.keys():
         if name not in ("seeds", "epochs") and settings.get(name) != manifest.settings.get(name):
@@ -274,11 +274,11 @@ def join_results(sweep: Sweep, parts: Sequence[SweepResult]) -> SweepResult:
     ]
     return SweepResult(
         sweep,
-        parts[0].dataset,
+        parts[0].data,
         join_blocks(sweep.size, places, [part.history for part in parts], leading=1),
         join_blocks(sweep.size, places, [part.final for part in parts]),
+        join_blocks(sweep.size, places, [part.class_accuracy for part in parts]),
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *saved),
-        parts[0].standardizer,
     )
 
 

@@ -7,15 +7,17 @@ folder holds `metrics-N.npz`, and the newest state where the block can still be 
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from experiments.runner.errors import SaveError
-from experiments.runner.sweeps import SPLITS, Sweep
+from experiments.runner.sweeps import HELD_OUT, Sweep
+from linear_cifar.data.dataset import SPLITS
 from linear_cifar.engine import EpochMetrics
 from linear_cifar.evaluation import Metrics
 from linear_cifar.fitting import SavedParams
@@ -45,6 +47,7 @@ class BlockResult(NamedTuple):
 
     history: EpochMetrics  # [E, S, C], NaN where a run diverged
     final: dict[str, Metrics]  # of each split [S, C]
+    class_accuracy: dict[str, Float[np.ndarray, "S C"]]  # of each split held out
     saved: SavedParams
 
 
@@ -65,6 +68,7 @@ class Checkpoints:
         K: int,
         log: Callable[[str], None],
         save_every: int | None = None,
+        splits: Sequence[str] = SPLITS,
     ) -> None:
         """Prepare to save and read.
 
@@ -75,9 +79,10 @@ class Checkpoints:
           K: number of classes.
           log: gets a line about each file that cannot be used.
           save_every: epochs from one save to the next; by default so that saving takes `SHARE` of the time.
+          splits: names of the data set's splits.
         """
         self._folder, self._block, self._d, self._K, self._log = folder, block, d, K, log
-        self._save_every = save_every
+        self._save_every, self._splits = save_every, splits
         for partial in folder.glob(".*.partial.npz"):  # a process was killed while it wrote
             partial.unlink()
         nbytes = 2 * block.num_runs * (d + 1) * K * np.dtype(block.settings.dtype).itemsize
@@ -125,7 +130,7 @@ class Checkpoints:
           SaveError: if it cannot be written; the files on disk are untouched.
         """
         epochs = len(result.history.finite)
-        arrays = _flatten(_result_names(self._block), result)
+        arrays = _flatten(self._result_names(), result)
         self._write("metrics", epochs, arrays, {"block": self._describe()})
         for epoch in epochs_on_disk(self._folder, "metrics"):
             if epoch != epochs:
@@ -143,12 +148,11 @@ class Checkpoints:
             arrays, description = read_npz(path)
             if description.get("block") != self._describe():
                 raise ValueError(f"{path} is of another block")
-            result: BlockResult = _unflatten(path, _result_names(self._block), arrays)
+            result: BlockResult = _unflatten(path, self._result_names(), arrays)
             self._check_history(path, result.history, epochs)
             self._check_saved(path, result.saved)
-            for metrics in result.final.values():
-                for leaf in metrics:
-                    _expect(path, leaf, self._block.size, self._dtype)
+            for leaf in jax.tree.leaves((result.final, result.class_accuracy)):
+                _expect(path, leaf, self._block.size, self._dtype)
         except (ValueError, FileNotFoundError) as error:
             self._set_aside(path, "the finished block", error)
             return None
@@ -193,6 +197,17 @@ class Checkpoints:
         self._check_history(path, history, snapshot.number)
         return BlockState(snapshot, history)
 
+    def _result_names(self) -> BlockResult:
+        """Return the names of a finished block's arrays, in their places."""
+        final: Any = {
+            name: Metrics(*(f"final.{name}.{field}" for field in Metrics._fields))  # type: ignore[arg-type]
+            for name in self._splits
+        }
+        by_class: Any = {name: f"class_accuracy.{name}" for name in HELD_OUT if name in self._splits}
+        params: Any = Params("params.W", "params.b")  # type: ignore[arg-type]
+        saved = SavedParams("replicates", "configs", params)  # type: ignore[arg-type]
+        return BlockResult(_history_names(self._block), final, by_class, saved)
+
     def _check_history(self, path: Path, history: EpochMetrics, epochs: int) -> None:
         shape = (epochs, *self._block.size)
         *measured, finite = jax.tree.leaves(history)
@@ -223,13 +238,6 @@ def _history_names(block: Sweep) -> EpochMetrics:
 
     evaluated = {name: metrics(f"evaluated.{name}") for name in block.settings.evaluate}
     return EpochMetrics(metrics("running"), evaluated, "history.norm", "history.finite")  # type: ignore[arg-type]
-
-
-def _result_names(block: Sweep) -> BlockResult:
-    """Return the names of a finished block's arrays, in their places."""
-    final: Any = {name: Metrics(*(f"final.{name}.{field}" for field in Metrics._fields)) for name in SPLITS}  # type: ignore[arg-type]
-    params: Any = Params("params.W", "params.b")  # type: ignore[arg-type]
-    return BlockResult(_history_names(block), final, SavedParams("replicates", "configs", params))  # type: ignore[arg-type]
 
 
 def _flatten(names: Any, tree: Any) -> dict[str, np.ndarray]:

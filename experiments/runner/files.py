@@ -12,7 +12,7 @@ from experiments.runner.errors import FolderError
 from linear_cifar.files import atomic_write
 
 # Version of config.json, block.json and the CSV files, see experiments/README.md.
-SCHEMA = 4
+SCHEMA = 5
 CONFIG, TABLES = "config.json", "tables.json"
 RESULTS, HISTORY, MEASURES, BEST = "results.csv", "history.csv", "measures.csv", "best_params.npz"
 BLOCKS, PROCESSES, LOCK = "blocks", "processes", ".lock"

@@ -21,6 +21,10 @@ from linear_cifar.training import TrainSpec, heavy_ball, sgd
 
 # Precision of matrix products: its name on the command line, and its name for `linear_cifar.model.multiply`.
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+# What is done with the features before training.
+STANDARD, CENTER, UNIT, NONE = STANDARDIZE = ("standard", "center", "unit", "none")
+# Channels, height and width of an image.
+ImageShape = tuple[int, int, int]
 # Initial weights: (seed, d, K, dtype) → parameters.
 INITS: dict[str, Callable[..., Params]] = {"jax": jax_params, "numpy": numpy_params}
 
@@ -48,7 +52,29 @@ class Settings(NamedTuple):
         ),
     ]
     val_size: Annotated[
-        int, Flag("number of validation images with --train=full", default=1_000, lower=1, upper=49_999)
+        int,
+        Flag(
+            "number of training examples that validate instead: the last ones with --train=full, or a random "
+            "choice stratified by class where --data has no x_val",
+            default=1_000,
+            lower=1,
+        ),
+    ]
+    image_shape: Annotated[
+        ImageShape | None,
+        Flag(
+            "channels,height,width of the images in --data, where the shape of x_train does not tell",
+            default=None,
+        ),
+    ]
+    standardize: Annotated[
+        str,
+        Flag(
+            "scale of the features: standard is mean 0 and standard deviation 1 over the training examples; "
+            "center is mean 0 only; unit scales each example to length 1; none uses them as they are",
+            default=STANDARD,
+            choices=STANDARDIZE,
+        ),
     ]
     loss: Annotated[
         str,
@@ -120,13 +146,13 @@ class Settings(NamedTuple):
         """True if the first epochs do not depend on the number of epochs."""
         return self.schedule == "constant" and self.average == 1
 
-    def train_spec(self, configs: Sequence[Config]) -> TrainSpec:
-        """Return the training spec of a sweep of these configurations."""
+    def train_spec(self, configs: Sequence[Config], image_shape: ImageShape | None) -> TrainSpec:
+        """Return the training spec of a sweep of these configurations on images of this shape, if on any."""
         return TrainSpec(
             loss=get_loss(self.loss),
             # A velocity takes memory and time, so it is kept only where a configuration has momentum.
             optimizer=heavy_ball if any(config.momentum for config in configs) else sgd,
-            augment=_augmentation(self.flip, self.shift),
+            augment=_augmentation(self.flip, self.shift, image_shape),
             shuffle=self.shuffle,
             precision=PRECISIONS[self.precision],
         )
@@ -141,9 +167,14 @@ class Settings(NamedTuple):
 
 
 @cache
-def _augmentation(flip: bool, shift: int) -> Augmentation | None:
+def _augmentation(flip: bool, shift: int, image_shape: ImageShape | None) -> Augmentation | None:
     """Return the same function each time, because JAX compiles a program for each function it meets."""
-    augmentations: list[Augmentation] = [horizontal_flip] if flip else []
+    augmentations: list[Augmentation] = []
+    if not (flip or shift):
+        return None
+    assert image_shape is not None, "only images are flipped or moved"
+    if flip:
+        augmentations.append(partial(horizontal_flip, shape=image_shape))
     if shift:
-        augmentations.append(partial(random_shift, pixels=shift))
+        augmentations.append(partial(random_shift, pixels=shift, shape=image_shape))
     return chain(augmentations)

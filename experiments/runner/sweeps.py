@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
+from experiments.runner.data import PreparedData
 from experiments.runner.settings import Settings
 from linear_cifar.comparison import rank
 from linear_cifar.config import Config
@@ -15,9 +16,9 @@ from linear_cifar.engine import EpochMetrics
 from linear_cifar.evaluation import Metrics
 from linear_cifar.fitting import SavedParams
 from linear_cifar.params import Params
-from linear_cifar.standardizer import Standardizer
 
-SPLITS = ("train", "val", "test")
+# The splits that are not trained on; there is not always a test split.
+HELD_OUT = ("val", "test")
 
 
 class Sweep(NamedTuple):
@@ -50,11 +51,16 @@ class SweepResult(NamedTuple):
     """
 
     sweep: Sweep
-    dataset: Dataset
+    data: PreparedData
     history: EpochMetrics  # [E, S, C]
     final: dict[str, Metrics]  # of each split [S, C], of the final parameters, without augmentation
+    class_accuracy: dict[str, Float[np.ndarray, "S C"]]  # mean accuracy per class of each split held out
     saved: SavedParams  # of all runs, or of the best ones
-    standardizer: Standardizer
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set, divided."""
+        return self.data.dataset
 
     @property
     def configs(self) -> tuple[Config, ...]:
@@ -65,6 +71,11 @@ class SweepResult(NamedTuple):
     def settings(self) -> Settings:
         """The settings they share."""
         return self.sweep.settings
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits: train, val and, where there is one, test."""
+        return tuple(self.data.splits)
 
     @property
     def params(self) -> Params:

@@ -23,8 +23,16 @@ from experiments.runner.blocks import (
 from experiments.runner.checkpoints import BlockResult, BlockState, Checkpoints, epochs_on_disk
 from experiments.runner.data import PreparedData
 from experiments.runner.settings import Settings
-from experiments.runner.sweeps import SPLITS, Sweep, SweepResult
-from linear_cifar.engine import Epoch, EpochMetrics, evaluate_runs, mask_diverged, mask_metrics, sweep
+from experiments.runner.sweeps import HELD_OUT, Sweep, SweepResult
+from linear_cifar.engine import (
+    Epoch,
+    EpochMetrics,
+    class_accuracy_of_runs,
+    evaluate_runs,
+    mask_diverged,
+    mask_metrics,
+    sweep,
+)
 from linear_cifar.evaluation import Metrics
 from linear_cifar.fitting import SavedParams, select_all
 from linear_cifar.memory import device_memory, max_runs
@@ -169,7 +177,7 @@ def train_sweep(
     on_resume: Callable[[int], None] = lambda epochs: None,
     on_epoch: Callable[[str], None] = lambda remark: None,
 ) -> SweepResult:
-    """Train a block's configurations from its seeds, and measure them on all three splits.
+    """Train a block's configurations from its seeds, and measure them on all splits.
 
     Args:
       block: sweep or part of one.
@@ -180,7 +188,7 @@ def train_sweep(
       on_epoch: gets a remark on the best accuracy after every epoch.
     """
     settings, configs = block.settings, block.configs
-    spec = settings.train_spec(configs)
+    spec = settings.train_spec(configs, data.dataset.image_shape)
 
     def start(snapshot: Snapshot | None) -> Iterator[Epoch]:
         return sweep(
@@ -243,10 +251,26 @@ def train_sweep(
             precision=spec.precision,
         )
 
-    final = mask_metrics({name: measure(name) for name in SPLITS}, masked.finite[-1])
+    def measure_by_class(name: str) -> np.ndarray:
+        return class_accuracy_of_runs(
+            configs,
+            params,
+            data.splits[name],
+            seeds=settings.seeds,
+            standardizer=data.standardizer,
+            precision=spec.precision,
+        )
+
+    final, by_class = mask_metrics(
+        (
+            {name: measure(name) for name in data.splits},
+            {name: measure_by_class(name) for name in HELD_OUT if name in data.splits},
+        ),
+        masked.finite[-1],
+    )
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
     saved = SavedParams(*select_all(*block.size), flat)
-    return SweepResult(block, data.dataset, masked, final, saved, data.standardizer)
+    return SweepResult(block, data, masked, final, by_class, saved)
 
 
 def keep_best(result: SweepResult, count: int) -> SweepResult:
@@ -263,7 +287,9 @@ def _train_block(
 ) -> SweepResult:
     """Train a block, or read it if it is finished; `share` is its part of the bar."""
     data, (block, retention) = task.data, task.block
-    checkpoints = Checkpoints(task.folder, block, data.d, data.K, progress.log, save_every)
+    checkpoints = Checkpoints(
+        task.folder, block, data.d, data.K, progress.log, save_every, splits=tuple(data.splits)
+    )
 
     def log_reused(epochs: int) -> None:
         progress.skip(epochs * share)
@@ -279,12 +305,13 @@ def _train_block(
         log_reused(len(finished.history.finite))
         if not extendable:  # a process may have been killed before it removed them
             checkpoints.remove_states()
-        return SweepResult(block, data.dataset, *finished, data.standardizer)
+        return SweepResult(block, data, *finished)
     result = train_sweep(block, data, checkpoints, stopped, log_reused, partial(progress.advance, share))
     if retention != ALL and result.complete:
         result = keep_best(result, 1 if retention == BEST else len(block.configs))
     if result.complete:
-        checkpoints.save_result(BlockResult(result.history, result.final, result.saved), extendable)
+        finished = BlockResult(result.history, result.final, result.class_accuracy, result.saved)
+        checkpoints.save_result(finished, extendable)
     return result
 
 
@@ -300,6 +327,7 @@ def _max_runs(sweep: Sweep, data: PreparedData) -> int:
         dtype=sweep.settings.dtype,
         largest_batch=max(config.batch for config in sweep.configs),
         num_configs=len(sweep.configs),
+        feature_bytes=data.splits["train"].features.dtype.itemsize,
     )
 
 

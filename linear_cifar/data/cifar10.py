@@ -16,7 +16,7 @@ from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError, RawDataset, Sp
 from linear_cifar.data.unpickle import unpickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FEATURES = 3072
+FEATURES, IMAGE_SHAPE = 3072, (3, 32, 32)
 
 # MD5 of each file in cifar-10-batches-bin. In every layout the records are hashed, and not the file. Two
 # projects record the same six: rai-project/dldataset, vision/cifar10.go, and prabhuomkar/pytorch-cpp,
@@ -125,7 +125,8 @@ def _read(path: Path, layout: _Layout, count: int) -> RawDataset:
     _check_labels(labels, complaint)
     verified = _check_images(images, labels, complaint)
     train = Split(images[:-1].reshape(-1, FEATURES), labels[:-1].reshape(-1))
-    return RawDataset("cifar10", CLASSES, train, Split(images[-1], labels[-1]), str(path), verified)
+    test = Split(images[-1], labels[-1])
+    return RawDataset("cifar10", CLASSES, train, test, str(path), verified, IMAGE_SHAPE)
 
 
 def _check_images(

@@ -1,15 +1,19 @@
-"""Labelled images, and their division into training, validation and test splits."""
+"""Labelled examples, and their division into training, validation and test splits."""
 
 import hashlib
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, Integer, Num
 
 TrainSplit = Literal["full", "batch1"]
+SPLITS = ("train", "val", "test")
 
 # CIFAR-10 publishes its 50,000 training images in five batches of this many.
 BATCH_FILE_SIZE = 10_000
+# Seed of the rows that validate where a file has no validation split. It is not a run's seed, so that all
+# runs on a file are validated on the same rows.
+VALIDATION_SEED = 0
 
 
 class DataError(Exception):
@@ -21,21 +25,27 @@ class DataUnavailable(DataError):
 
 
 class Split(NamedTuple):
-    """n images of d features, channel-major (all red, then all green, then all blue), rows from the top."""
+    """n examples of d features, with their classes as whole numbers from 0.
 
-    images: UInt8[np.ndarray, "n d"]
-    labels: UInt8[np.ndarray, " n"]
+    Images are channel-major: all red, then all green, then all blue, each with its rows from the top.
+    """
+
+    features: Num[np.ndarray, "n d"]
+    labels: Integer[np.ndarray, " n"]
 
 
 class RawDataset(NamedTuple):
-    """A data set as its makers publish it, in their order, before a validation split is taken."""
+    """A data set as it was found, before a validation split is taken from its training examples."""
 
     name: str
     classes: tuple[str, ...]
     train: Split
-    test: Split
+    test: Split | None
     origin: str  # where it was found: a file, a folder, a seed
     verified: bool  # whether checksums show it to be the published data
+    image_shape: tuple[int, int, int] | None  # channels, height and width; None if the features are no image
+    val: Split | None = None
+    own: bool = False  # whether it is a user's own file, with rows in any order
 
 
 class Dataset(NamedTuple):
@@ -45,22 +55,31 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     train: Split
     val: Split
-    test: Split
+    test: Split | None
     origin: str
     verified: bool
     fingerprint: str  # of the raw data set, whichever division was taken
+    image_shape: tuple[int, int, int] | None = None
+    own: bool = False
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name: training, validation and mostly test."""
+        found = {name: getattr(self, name) for name in SPLITS}
+        return {name: split for name, split in found.items() if split is not None}
 
 
 def fingerprint(raw: RawDataset) -> str:
-    """Return the SHA-256 (hex) of a data set's labels and images, whatever files they came in.
+    """Return the SHA-256 (hex) of a data set's labels and features, whatever files they came in.
 
-    The order is training labels, training images, test labels, test images, so that the four layouts of the
-    same data agree.
+    Each split's labels come before its features, and the splits are in the order training, validation, test.
+    So the four layouts of CIFAR-10 agree.
     """
     digest = hashlib.sha256()
-    for split in (raw.train, raw.test):
-        digest.update(np.ascontiguousarray(split.labels).data)
-        digest.update(np.ascontiguousarray(split.images).data)
+    for split in (raw.train, raw.val, raw.test):
+        if split is not None:
+            digest.update(np.ascontiguousarray(split.labels).data)
+            digest.update(np.ascontiguousarray(split.features).data)
     return digest.hexdigest()
 
 
@@ -73,29 +92,97 @@ def split_dataset(raw: RawDataset, train: TrainSplit = "full", val_size: int = 1
     """Divide a data set into training, validation and test splits.
 
     Args:
-      raw: the data set. Nothing is copied: the splits are views.
-      train: `full` trains on all training images less the last `val_size`, which validate;
+      raw: the data set. Its validation split is kept where it has one.
+      train: `full` trains on all training examples less `val_size`, which validate: of published images the
+        last ones (the splits are views), of a user's own file a random choice, see `draw_stratified`.
         `batch1` trains on the first published batch file and validates on the second.
-      val_size: number of validation images with `full`.
+      val_size: number of validation examples to take with `full`.
 
     Raises:
-      DataError: if there are too few training images.
+      DataError: if there are too few training examples, or no batch files.
     """
-    images, labels = raw.train
-    n = len(labels)
+    if raw.own and train == "batch1":
+        raise DataError(f"{raw.name} has no batch files as CIFAR-10 has: give train=full")
+    if raw.val is not None:
+        training, val = raw.train, raw.val
+    elif raw.own:
+        training, val = _split_stratified(raw, val_size)
+    else:
+        training, val = _split_in_order(raw, train, val_size)
+    return Dataset(
+        name=raw.name,
+        classes=raw.classes,
+        train=training,
+        val=val,
+        test=raw.test,
+        origin=raw.origin,
+        verified=raw.verified,
+        fingerprint=fingerprint(raw),
+        image_shape=raw.image_shape,
+        own=raw.own,
+    )
+
+
+def draw_stratified(
+    labels: Integer[np.ndarray, " n"], size: int, seed: int = VALIDATION_SEED
+) -> Int[np.ndarray, " size"]:
+    """Draw rows at random so that each class has its share of them, and keeps at least one other row.
+
+    The shares are rounded down, and the rows that are left go to the classes with the largest remainders
+    (Hamilton's method).
+
+    Args:
+      labels: class of each row, whole numbers from 0.
+      size: number of rows to draw.
+      seed: seed of the draw.
+
+    Returns:
+      Indices in ascending order.
+
+    Raises:
+      ValueError: if fewer than one row per class would be left, or none is drawn.
+    """
+    counts = np.bincount(labels)
+    most = np.maximum(counts - 1, 0)
+    if not 0 < size <= most.sum():
+        raise ValueError(f"size is {size}: give 1 to {most.sum()}, so that each class keeps a row")
+    quotas = counts * size / len(labels)
+    drawn = np.minimum(np.floor(quotas).astype(int), most)
+    by_remainder = np.argsort(drawn - quotas, kind="stable")
+    while drawn.sum() < size:
+        open_classes = by_remainder[drawn[by_remainder] < most[by_remainder]]
+        drawn[open_classes[: size - drawn.sum()]] += 1
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.choice(np.flatnonzero(labels == k), count, replace=False)
+        for k, count in enumerate(drawn)
+        if count
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def _split_in_order(raw: RawDataset, train: TrainSplit, val_size: int) -> tuple[Split, Split]:
+    """Take the validation split from the end of the training images, or from the second batch file."""
+    n = len(raw.train.labels)
     first = train_size(train, val_size, n)
     last = 2 * BATCH_FILE_SIZE if train == "batch1" else n
     if not 0 < first < last <= n:
         raise DataError(
             f"{raw.name} has {n} training images: too few for train={train} with val_size={val_size}"
         )
-    return Dataset(
-        name=raw.name,
-        classes=raw.classes,
-        train=Split(images[:first], labels[:first]),
-        val=Split(images[first:last], labels[first:last]),
-        test=raw.test,
-        origin=raw.origin,
-        verified=raw.verified,
-        fingerprint=fingerprint(raw),
-    )
+    return _take(raw.train, slice(first)), _take(raw.train, slice(first, last))
+
+
+def _split_stratified(raw: RawDataset, val_size: int) -> tuple[Split, Split]:
+    try:
+        rows = draw_stratified(raw.train.labels, val_size)
+    except ValueError as error:
+        raise DataError(
+            f"{raw.name} has no validation split, and val_size rows cannot be taken from x_train: {error}"
+        ) from None
+    rest = np.delete(np.arange(len(raw.train.labels)), rows)
+    return _take(raw.train, rest), _take(raw.train, rows)
+
+
+def _take(split: Split, rows: slice | np.ndarray) -> Split:
+    return Split(split.features[rows], split.labels[rows])

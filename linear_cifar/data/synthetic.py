@@ -49,6 +49,7 @@ def make_synthetic(seed: int = 0, n_train: int = 50_000, n_test: int = 10_000) -
         test=_draw(test_key, n_test, templates),
         origin=f"generated from seed {seed}",
         verified=False,
+        image_shape=(3, SIDE, SIDE),
     )
 
 

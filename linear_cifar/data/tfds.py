@@ -78,7 +78,7 @@ def _read(folder: Path, counts: tuple[int, int]) -> RawDataset:
         return _in_order(records, name, count)
 
     train, test = split("train", counts[0]), split("test", counts[1])
-    return RawDataset("cifar10", tuple(names), train, test, origin=str(folder), verified=False)
+    return RawDataset("cifar10", tuple(names), train, test, str(folder), False, (3, SIDE, SIDE))
 
 
 def _in_order(records: Collection[Mapping[str, Any]], name: str, count: int) -> Split:

@@ -3,8 +3,7 @@
 (() => {
   const source = document.getElementById("explorer-data");
   if (!source) return;
-  const { rows, columns, curves } = JSON.parse(source.textContent);
-  const finals = ["train", "val", "test"];
+  const { rows, columns, curves, splits: finals } = JSON.parse(source.textContent);
   // Okabe and Ito's colours, which differ for any colour vision and in both themes.
   const colors = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
   const state = { sort: "val", down: true, filters: {}, pinned: [], shown: null, curve: Object.keys(curves)[0] };
@@ -19,7 +18,7 @@
     return element;
   };
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
-  const cell = (row, name) => (finals.includes(name) ? row[name] : row.key[columns.indexOf(name)]);
+  const cell = (row, name) => (finals.includes(name) ? row[name] ?? null : row.key[columns.indexOf(name)]);
   const label = (row) => columns.map((name, i) => (i < 2 ? row.key[i] : `${name} ${row.key[i]}`)).join(", ");
 
   const box = (parent, name, values, chosen, change) => {
@@ -91,7 +90,7 @@
       const line = make("tr", body, { tabindex: row === kept[0] ? "0" : "-1" });
       line.row = row;
       row.key.forEach((value, i) => make("td", line, i < 2 ? {} : { class: "number" }, String(value)));
-      for (const name of finals) make("td", line, { class: "number" }, row.text[name] === "-" ? "diverged" : row.text[name]);
+      for (const name of finals) make("td", line, { class: "number" }, row.text[name] === "-" ? "diverged" : row.text[name] ?? "");
       line.addEventListener("click", () => pin(row));
       line.addEventListener("keydown", (event) => {
         if (event.key === "Enter") pin(row);

@@ -1,0 +1,96 @@
+"""The data set that the flags of a training command name."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+from experiments.cli.progress import download_bar, log
+from experiments.runner.data import PreparedData, prepare_data
+from experiments.runner.errors import UsageError
+from experiments.runner.settings import Settings
+from linear_cifar.data.dataset import Dataset, RawDataset, split_dataset, train_size
+from linear_cifar.data.features import count_training, read_features
+from linear_cifar.data.find import find_dataset
+
+FLAGS = flags.FLAGS
+
+
+class DataSource(NamedTuple):
+    """The data set of a command.
+
+    `count_training` returns how many examples a sweep of these settings trains on, before any are read.
+    `prepare` returns its data, read and prepared once for equal settings.
+    """
+
+    count_training: Callable[[Settings], int]
+    prepare: Callable[[Settings], PreparedData]
+
+
+def source_from_flags() -> DataSource:
+    """Return the data set that --data, or else --dataset and --data_dir, name.
+
+    Raises:
+      UsageError: if both are given, or a setting is given that the data cannot have.
+    """
+    own = FLAGS["data"].value if "data" in FLAGS else None
+    if own is None:
+        if "image_shape" in FLAGS and FLAGS.image_shape is not None:
+            raise UsageError("--image_shape: it is for --data only, and CIFAR-10's images have their shape")
+        return DataSource(
+            lambda settings: train_size(settings.train, settings.val_size), _make_prepare(_find_raw_dataset)
+        )
+    for name in ("dataset", "data_dir"):
+        if FLAGS[name].present:
+            raise UsageError(f"--data and --{name} cannot be combined: choose one")
+    path = Path(own).expanduser()
+    return DataSource(
+        lambda settings: count_training(path, settings.val_size),
+        _make_prepare(partial(read_features, path, FLAGS.image_shape, log)),
+    )
+
+
+def _make_prepare(find: Callable[[], RawDataset]) -> Callable[[Settings], PreparedData]:
+    """Return a function from settings to their data."""
+    find_once = cache(find)
+
+    @cache
+    def prepare_division(train: str, val_size: int, standardize: str, dtype: str) -> PreparedData:
+        raw = find_once()
+        dataset = split_dataset(raw, train, val_size)  # type: ignore[arg-type]
+        if raw.own and raw.val is None:
+            log(
+                f"note: {raw.name} has no x_val: {val_size:,} of its {len(raw.train.labels):,} training "
+                "examples, drawn at random and stratified by class, validate instead"
+            )
+        if raw.test is None:
+            log(f"note: {raw.name} has no x_test: nothing is reported as test")
+        return prepare_data(dataset, standardize, dtype)
+
+    def prepare(settings: Settings) -> PreparedData:
+        data = prepare_division(settings.train, settings.val_size, settings.standardize, settings.dtype)
+        _check_settings(settings, data.dataset)
+        return data
+
+    return prepare
+
+
+def _check_settings(settings: Settings, dataset: Dataset) -> None:
+    """Raise UsageError if the settings ask for something that the data do not have."""
+    augmentation = "flip" if settings.flip else "shift" if settings.shift else None
+    if augmentation and dataset.image_shape is None:
+        raise UsageError(
+            f"--{augmentation} is for images, and {dataset.name} holds features: leave it out, or give "
+            "--image_shape=channels,height,width"
+        )
+    missing = [name for name in settings.evaluate if name not in dataset.splits]
+    if missing:
+        raise UsageError(f"--evaluate={missing[0]}: {dataset.name} has no x_{missing[0]}")
+
+
+def _find_raw_dataset() -> RawDataset:
+    data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
+    with download_bar("CIFAR-10") as on_progress:
+        return find_dataset(FLAGS.dataset, data_dir, log, on_progress)

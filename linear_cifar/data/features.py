@@ -1,0 +1,298 @@
+"""Reader of a user's own features: an `.npz` file of arrays that are named as Keras names them."""
+
+import math
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Integer, Num, Shaped
+
+from linear_cifar.data.dataset import SPLITS, DataError, RawDataset, Split
+from linear_cifar.memory import process_memory
+from linear_cifar.npz import ArrayHeader, read_array, read_header
+
+FEATURE_TYPES = ("uint8", "float16", "float32", "float64")
+CLASSES = "classes"
+NAMES = (*(f"{axis}_{split}" for split in SPLITS for axis in "xy"), CLASSES)
+# Numbers of channels by which an array of images is recognised: grey and colours.
+CHANNELS = (1, 3)
+# The features are in memory as they were read, and as they are trained on.
+COPIES = 2
+_ROWS_AT_ONCE = 10_000
+
+ImageShape = tuple[int, int, int]
+
+
+class _Layout(NamedTuple):
+    """How rows become images: their channels, height and width, and whether the channels come last."""
+
+    image_shape: ImageShape | None
+    channels_last: bool = False
+
+
+def read_features(
+    path: Path, image_shape: ImageShape | None = None, log: Callable[[str], None] = warnings.warn
+) -> RawDataset:
+    """Read `x_train` [n, ...] and `y_train` [n], and where they are there `x_val`, `x_test` and `classes`.
+
+    `np.savez` writes such a file. Features are uint8, float16, float32 or float64; labels are whole numbers
+    from 0. Further axes of the features are flattened. Arrays [n, height, width, 1 or 3] and
+    [n, 1 or 3, height, width] are images, and become channel-major.
+
+    Args:
+      path: the file.
+      image_shape: channels, height and width of the images, where the shape of `x_train` does not tell.
+      log: gets a note on arrays that are not used.
+
+    Returns:
+      A data set with the name of the file. It has no test split where there is no `x_test`, and no validation
+      split where there is no `x_val`.
+
+    Raises:
+      DataError: if the file cannot be used. The message names the file and the array. Nothing in the file is
+        executed, and no array is read before the memory for all of them is known to be there.
+    """
+    headers = read_headers(path)
+    layout = _find_layout(path, headers["x_train"].shape, image_shape)
+    with _open(path) as archive:
+        if others := _describe_others(archive):
+            log(
+                f"note: {path} also has {others}, which is not used; what is used is named {', '.join(NAMES)}"
+            )
+        arrays = {name: _read(path, archive, name, header) for name, header in headers.items()}
+    names = [split for split in SPLITS if f"x_{split}" in arrays]
+    splits = {
+        name: Split(
+            _check_features(path, f"x_{name}", arrays.pop(f"x_{name}"), layout),
+            _check_labels(path, f"y_{name}", arrays.pop(f"y_{name}")),
+        )
+        for name in names
+    }
+    classes = _name_classes(path, splits["train"].labels, arrays.get(CLASSES))
+    for name, split in splits.items():
+        _check_classes(path, f"y_{name}", split.labels, splits["train"].labels, len(classes))
+    return RawDataset(
+        name="".join(character if character.isprintable() else "?" for character in path.name),
+        classes=classes,
+        train=splits["train"],
+        test=splits.get("test"),
+        origin=str(path),
+        verified=False,
+        image_shape=layout.image_shape,
+        val=splits.get("val"),
+        own=True,
+    )
+
+
+def count_training(path: Path, val_size: int) -> int:
+    """Return how many rows a file has to train on, without reading them.
+
+    Args:
+      path: the file.
+      val_size: number of rows to validate on, where the file has no `x_val`.
+
+    Raises:
+      DataError: if the file's headers show that it cannot be used.
+    """
+    headers = read_headers(path)
+    return headers["x_train"].shape[0] - (0 if "x_val" in headers else val_size)
+
+
+def read_headers(path: Path) -> dict[str, ArrayHeader]:
+    """Read and check the headers of all arrays in a file.
+
+    Raises:
+      DataError: if an array is missing, of a type or a shape that does not fit, or too large for the memory.
+    """
+    with _open(path) as archive:
+        with _explain_errors(path):
+            headers = {
+                name: read_header(archive, archive.getinfo(f"{name}.npy")) for name in _wanted(archive)
+            }
+        others = _describe_others(archive)
+    for name in ("x_train", "y_train"):
+        if name not in headers:
+            raise DataError(
+                f"{path} has no {name}; it has {others or 'no array'}: name the arrays as Keras does"
+            )
+    for split in SPLITS:
+        _check_headers(path, f"x_{split}", f"y_{split}", headers)
+    nbytes = sum(header.nbytes for header in headers.values())
+    if COPIES * nbytes > process_memory():
+        raise DataError(
+            f"{path} unpacks to {nbytes / 1e9:,.1f} GB, and needs {COPIES} times that: this process may take "
+            f"{process_memory() / 1e9:,.1f} GB"
+        )
+    return headers
+
+
+def _wanted(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the arrays to read that there are."""
+    stored = archive.namelist()
+    return [name for name in NAMES if f"{name}.npy" in stored]
+
+
+def _describe_others(archive: zipfile.ZipFile) -> str:
+    """Return the names of the other arrays as text."""
+    others = [name.removesuffix(".npy") for name in archive.namelist()]
+    return f"{', '.join(ascii(name) for name in others if name not in NAMES):.200}"
+
+
+def _check_headers(path: Path, x_name: str, y_name: str, headers: dict[str, ArrayHeader]) -> None:
+    """Raise DataError if a split's types and shapes do not fit one another or those of x_train."""
+    x, y = headers.get(x_name), headers.get(y_name)
+    if x is None and y is None:
+        return
+    if x is None or y is None:
+        raise DataError(f"{path} has {x_name if x else y_name} and no {y_name if x else x_name}")
+    if x.dtype.name not in FEATURE_TYPES:
+        raise DataError(f"{path}: {x_name} is {x.dtype.name:.40}: give {', '.join(FEATURE_TYPES)}")
+    if y.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: {y_name} is {y.dtype.name:.40}: give whole numbers (an integer type) from 0"
+        )
+    if len(x.shape) < 2 or 0 in x.shape:
+        raise DataError(f"{path}: {x_name} is {list(x.shape)}: give [n, ...], a row for each example")
+    # Keras's own CIFAR-10 has labels [n, 1].
+    if y.shape not in ((x.shape[0],), (x.shape[0], 1)):
+        raise DataError(
+            f"{path}: {y_name} is {list(y.shape)}, and {x_name} is {list(x.shape)}: give [n] labels"
+        )
+    train = headers["x_train"]
+    if x.shape[1:] != train.shape[1:] or x.dtype != train.dtype:
+        raise DataError(
+            f"{path}: {x_name} is {x.dtype}{list(x.shape)}, and x_train is {train.dtype}{list(train.shape)}: "
+            "only the number of rows may differ"
+        )
+
+
+def _open(path: Path) -> zipfile.ZipFile:
+    if path.suffix != ".npz":  # so that its name is not one of a published data set
+        raise DataError(f"{path} is not called .npz: np.savez writes such a file")
+    if not path.is_file():  # opening a pipe would never return
+        raise DataError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
+    with _explain_errors(path):
+        return zipfile.ZipFile(path)
+
+
+@contextmanager
+def _explain_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of the zip and npy formats, which are of many types, into a DataError of one line."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be read as an .npz file: {reason:.200}") from None
+
+
+def _read(path: Path, archive: zipfile.ZipFile, name: str, header: ArrayHeader) -> np.ndarray:
+    """Read one array, in the machine's order of bytes."""
+    with _explain_errors(path):
+        array = read_array(archive, archive.getinfo(f"{name}.npy"), header)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _find_layout(path: Path, shape: tuple[int, ...], image_shape: ImageShape | None) -> _Layout:
+    """Tell from the shape of x_train, and from what the user says, how its rows become images.
+
+    Raises:
+      DataError: if the two contradict each other, or the shape fits channels first as well as last.
+    """
+    row = shape[1:]
+    first, last = (len(row) == 3 and row[axis] in CHANNELS for axis in (0, -1))
+    if image_shape is None:
+        if first and last:
+            raise DataError(
+                f"{path}: x_train is {list(shape)}, whose channels may come first or last: give "
+                "image_shape as channels,height,width"
+            )
+        if first or last:
+            return _Layout((row[-1], *row[:-1]) if last else row, channels_last=last)  # type: ignore[arg-type]
+        return _Layout(None)
+    if len(row) == 3 and row in (image_shape, (*image_shape[1:], image_shape[0])):
+        return _Layout(image_shape, channels_last=row != image_shape)
+    if len(row) == 3 or math.prod(row) != math.prod(image_shape):
+        raise DataError(
+            f"{path}: x_train is {list(shape)}, which does not hold images of image_shape "
+            f"{','.join(map(str, image_shape))} (channels,height,width)"
+        )
+    return _Layout(image_shape)
+
+
+def _check_features(path: Path, name: str, features: Num[np.ndarray, "n ..."], layout: _Layout) -> np.ndarray:
+    """Return the features as [n, d], images channel-major; raise DataError for a row that is not finite."""
+    n = len(features)
+    if layout.channels_last:
+        features = features.transpose(0, 3, 1, 2)
+    flat = np.ascontiguousarray(features).reshape(n, -1)
+    if flat.dtype.kind == "f":
+        # Training computes in float32 by default, where larger numbers would be infinite.
+        limit = np.finfo(np.float32).max
+        for start in range(0, n, _ROWS_AT_ONCE):
+            rows = flat[start : start + _ROWS_AT_ONCE]
+            usable = (np.isfinite(rows) & (np.abs(rows) <= limit)).all(axis=1)
+            if not usable.all():
+                row = start + int(np.argmin(usable))
+                raise DataError(f"{path}: row {row} of {name} holds NaN, infinity or a number beyond float32")
+    return flat
+
+
+def _check_labels(path: Path, name: str, labels: Integer[np.ndarray, "n ..."]) -> Integer[np.ndarray, " n"]:
+    """Return the labels as int32 [n]; raise DataError for one that is no class."""
+    flat = labels.reshape(-1)
+    row = int(np.argmin(flat))
+    if flat[row] < 0:
+        raise DataError(f"{path}: row {row} of {name} is {flat[row]}: classes are numbered from 0")
+    row = int(np.argmax(flat))
+    if flat[row] > np.iinfo(np.int32).max:
+        raise DataError(
+            f"{path}: row {row} of {name} is {flat[row]}: classes are numbered from 0 without gaps"
+        )
+    return flat.astype(np.int32)
+
+
+def _name_classes(
+    path: Path, labels: Integer[np.ndarray, " n"], named: Shaped[np.ndarray, "..."] | None
+) -> tuple[str, ...]:
+    """Return the names of the classes, which are their numbers where the file does not name them.
+
+    Raises:
+      DataError: if the names are not text, or there are as many classes as rows.
+    """
+    K = int(labels.max()) + 1
+    if named is not None:
+        if named.dtype.kind != "U" or named.ndim != 1:
+            raise DataError(f"{path}: {CLASSES} is {named.dtype}{list(named.shape)}: give a list of names")
+        K = len(named)
+    if not 2 <= K < len(labels):
+        raise DataError(
+            f"{path}: y_train has {len(labels)} rows and {K} class" + "es" * (K != 1) + ": give labels of at "
+            "least two classes, and fewer classes than rows"
+        )
+    with _explain_errors(path):
+        names = tuple(map(str, range(K) if named is None else named.tolist()))
+    if len(set(names)) < K or not all(name.isprintable() and name for name in names):
+        raise DataError(f"{path}: {CLASSES} holds a name twice, or one that is empty or has a line break")
+    return names
+
+
+def _check_classes(
+    path: Path,
+    name: str,
+    labels: Integer[np.ndarray, " n"],
+    trained: Integer[np.ndarray, " m"],
+    K: int,
+) -> None:
+    """Raise DataError if a label has no name, or its class no training example."""
+    row = int(np.argmax(labels))
+    if labels[row] >= K:
+        raise DataError(f"{path}: row {row} of {name} is {labels[row]}: there are {K} classes, from 0")
+    counts = np.bincount(trained, minlength=K)
+    if not counts.all():
+        raise DataError(f"{path}: class {int(np.argmin(counts))} has no row in y_train")

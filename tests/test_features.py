@@ -1,0 +1,228 @@
+"""A user's own file of features: what is read, and every mistake in one line that names file and array."""
+
+import io
+import os
+import re
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+
+from linear_cifar.data import features
+from linear_cifar.data.dataset import DataError, draw_stratified, fingerprint, split_dataset
+from linear_cifar.data.features import count_training, read_features
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(12, 4)).astype(np.float32), np.arange(12) % 3
+IMAGES = RNG.integers(0, 256, size=(12, 3, 5, 6), dtype=np.uint8)  # channels first
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**arrays):
+        path = tmp_path / "own.npz"
+        save = arrays.pop("save", np.savez)
+        save(path, **arrays)
+        return path
+
+    return write
+
+
+def read(path, image_shape=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return read_features(path, image_shape, log=lambda line: None)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64", ">f4"])
+def test_arrays_come_back_as_they_were_saved(write, save, dtype):
+    x = (10 * np.abs(X)).astype(dtype)
+    raw = read(write(x_train=x, y_train=Y, x_test=x[:5], y_test=Y[:5].astype(np.uint8), save=save))
+    np.testing.assert_array_equal(raw.train.features, x)
+    np.testing.assert_array_equal(raw.test.features, x[:5])
+    np.testing.assert_array_equal(raw.train.labels, Y)
+    assert raw.train.features.dtype == x.dtype.newbyteorder("=")
+    assert raw.train.features.flags.c_contiguous
+    assert (raw.name, raw.classes, raw.own, raw.verified) == ("own.npz", ("0", "1", "2"), True, False)
+    assert raw.val is raw.image_shape is None
+
+
+def test_further_axes_are_flattened_and_labels_may_be_a_column(write):
+    # Keras has MNIST as [n, 28, 28], and CIFAR-10's labels as [n, 1].
+    raw = read(write(x_train=X.reshape(12, 2, 2), y_train=Y[:, None], classes=["a", "ß", "c"]))
+    np.testing.assert_array_equal(raw.train.features, X)
+    assert raw.train.labels.shape == (12,)
+    assert raw.classes == ("a", "ß", "c")
+    assert raw.test is raw.image_shape is None
+
+
+def test_the_order_of_the_axes_in_memory_does_not_matter(write):
+    raw = read(write(x_train=np.asfortranarray(X), y_train=Y))
+    np.testing.assert_array_equal(raw.train.features, X)
+
+
+@pytest.mark.parametrize(
+    ("images", "image_shape"),
+    [
+        (IMAGES, None),
+        (IMAGES.transpose(0, 2, 3, 1), None),
+        (IMAGES.reshape(12, -1), (3, 5, 6)),
+        (IMAGES.transpose(0, 2, 3, 1), (3, 5, 6)),
+    ],
+    ids=["channels first", "channels last", "flat", "given"],
+)
+def test_images_become_channel_major(write, images, image_shape):
+    raw = read(write(x_train=images, y_train=Y), image_shape)
+    assert raw.image_shape == (3, 5, 6)
+    np.testing.assert_array_equal(raw.train.features, IMAGES.reshape(12, -1))
+
+
+def test_one_channel_is_grey_and_many_channels_are_features(write):
+    assert read(write(x_train=X.reshape(12, 2, 2, 1), y_train=Y)).image_shape == (1, 2, 2)
+    assert read(write(x_train=np.zeros((12, 7, 7, 16), np.float16), y_train=Y)).image_shape is None
+    assert read(write(x_train=X.reshape(12, 2, 2), y_train=Y), (1, 2, 2)).image_shape == (1, 2, 2)
+
+
+def test_what_could_be_either_is_asked_for(write):
+    path = write(x_train=np.zeros((12, 3, 4, 1), np.uint8), y_train=Y)
+    with pytest.raises(DataError, match="channels may come first or last: give image_shape"):
+        read(path)
+    assert read(path, (3, 4, 1)).image_shape == (3, 4, 1)
+    assert read(path, (1, 3, 4)).image_shape == (1, 3, 4)
+
+
+GOOD = {"x_train": X, "y_train": Y}
+OBJECTS = np.array([[1], [2, 3]] * 6, dtype=object)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_train": None}, "has no y_train; it has 'other'"),
+        ({"x_train": OBJECTS}, "'x_train.npy' holds Python objects"),
+        ({"classes": np.array(["a", "b", None], object)}, "'classes.npy' holds Python objects"),
+        ({"x_train": X.astype(np.int64)}, "x_train is int64: give uint8, float16, float32, float64"),
+        ({"x_train": X[:, 0]}, re.escape("x_train is [12]: give [n, ...]")),
+        ({"x_train": X[:, :0]}, re.escape("x_train is [12, 0]")),
+        ({"y_train": Y[:11]}, re.escape("y_train is [11], and x_train is [12, 4]")),
+        ({"y_train": np.eye(3, dtype=int)[Y]}, re.escape("y_train is [12, 3]")),
+        ({"y_train": Y + 0.5}, "y_train is float64: give whole numbers"),
+        ({"y_train": Y - 1}, "row 0 of y_train is -1"),
+        ({"y_train": 2 * Y}, "class 1 has no row in y_train"),
+        ({"y_train": np.arange(12)}, "12 rows and 12 classes"),
+        ({"y_train": Y.astype(np.uint64) + 2**40}, f"row 2 of y_train is {2**40 + 2}"),
+        ({"y_train": 0 * Y}, "12 rows and 1 class:"),
+        ({"x_train": np.where(np.arange(48).reshape(12, 4) == 21, np.nan, X)}, "row 5 of x_train holds NaN"),
+        ({"x_train": np.where(np.arange(48).reshape(12, 4) == 9, -np.inf, X)}, "row 2 of x_train"),
+        ({"x_train": X.astype(float) * 1e60}, "row 0 of x_train .* beyond float32"),
+        ({"x_test": X}, "has x_test and no y_test"),
+        ({"y_val": Y}, "has y_val and no x_val"),
+        ({"x_test": X[:, :3], "y_test": Y}, "only the number of rows may differ"),
+        ({"x_test": X.astype(float), "y_test": Y}, "only the number of rows may differ"),
+        ({"x_test": X, "y_test": Y + 1}, "row 2 of y_test is 3: there are 3 classes"),
+        ({"classes": ["a", "b"]}, "row 2 of y_train is 2: there are 2 classes"),
+        ({"classes": ["a", "b", "c", "d"]}, "class 3 has no row in y_train"),
+        ({"classes": ["a", "b", "a"]}, "classes holds a name twice"),
+        ({"classes": ["a", "b\nc", "d"]}, "classes holds a name twice, or one that is empty or has a line"),
+        ({"classes": [1, 2, 3]}, "classes is int64"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_that_names_file_and_array(write, changes, message):
+    arrays = GOOD | {"other": np.zeros(2)} | changes
+    path = write(**{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(DataError, match=message) as raised:
+        read(path)
+    assert str(raised.value).startswith(str(path))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_arrays_that_are_not_used_are_named(write):
+    lines = []
+    read_features(write(**GOOD, paths=np.array(["a"])), log=lines.append)
+    assert "'paths', which is not used" in lines[0]
+
+
+def test_what_is_no_archive_is_one_line(tmp_path):
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "folder.npz").mkdir()
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "features.npy").touch()
+    for name, message in {
+        "empty.npz": "cannot be read as an .npz file",
+        "folder.npz": "is not a file",
+        "pipe.npz": "is not a file",
+        "missing.npz": "does not exist",
+        "features.npy": "is not called .npz",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            read(tmp_path / name)
+
+
+def test_the_memory_is_judged_from_the_headers(write, monkeypatch, tmp_path):
+    path = write(
+        x_train=np.zeros((2_000, 500), np.uint8), y_train=np.arange(2_000) % 2, save=np.savez_compressed
+    )
+    assert path.stat().st_size < 20_000
+    monkeypatch.setattr(features, "process_memory", lambda: 2_000_000)
+    with pytest.raises(DataError, match=r"unpacks to 0.0 GB, and needs 2 times that"):
+        read(path)
+    # A header may promise anything: nothing is reserved for it.
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (100000000000, 1000), }"
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x_train.npy", b"\x93NUMPY\x01\x00" + bytes([len(header), 0]) + header)
+    (tmp_path / "bomb.npz").write_bytes(file.getvalue())
+    with pytest.raises(DataError, match="is not as large as its header says"):
+        read(tmp_path / "bomb.npz")
+
+
+def test_a_damaged_array_is_refused(write):
+    path = write(**GOOD, save=np.savez_compressed)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as an"):
+        read(path)
+
+
+def test_rows_to_train_on_are_counted_from_the_headers(write):
+    assert count_training(write(**GOOD), 5) == 7
+    assert count_training(write(**GOOD, x_val=X[:3], y_val=Y[:3]), 5) == 12
+
+
+def test_validation_rows_are_stratified_and_the_same_each_time():
+    labels = np.repeat([0, 1, 2], [50, 30, 3])
+    rows = draw_stratified(labels, 40)
+    # 40 / 83 of the classes are 24.1, 14.5 and 1.4; the row that is left goes to the largest remainder.
+    np.testing.assert_array_equal(np.bincount(labels[rows]), [24, 15, 1])
+    np.testing.assert_array_equal(rows, np.unique(rows))
+    np.testing.assert_array_equal(rows, draw_stratified(labels, 40))
+    assert not np.array_equal(rows, draw_stratified(labels, 40, seed=1))
+    # Each class keeps a row to train on.
+    np.testing.assert_array_equal(np.bincount(labels[draw_stratified(labels, 80)]), [49, 29, 2])
+    for size in (0, 81):
+        with pytest.raises(ValueError, match="size is"):
+            draw_stratified(labels, size)
+
+
+def test_a_file_is_divided_without_loss(write):
+    raw = read(write(**GOOD))
+    data = split_dataset(raw, val_size=3)
+    rows = np.concatenate([data.train.features, data.val.features])
+    np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(X, axis=0))
+    assert list(data.splits) == ["train", "val"]
+    assert data.fingerprint == fingerprint(raw)
+    with pytest.raises(DataError, match="no batch files"):
+        split_dataset(raw, train="batch1")
+    with pytest.raises(DataError, match="val_size rows cannot be taken"):
+        split_dataset(raw, val_size=11)
+
+
+def test_a_validation_split_is_kept_and_is_part_of_the_fingerprint(write):
+    whole = read(write(**GOOD, x_val=X[:3], y_val=Y[:3]))
+    assert len(split_dataset(whole).val.labels) == 3
+    other = read(write(**GOOD, x_val=X[3:6], y_val=Y[3:6]))
+    assert len({fingerprint(raw) for raw in (whole, other, read(write(**GOOD)))}) == 3

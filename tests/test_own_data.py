@@ -1,0 +1,212 @@
+"""The grid on a user's own file: the README's example, its files and its report, and mistakes in one line."""
+
+import csv
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+import forks
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import grid, report
+from experiments.cli import experiment
+from experiments.cli.data import source_from_flags
+from experiments.cli.launch import parse_flags
+from experiments.runner.data import prepare_data
+from experiments.runner.errors import UsageError
+from linear_cifar.data.dataset import DataError, split_dataset
+from linear_cifar.data.features import read_features
+from linear_cifar.standardizer import standardize
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "experiments" / "README.md").read_text()
+
+
+def find_block(marker):
+    return re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", README, re.S)[1]
+
+
+def run_grid(*flags, cwd, program=("-m", "experiments.grid")):
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "XDG_CACHE_HOME": str(cwd / "caches")}
+    process = forks.Process([*program, *flags], cwd=cwd, env=env)
+    output, errors = process.communicate()
+    return process.returncode, output, errors
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """The folder of the README's example and what its command printed, the names of its program added."""
+    folder = tmp_path_factory.mktemp("probe")
+    names = {}
+    before = os.getcwd()
+    try:
+        os.chdir(folder)
+        exec(find_block("probe"), names)
+        words = shlex.split(find_block("sweep").replace("\\\n", ""))
+        code, output, errors = run_grid(*words[3:], cwd=folder)
+        assert code == 0, errors
+        exec(find_block("weights"), names)
+    finally:
+        os.chdir(before)
+    return folder, output, errors, names
+
+
+def test_the_example_ends_in_a_ranked_table_with_deviations(example):
+    _, output, errors, _ = example
+    lines = output.splitlines()
+    assert lines[0].startswith("digits.npz (mean ± standard deviation over seeds 0-9)")
+    assert re.search(r"^1 .* ± .* ± .* ± ", output, re.M)
+    assert "note: digits.npz has no x_val: 360 of its 1,437 training examples, drawn at random" in errors
+    # What the README shows is what the command prints, but for the rounding of other machines.
+    shown = README[README.index("digits.npz (mean ±") :].split("\n…")[0].splitlines()
+    assert shown[:2] == lines[:2]
+    for row in shown[2:]:
+        numbers = [float(number) for number in re.findall(r"[0-9.]+", row)]
+        (same,) = [
+            found
+            for line in lines[2:11]
+            if (found := [float(number) for number in re.findall(r"[0-9.]+", line)])[1:4] == numbers[1:4]
+        ]
+        assert same[4:12:2] == pytest.approx(numbers[4:12:2], abs=0.5)
+
+
+def test_the_files_name_the_data_and_have_every_run(example):
+    folder = example[0] / "digits"
+    config = json.loads((folder / "config.json").read_text())
+    raw = read_features(example[0] / "digits.npz")
+    data = split_dataset(raw, val_size=360)
+    assert config["dataset"] == {
+        "name": "digits.npz", "origin": "digits.npz", "verified": False, "own": True, "image_shape": None,
+        "fingerprint": data.fingerprint,
+    }  # fmt: skip
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["dataset"] for row in rows} == {"digits.npz"}
+    assert len(rows) == 90
+    assert (folder / "confusion.svg").exists()
+    assert not (folder / "weights.svg").exists()
+
+
+def test_the_weights_predict_as_the_run_did_in_scikit_learn(example):
+    folder, names = example[0] / "digits", example[3]
+    accuracy = np.mean(names["predicted"] == names["y_test"])
+    with (folder / "results.csv").open(newline="") as file:
+        (row,) = [
+            row
+            for row in csv.DictReader(file)
+            if all(float(row[name]) == names["best"][name] for name in ("eta", "lam", "seed"))
+        ]
+    assert accuracy == pytest.approx(float(row["test_acc"]), abs=1e-6)
+
+
+def test_the_report_has_a_page_on_own_data_alone(example, capsys):
+    with flagsaver.flagsaver():
+        report.define_flags()
+        parse_flags(["report", f"--results={example[0]}"])
+        report.main()
+    page = (example[0] / "report.html").read_text()
+    assert "The grid on digits.npz" in page
+    assert "own file, SHA-256" in page
+    assert "CIFAR-10" not in page
+    assert "Verdicts" not in page
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder with small files: features without a test split, and images."""
+    folder = tmp_path_factory.mktemp("small")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 12)).astype(np.float32), np.arange(60) % 3
+    np.savez(folder / "plain.npz", x_train=x + y[:, None].astype(np.float32), y_train=y)
+    np.savez(folder / "images.npz", x_train=(50 + 9 * x).astype(np.uint8).reshape(60, 2, 2, 3), y_train=y)
+    return folder
+
+
+QUICK = ("--val_size=12", "--epochs=2", "--batch=10", "--eta=0.1", "--lam=0,0.01")
+
+
+def test_without_a_test_split_nothing_is_reported_as_test(small):
+    words = ["--data=plain.npz", *QUICK, "--seeds=2", "--out=plain", "--standardize=unit"]
+    without_figures = [str(ROOT / "tests" / "small_grid.py")]
+    code, output, errors = run_grid(*words, cwd=small, program=without_figures)
+    assert code == 0, errors
+    assert "test" not in output
+    assert "plain.npz has no x_test: nothing is reported as test" in errors
+    with (small / "plain" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["test_acc"] + row["test_loss"] + row["test_class_acc"] for row in rows} == {""}
+    # The same data under another name are the same run, and other data are refused.
+    np.savez_compressed(small / "again.npz", **np.load(small / "plain.npz"))
+    code, output, errors = run_grid("--data=again.npz", *words[1:], cwd=small, program=without_figures)
+    assert code == 0, errors
+    assert "finished already" in errors
+    code, output, errors = run_grid("--data=images.npz", *words[1:], cwd=small, program=without_figures)
+    assert code == 2
+    assert "holds runs with the data of plain.npz (" in errors
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data=plain.npz", "--flip"], "--flip is for images, and plain.npz holds features"),
+        (["--data=plain.npz", "--shift=1"], "--shift is for images"),
+        (["--data=plain.npz", "--image_shape=3,3,2"], "does not hold images of image_shape 3,3,2"),
+        (["--data=images.npz", "--image_shape=3,2"], "image_shape"),
+        (["--data=plain.npz", "--evaluate=test"], "--evaluate=test: plain.npz has no x_test"),
+        (["--data=plain.npz", "--train=batch1"], "plain.npz has no batch files"),
+        (["--data=plain.npz", "--batch=49"], "the training set holds 48 examples"),
+        (["--data=plain.npz", "--val_size=58", "--batch=1"], "give 1 to 57"),
+        (["--data=plain.npz", "--val_size=60"], "leaves no training examples"),
+        (["--data=plain.npz", "--dataset=synthetic"], "--data and --dataset cannot be combined"),
+        (["--data=plain.npz", "--recipe=best"], "--recipe=best is for CIFAR-10"),
+        (["--data=missing.npz"], "missing.npz does not exist"),
+        (["--data=plain.npz", "--standardize=zca"], "standardize"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line(small, monkeypatch, flags, message):
+    monkeypatch.chdir(small)
+    with flagsaver.flagsaver(), pytest.raises((UsageError, DataError), match=re.escape(message)) as raised:
+        grid.define_flags()
+        parse_flags(["grid", *QUICK, *flags])
+        sweep, source = grid.sweep_from_flags(), source_from_flags()
+        experiment.check_sweep(sweep, source.count_training(sweep.settings))
+        source.prepare(sweep.settings)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_flips_are_off_for_own_data_and_work_for_images(small, monkeypatch):
+    monkeypatch.chdir(small)
+    for words, expected in (([], None), (["--flip", "--shift=1"], (3, 2, 2))):
+        with flagsaver.flagsaver():
+            grid.define_flags()
+            parse_flags(["grid", *QUICK, "--data=images.npz", *words])
+            settings, source = grid.sweep_from_flags().settings, source_from_flags()
+            spec = settings.train_spec([], source.prepare(settings).dataset.image_shape)
+        shapes = None if spec.augment is None else spec.augment.keywords["augmentations"][0].keywords["shape"]
+        assert shapes == expected
+
+
+def test_the_scale_of_the_features_is_what_the_flag_says(small):
+    dataset = split_dataset(read_features(small / "plain.npz"), val_size=12)
+    scaled = {}
+    for mode in ("standard", "center", "unit", "none"):
+        data = prepare_data(dataset, mode, "float32")
+        scaled[mode] = np.asarray(standardize(data.standardizer, data.splits["train"].features))
+    x = dataset.train.features
+    np.testing.assert_allclose(scaled["standard"], (x - x.mean(axis=0)) / x.std(axis=0), atol=1e-5)
+    np.testing.assert_allclose(scaled["center"], x - x.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(scaled["unit"], x / np.linalg.norm(x, axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(scaled["none"], x)
+
+
+def test_features_of_float64_stay_so_for_arithmetic_in_float64(small):
+    dataset = split_dataset(read_features(small / "plain.npz"), val_size=12)
+    train = dataset.train._replace(features=dataset.train.features.astype(np.float64))
+    for dtype in ("float32", "float64"):
+        data = prepare_data(dataset._replace(train=train), "none", dtype)
+        assert data.splits["train"].features.dtype == dtype
