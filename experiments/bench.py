@@ -15,6 +15,11 @@ the start is measured with --dataset and --data_dir.
 takes under 4 minutes. It measures only the speed by the number of CPU devices, and by the number of processes
 that share the seeds.
 
+    python -m experiments.bench --probes
+
+takes about 11 minutes on 2 cores, with --quick under one. It measures only linear probes: up to 1,000 heads on random
+float32 features, trained by the sweep, in PyTorch and by scikit-learn.
+
     python -m experiments.bench --compile=h100
 
 runs nothing. It compiles an epoch for an absent accelerator, and counts the kernels of a step, the bytes that
@@ -35,7 +40,7 @@ from absl import flags
 
 from experiments.artifacts import provenance
 from experiments.artifacts.tables import align
-from experiments.benchmark import compiling, measurements, probing
+from experiments.benchmark import compiling, linear_probes, measurements, probing
 from experiments.benchmark.accelerators import ACCELERATORS
 from experiments.benchmark.baselines import SPEC, jax_device, random_data
 from experiments.benchmark.measurements import GRID, Row
@@ -51,6 +56,14 @@ FLAGS = flags.FLAGS
 SCHEMA = 3
 # Training images of the report's grid.
 TRAIN_IMAGES = 49_000
+# Modes that cannot be combined.
+EXCLUSIVE = (
+    ("quick", "scale"),
+    ("quick", "compile"),
+    ("probes", "scale"),
+    ("probes", "compile"),
+    ("scale", "compile"),
+)
 
 
 def define_flags() -> None:
@@ -58,6 +71,11 @@ def define_flags() -> None:
     flags.DEFINE_bool("quick", False, "use fewer images, repeats and sizes: under 2 minutes")
     flags.DEFINE_bool(
         "scale", False, "measure only the speed by number of devices and of processes: under 4 minutes"
+    )
+    flags.DEFINE_bool(
+        "probes",
+        False,
+        "measure only linear probes: many heads on random float32 features, here and as others train them",
     )
     flags.DEFINE_enum(
         "compile",
@@ -73,9 +91,9 @@ def define_flags() -> None:
 
 def main() -> None:
     """Measure or compile, print and write all tables."""
-    modes = [name for name in ("quick", "scale", "compile") if FLAGS[name].value]
-    if len(modes) > 1:
-        raise UsageError(f"--{modes[0]} and --{modes[1]} cannot be combined: choose one")
+    for first, second in EXCLUSIVE:
+        if FLAGS[first].value and FLAGS[second].value:
+            raise UsageError(f"--{first} and --{second} cannot be combined: choose one")
     if FLAGS["seeds"].present and not FLAGS.compile:
         raise UsageError("--seeds is used with --compile only")
     # Compiling is measured too.
@@ -89,13 +107,19 @@ def main() -> None:
 
 def measure_tables() -> dict[str, Any]:
     """Measure and print all tables, and return the content of bench.json."""
-    n, repeats = (10_000, 1) if FLAGS.scale else (4_900, 3) if FLAGS.quick else (TRAIN_IMAGES, 5)
+    quick = FLAGS.quick
+    if FLAGS.scale:
+        n, repeats, plan = 10_000, 1, plan_scaling
+    elif FLAGS.probes:
+        n, repeats, plan = 5_000 if quick else linear_probes.N, 3, plan_probes
+    else:
+        n, repeats, plan = 4_900 if quick else TRAIN_IMAGES, 3 if quick else 5, plan_tables
     if not FLAGS.scale:
         log_missing_packages()
     # The tables of devices and processes are of CPUs, wherever they are measured.
     device = "cpu" if FLAGS.scale else jax_device()
     measured = {}
-    for key, (title, measure) in (plan_scaling(n) if FLAGS.scale else plan_tables(n, repeats)).items():
+    for key, (title, measure) in plan(n, repeats).items():
         measured[key] = [{**row, "device": row.get("device", device)} for row in measure()]
         print(f"\n{title}\n{format_rows(measured[key])}", flush=True)
     return describe_measurement(n, repeats) | measured
@@ -156,10 +180,18 @@ def plan_tables(n: int, repeats: int) -> Plan:
     }
 
 
-def plan_scaling(n: int) -> Plan:
-    """Return the table of devices and processes."""
+def plan_scaling(n: int, repeats: int) -> Plan:
+    """Return the table of devices and processes, which is measured once whatever `repeats` is."""
     title = f"{GRID} configurations x {probing.SEEDS} seeds, by number of devices and of processes"
     return {"scale": (title, lambda: probing.measure_scaling(n))}
+
+
+def plan_probes(n: int, repeats: int) -> Plan:
+    """Return the table of linear probes; with --quick a tenth of the heads."""
+    sizes = [(K, heads // 10 if FLAGS.quick else heads) for K, heads in linear_probes.SIZES]
+    D, BATCH = linear_probes.D, linear_probes.BATCH
+    title = f"An epoch of linear probes: {n:,} examples of {D} features, batch {BATCH}"
+    return {"probes": (title, lambda: linear_probes.measure_linear_probes(n, repeats, sizes))}
 
 
 def log_missing_packages() -> None:
@@ -183,7 +215,7 @@ def describe_measurement(n: int, repeats: int) -> dict[str, Any]:
     """Return what bench.json says of the measurement itself."""
     return {
         **describe_command(n),
-        "data": "random bytes; the start: --dataset",
+        "data": "random float32 features" if FLAGS.probes else "random bytes; the start: --dataset",
         "repeats": repeats,
         "flops": "training: 4 n d K per configuration and epoch; the plain product: half of it",
         "cores": count_cores(),

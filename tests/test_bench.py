@@ -10,11 +10,11 @@ from absl.testing import flagsaver
 from sklearn.linear_model import LogisticRegression
 
 from experiments import bench
-from experiments.benchmark import baselines, probe
+from experiments.benchmark import baselines, linear_probes, measurements, probe
 from experiments.benchmark.baselines import Baseline, BenchData, make_configs
 from experiments.benchmark.measurements import time_cases
 from experiments.benchmark.probing import epochs_per_second
-from experiments.benchmark.timing import time_in_turn
+from experiments.benchmark.timing import Timing, time_in_turn
 from experiments.runner.errors import UsageError
 from linear_cifar.data.dataset import split_dataset
 from linear_cifar.data.synthetic import make_synthetic
@@ -72,6 +72,29 @@ def test_baselines_of_a_case_are_added_up():
     assert timed[48].s_per_config == timed[48].epoch_s / 48
 
 
+def test_time_of_a_share_of_an_epoch_is_scaled_up(monkeypatch):
+    timings = [Timing(9.0, [1.0, 3.0, 2.0]), Timing(9.0, [1.0])]
+    monkeypatch.setattr(measurements, "time_in_turn", lambda *_: timings)
+    half = Baseline(2, lambda: None, share=0.5)
+    timed = time_cases({"half": [half], "whole": [half._replace(share=1.0)]}, repeats=3)
+    assert [timing.epoch_s for timing in timed.values()] == [4.0, 1.0]
+
+
+def test_linear_probes_are_measured_on_features():
+    rows = linear_probes.measure_linear_probes(n=256, repeats=1, sizes=[(3, 10)], d=8)
+    assert {"plain matrix product", "linear_cifar"} <= {row["baseline"] for row in rows}
+    assert all(row["epoch_s"] > 0 and (row["K"], row["heads"]) == (3, 10) for row in rows)
+    timed = {row["baseline"]: row["timed"] for row in rows}
+    assert timed["linear_cifar"] == "all"
+    assert timed["LogisticRegression, to the optimum"] == "2 of 10 heads"
+
+
+def test_heads_have_one_batch_size_and_each_its_own_eta_and_lam():
+    heads = linear_probes.make_heads(200)
+    assert len({(head.eta, head.lam) for head in heads}) == 200
+    assert {head.batch for head in heads} == {256}
+
+
 def test_epochs_count_only_while_all_processes_train():
     assert epochs_per_second([[10, 12, 14, 16]]) == pytest.approx(1 / 2)
     # From 11 to 14: one and a half epochs of the first process, three of the second.
@@ -96,7 +119,7 @@ def test_probe_prints_its_measurements(monkeypatch, capsys, options, epochs):
     assert measured["configs"] == 12
     assert measured["to_first_epoch_s"] > measured["first_epoch_s"] > 0
     assert len(measured["ends"]) == epochs
-    assert measured["peak_bytes"] > dataset.train.images.nbytes
+    assert measured["peak_bytes"] > dataset.train.features.nbytes
 
 
 @pytest.mark.parametrize(
@@ -104,6 +127,9 @@ def test_probe_prints_its_measurements(monkeypatch, capsys, options, epochs):
     [
         (["--quick", "--scale"], "--quick and --scale cannot be combined"),
         (["--scale", "--compile=h100"], "--scale and --compile cannot be combined"),
+        (["--quick", "--probes", "--scale"], "--quick and --scale cannot be combined"),
+        (["--probes", "--scale"], "--probes and --scale cannot be combined"),
+        (["--probes", "--compile=h100"], "--probes and --compile cannot be combined"),
         (["--seeds=3"], "--seeds is used with --compile only"),
     ],
 )

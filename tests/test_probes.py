@@ -29,10 +29,10 @@ def test_the_minimum_is_that_of_logistic_regression(digits):
     z = (x - standardizer.mean) / standardizer.std
     train = lc.Examples(jnp.asarray(z), jax.nn.one_hot(y, 10))
     result = lc.fit(
-        [lc.Config(0.3, len(y), lam, momentum=0.97) for lam in lams],
+        [lc.Config(1.0, len(y), lam, momentum=0.95) for lam in lams],
         train,
         {},
-        epochs=700,
+        epochs=400,
         optimizer=lc.heavy_ball,
         shuffle=False,
         init=lambda seed: lc.init_params(jax.random.key(seed), 64, 10, dtype=jnp.float64),

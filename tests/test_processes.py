@@ -100,9 +100,9 @@ def test_when_one_process_fails_the_others_end_and_say_why(folder):
         start_group(out, folder / "caches", 2, environments={1: {"TEST_IMAGES": "100"}})
     )
     assert codes == [1, 2]
-    assert errors[1].splitlines()[-1].startswith("error: these images (")
+    assert errors[1].splitlines()[-1].startswith("error: these data (")
     last = errors[0].splitlines()[-1]
-    assert "error: process 0 of 2 stops, since another one failed: process 1 of 2: these images (" in last
+    assert "error: process 0 of 2 stops, since another one failed: process 1 of 2: these data (" in last
     assert "; to resume: python -m experiments.grid " in last
 
 

@@ -7,7 +7,7 @@ import kills
 import pytest
 
 from experiments.artifacts.reader import RunResult
-from experiments.runner.files import locked_run_folder
+from experiments.runner.files import SCHEMA, locked_run_folder
 
 
 def wait_for_end(process, code):
@@ -102,10 +102,11 @@ def test_a_setting_that_would_give_other_results_is_refused(folder):
 def test_a_run_of_an_older_version_is_refused_in_one_line(folder):
     old = folder / "old"
     shutil.copytree(folder / "reference", old)
-    (old / "config.json").write_text((old / "config.json").read_text().replace('"schema": 4', '"schema": 3'))
+    text = (old / "config.json").read_text()
+    (old / "config.json").write_text(text.replace(f'"schema": {SCHEMA}', '"schema": 3'))
     (line,) = wait_for_end(kills.start(old, folder / "caches"), 2)
     assert line.startswith(f"error: --out={old}: holds a run that cannot be resumed: ")
-    assert "was written by another version (schema 3, not 4)" in line
+    assert f"was written by another version (schema 3, not {SCHEMA})" in line
     assert "choose another folder" in line
 
 

@@ -6,9 +6,12 @@ All of them shuffle and flip the images, except scikit-learn. They differ in two
 - The other programs do not evaluate, and get images that are standardised already.
 
 The other programs use one learning rate and no penalty, because only their time matters.
+
+`linear_probes.py` has the programs that train many heads on features.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -29,28 +32,35 @@ ETA = 0.001
 # The report's batch sizes and λ.
 BATCHES, LAMS = (50, 100, 200, 400), (0.0, 0.1, 1.0)
 SPEC = TrainSpec(augment=horizontal_flip)
+# Most bytes of logits that the plain product computes at a time.
+LOGITS_BYTES = 2**29
 
 
 class Baseline(NamedTuple):
     """A program that trains some configurations.
 
-    `train_epoch` trains all of them on one pass over the training images, and waits for the end. `device`
-    names what it runs on.
+    `train_epoch` trains all of them on one pass over the training examples, or on a share of it, and waits
+    for the end. `device` names what it runs on.
     """
 
     num_configs: int
     train_epoch: Callable[[], Any]
     device: str = "cpu"
+    share: float = 1.0
 
 
 class BenchData(NamedTuple):
-    """Images for all baselines: raw for the sweep, and standardised in `x` for the other programs."""
+    """Examples for all baselines: raw for the sweep, and standardised in `x` for the other programs.
+
+    Without a standardiser the raw features and `x` are the same. `spec` says how all programs train.
+    """
 
     train: Examples
     val: Examples
-    standardizer: Standardizer
+    standardizer: Standardizer | None
     x: Float[np.ndarray, "n d"]
     labels: UInt8[np.ndarray, " n"]
+    spec: TrainSpec = SPEC
 
     @property
     def K(self) -> int:
@@ -72,6 +82,19 @@ def random_data(n: int) -> BenchData:
     return BenchData(train, val, standardizer, x, labels[:n])
 
 
+def random_features(n: int, d: int, num_classes: int) -> BenchData:
+    """Return n training examples and 1,000 validation examples of normal float32 features.
+
+    They train without augmentation and without a standardiser.
+    """
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((n + 1_000, d), dtype=np.float32)
+    labels = rng.integers(0, num_classes, size=n + 1_000, dtype=np.uint8)
+    train = make_examples(features[:n], labels[:n], num_classes)
+    val = make_examples(features[n:], labels[n:], num_classes)
+    return BenchData(train, val, None, features[:n], labels[:n], TrainSpec())
+
+
 def make_configs(count: int) -> tuple[Config, ...]:
     """Return `count` configurations: the report's batch sizes and λ, under count / 12 values of η.
 
@@ -85,29 +108,30 @@ def start_sweep(
     configs: Sequence[Config],
     train: Examples,
     val: Examples,
-    standardizer: Standardizer,
+    standardizer: Standardizer | None,
     *,
     epochs: int,
     seeds: Sequence[int] = (0,),
+    spec: TrainSpec = SPEC,
 ) -> Iterator[Epoch]:
-    """Start this project's sweep with the settings that all measurements share."""
+    """Start this project's sweep with the loss, augmentation and precision of `spec`."""
     return sweep(
         configs,
         train,
         {"val": val},
         epochs=epochs,
         seeds=seeds,
-        loss=SPEC.loss,
+        loss=spec.loss,
         standardizer=standardizer,
-        augment=SPEC.augment,
-        precision=SPEC.precision,
+        augment=spec.augment,
+        precision=spec.precision,
     )
 
 
 def make_sweep(data: BenchData, configs: Sequence[Config]) -> Baseline:
     """Make a baseline of this project's sweep; each call of `train_epoch` trains its next epoch."""
     # A constant η takes the same time in every epoch, so there are more epochs than anybody asks for.
-    epochs = start_sweep(configs, data.train, data.val, data.standardizer, epochs=10_000)
+    epochs = start_sweep(configs, data.train, data.val, data.standardizer, epochs=10_000, spec=data.spec)
     return Baseline(len(configs), lambda: next(epochs), jax_device())
 
 
@@ -117,14 +141,16 @@ def make_single_run(data: BenchData, batch: int) -> Baseline:
 
 
 def make_plain_product(data: BenchData, num_configs: int) -> Baseline:
-    """Make a baseline that computes the logits of all images and configurations as one matrix product.
+    """Make a baseline that computes the logits of all examples and configurations as one matrix product.
 
-    It does half the operations of an epoch, and its rate is the rate to aim at.
+    It does half the operations of an epoch, and its rate is the rate to aim at. Where the logits would take
+    more than `LOGITS_BYTES`, it computes those of a share of the examples.
     """
-    W = jax.random.normal(jax.random.key(0), (num_configs * data.K, data.x.shape[1]))
-    x = jnp.asarray(data.x)
-    product = jax.jit(lambda W, x: jnp.matmul(W, x.T, precision=SPEC.precision))
-    return Baseline(num_configs, lambda: product(W, x).block_until_ready(), jax_device())
+    n, d = data.x.shape
+    W = jax.random.normal(jax.random.key(0), (num_configs * data.K, d), data.x.dtype)
+    x = jnp.asarray(data.x[: LOGITS_BYTES // (4 * len(W))])
+    product = jax.jit(lambda W, x: jnp.matmul(W, x.T, precision=data.spec.precision))
+    return Baseline(num_configs, lambda: product(W, x).block_until_ready(), jax_device(), len(x) / n)
 
 
 def make_numpy_loop(data: BenchData, batch: int) -> Baseline:
@@ -152,35 +178,26 @@ def make_torch_loop(data: BenchData, batch: int) -> Baseline:
     """Make a baseline of one configuration in PyTorch: nn.Linear and SGD, without a DataLoader's overhead."""
     import torch
 
-    n, d = data.x.shape
-    rng = np.random.default_rng(0)
-    device = torch_device()
-    images, labels = _put_on(device, data.x, data.labels.astype(np.int64))
-    model = torch.nn.Linear(d, data.K, device=device)
+    model = torch.nn.Linear(data.x.shape[1], data.K, device=torch_device())
     optimizer = torch.optim.SGD(model.parameters(), lr=ETA)
 
-    def train_epoch() -> None:
-        for rows, flipped in _draw_batches(rng, n, batch):
-            chosen, mirrored = _put_on(device, rows, flipped)
-            x = _flip_torch_images(images[chosen], mirrored)
-            loss = torch.nn.functional.cross_entropy(model(x), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        _wait_for(device)
+    def step(x: Any, y: Any) -> None:
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
-    return Baseline(1, train_epoch, device)
+    return make_torch_baseline(data, batch, 1, step)
 
 
-def make_torch_vmap(data: BenchData, batch: int, num_configs: int) -> Baseline:
+def make_torch_vmap(
+    data: BenchData, batch: int, num_configs: int, timed_batches: int | None = None
+) -> Baseline:
     """Make a baseline of configurations of one batch size, side by side through torch.func.vmap."""
     import torch
     from torch.func import grad, vmap
 
-    n, d = data.x.shape
-    rng = np.random.default_rng(0)
-    device = torch_device()
-    images, labels = _put_on(device, data.x, data.labels.astype(np.int64))
+    d, device = data.x.shape[1], torch_device()
     W = torch.zeros(num_configs, data.K, d, device=device)
     b = torch.zeros(num_configs, data.K, device=device)
 
@@ -189,16 +206,44 @@ def make_torch_vmap(data: BenchData, batch: int, num_configs: int) -> Baseline:
 
     gradients = vmap(grad(loss, argnums=(0, 1)), in_dims=(0, 0, None, None))
 
+    def step(x: Any, y: Any) -> None:
+        dW, db = gradients(W, b, x, y)
+        W.sub_(ETA * dW)
+        b.sub_(ETA * db)
+
+    return make_torch_baseline(data, batch, num_configs, step, timed_batches)
+
+
+def make_torch_baseline(
+    data: BenchData,
+    batch: int,
+    num_configs: int,
+    step: Callable[[Any, Any], None],
+    timed_batches: int | None = None,
+) -> Baseline:
+    """Make a baseline in PyTorch from its update on one batch.
+
+    Args:
+      data: examples, which are flipped where `data.spec` has an augmentation.
+      batch: batch size.
+      num_configs: number of configurations that `step` updates.
+      step: update, called with the features [batch, d] and labels [batch] as tensors.
+      timed_batches: batches of an epoch that `train_epoch` trains on; None: all.
+    """
+    n = len(data.labels)
+    rng = np.random.default_rng(0)
+    device = torch_device()
+    features, labels = _put_on(device, data.x, data.labels.astype(np.int64))
+
     def train_epoch() -> None:
-        for rows, flipped in _draw_batches(rng, n, batch):
+        for rows, flipped in islice(_draw_batches(rng, n, batch), timed_batches):
             chosen, mirrored = _put_on(device, rows, flipped)
-            x = _flip_torch_images(images[chosen], mirrored)
-            dW, db = gradients(W, b, x, labels[chosen])
-            W.sub_(ETA * dW)
-            b.sub_(ETA * db)
+            x = features[chosen]
+            step(x if data.spec.augment is None else _flip_torch_images(x, mirrored), labels[chosen])
         _wait_for(device)
 
-    return Baseline(num_configs, train_epoch, device)
+    share = 1.0 if timed_batches is None else min(1.0, timed_batches * batch / n)
+    return Baseline(num_configs, train_epoch, device, share)
 
 
 def make_sgd_classifier(data: BenchData) -> Baseline:

@@ -65,7 +65,10 @@ class CaseTiming(NamedTuple):
 
 
 def time_cases(cases: Mapping[Name, Sequence[Baseline]], repeats: int) -> dict[Name, CaseTiming]:
-    """Time the baselines of all cases in turn, and add up those of each case."""
+    """Time the baselines of all cases in turn, and add up those of each case.
+
+    The time of a baseline that trains on a share of an epoch is scaled up to the epoch.
+    """
     baselines = [baseline for members in cases.values() for baseline in members]
     timings = iter(time_in_turn([baseline.train_epoch for baseline in baselines], repeats))
     timed = {}
@@ -73,7 +76,8 @@ def time_cases(cases: Mapping[Name, Sequence[Baseline]], repeats: int) -> dict[N
         case = [next(timings) for _ in members]
         num_configs = sum(baseline.num_configs for baseline in members)
         first_s = sum(timing.first for timing in case)
-        timed[name] = CaseTiming(num_configs, first_s, sum(timing.median for timing in case))
+        epoch_s = sum(timing.median / baseline.share for timing, baseline in zip(case, members, strict=True))
+        timed[name] = CaseTiming(num_configs, first_s, epoch_s)
     return timed
 
 

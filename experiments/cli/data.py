@@ -40,7 +40,8 @@ def source_from_flags() -> DataSource:
         if "image_shape" in FLAGS and FLAGS.image_shape is not None:
             raise UsageError("--image_shape: it is for --data only, and CIFAR-10's images have their shape")
         return DataSource(
-            lambda settings: train_size(settings.train, settings.val_size), _make_prepare(_find_raw_dataset)
+            lambda settings: train_size(settings.train, settings.val_size),
+            _make_prepare(cache(_find_raw_dataset)),  # experiments divide the images in several ways
         )
     for name in ("dataset", "data_dir"):
         if FLAGS[name].present:
@@ -53,12 +54,11 @@ def source_from_flags() -> DataSource:
 
 
 def _make_prepare(find: Callable[[], RawDataset]) -> Callable[[Settings], PreparedData]:
-    """Return a function from settings to their data."""
-    find_once = cache(find)
+    """Return a function from settings to their data, of which each division is prepared once."""
 
     @cache
     def prepare_division(train: str, val_size: int, standardize: str, dtype: str) -> PreparedData:
-        raw = find_once()
+        raw = find()
         dataset = split_dataset(raw, train, val_size)  # type: ignore[arg-type]
         if raw.own and raw.val is None:
             log(

@@ -159,9 +159,12 @@ def restore_block(manifest: BlockManifest) -> Block:
     """
     try:
         settings = Settings(**manifest.settings)
+        shape: Any = settings.image_shape and tuple(settings.image_shape)
+        settings = settings._replace(
+            seeds=tuple(manifest.seeds), evaluate=tuple(settings.evaluate), image_shape=shape
+        )
     except TypeError as error:
         raise BlockError(f"the block's settings are of another version: {error}") from None
-    settings = settings._replace(seeds=tuple(manifest.seeds), evaluate=tuple(settings.evaluate))
     return Block(Sweep(manifest.sweep, settings, tuple(manifest.configs)), manifest.retention)
 
 
