@@ -17,8 +17,8 @@ that share the seeds.
 
     python -m experiments.bench --probes
 
-takes about 11 minutes on 2 cores, with --quick under one. It measures only linear probes: up to 1,000 heads on random
-float32 features, trained by the sweep, in PyTorch and by scikit-learn.
+takes about 11 minutes on 2 cores, with --quick under one. It measures only linear probes: up to 1,000 heads
+on random float32 features, trained by the sweep, in PyTorch and by scikit-learn.
 
     python -m experiments.bench --compile=h100
 

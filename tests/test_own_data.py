@@ -11,6 +11,7 @@ import forks
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from sklearn.metrics import balanced_accuracy_score
 
 from experiments import grid, report
 from experiments.cli import experiment
@@ -101,6 +102,8 @@ def test_the_weights_predict_as_the_run_did_in_scikit_learn(example):
             if all(float(row[name]) == names["best"][name] for name in ("eta", "lam", "seed"))
         ]
     assert accuracy == pytest.approx(float(row["test_acc"]), abs=1e-6)
+    by_class = balanced_accuracy_score(names["y_test"], names["predicted"])
+    assert by_class == pytest.approx(float(row["test_class_acc"]), abs=1e-6)
 
 
 def test_the_report_has_a_page_on_own_data_alone(example, capsys):
