@@ -32,7 +32,6 @@ experiments/benchmark/README.md discusses the figures.
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -44,7 +43,7 @@ from experiments.benchmark import compiling, linear_probes, measurements, probin
 from experiments.benchmark.accelerators import ACCELERATORS
 from experiments.benchmark.baselines import SPEC, jax_device, random_data
 from experiments.benchmark.measurements import GRID, Row
-from experiments.cli.flags import define_data
+from experiments.cli.flags import define_data, expand_path
 from experiments.cli.launch import launch
 from experiments.runner.errors import UsageError
 from experiments.runner.files import locked_run_folder, write_json
@@ -98,7 +97,7 @@ def main() -> None:
         raise UsageError("--seeds is used with --compile only")
     # Compiling is measured too.
     jax.config.update("jax_enable_compilation_cache", False)
-    out = Path(FLAGS.out or f"results/bench/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
+    out = expand_path(FLAGS.out or f"results/bench/{datetime.now():%Y%m%d-%H%M%S}")
     with locked_run_folder(out) as folder:
         content = compile_tables(FLAGS.compile, FLAGS.seeds) if FLAGS.compile else measure_tables()
         write_json(folder / "bench.json", content)

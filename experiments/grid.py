@@ -26,12 +26,13 @@ from experiments.cli.flags import define_grid, define_settings, grid_from_flags,
 from experiments.cli.launch import launch
 from experiments.runner.stages import fixed_stage
 from experiments.runner.sweeps import Sweep, SweepResult
+from linear_cifar.data.features import CHANNELS
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
     define_grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
-    define_settings(epochs=40, train="full", flip=True, own_data=True)
+    define_settings(epochs=40, train="full", flip=True, takes_user_file=True)
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def render(folder: Path, results: Sequence[SweepResult]) -> list[tables.Table]:
     figures.plot_heatmap(folder / "heatmap", result)
     figures.plot_curves(folder / "curves", result)
     best, image_shape = result.ranking[0], result.dataset.image_shape
-    if result.stayed_finite[best] and image_shape and image_shape[0] in figures.CHANNELS:
+    if result.stayed_finite[best] and image_shape and image_shape[0] in CHANNELS:
         figures.plot_weights(folder / "weights", result, [best], result.best_seed(best))
     return [tables.ranking_table(result)]
 

@@ -8,11 +8,11 @@ real images to synthetic ones, then the report's settings, then more configurati
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from experiments.artifacts.reader import ReadError, RunResult, find_runs
+from experiments.cli.flags import expand_path
 from experiments.cli.launch import launch
 from experiments.cli.progress import log
 from experiments.cli.recipes import RECIPES
@@ -34,7 +34,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Write the report in both formats, and print the verdicts."""
-    folder = Path(FLAGS.results).expanduser()
+    folder = expand_path(FLAGS.results)
     found = find_runs(folder, log)
     names = dict.fromkeys([*SECTIONS, *map(name_section, found)])
     runs = {name: run for name in names if (run := choose_run(found, name))}
@@ -75,8 +75,8 @@ def name_section(run: RunResult) -> str:
 
     It is the experiment, the reference recipe of Table 1, or a user's own data set.
     """
-    if run.own:
-        return f"{run.dataset} {run.fingerprint}"
+    if run.user_file:
+        return run.label
     recipe = {name: RECIPES["reference"][name] for name in ("init", "shuffle", "dtype")}
     by_recipe = all(recipe.items() <= settings.items() for settings in run.sweeps.values())
     return REFERENCE if run.experiment == "table1" and by_recipe else run.experiment

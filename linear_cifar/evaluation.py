@@ -78,7 +78,7 @@ def mean_class_accuracy(
       Shares in [0, 1], in the parameters' type.
     """
     correct = np.asarray(_sum_examples(_count_correct, params, examples, standardizer, precision))
-    counts = np.asarray(examples.targets).sum(axis=0).astype(correct.dtype)
+    counts = np.asarray(jnp.sum(examples.targets, axis=0)).astype(correct.dtype)
     present = counts > 0
     return (correct[..., present] / counts[present]).mean(axis=-1)
 

@@ -4,6 +4,7 @@ The zip archive's comment holds the SHA-256 of everything before it. `numpy.load
 """
 
 import hashlib
+import io
 import json
 import math
 import struct
@@ -21,11 +22,12 @@ _COMMENT = struct.Struct("<H64s")  # its length and its text: the last bytes of 
 _LARGEST_DESCRIPTION = 64 * 1024**2
 
 
-# Readers of the npy format's headers, by its version.
-_HEADER_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
+# The npy format's headers by its version: their length, with which they begin, and their reader.
+_HEADERS = {
+    (1, 0): (struct.Struct("<H"), np.lib.format.read_array_header_1_0),
+    (2, 0): (struct.Struct("<I"), np.lib.format.read_array_header_2_0),
 }
+_LARGEST_HEADER = 10_000
 _PART = 1024**2
 
 
@@ -139,12 +141,20 @@ def read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
     """
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
-        if version not in _HEADER_READERS:
+        if version not in _HEADERS:
             raise ValueError(f"{info.filename!r:.80} is of another version of the npy format")
-        shape, fortran_order, dtype = _HEADER_READERS[version](member)
+        length_field, parse = _HEADERS[version]
+        prefix = member.read(length_field.size)
+        # NumPy would read a header of any length before it refuses it.
+        (length,) = length_field.unpack(prefix)
+        if length > _LARGEST_HEADER:
+            raise ValueError(f"{info.filename!r:.80} has a header of {length:,} bytes")
+        shape, fortran_order, dtype = parse(io.BytesIO(prefix + member.read(length)))
         header = ArrayHeader(shape, dtype, fortran_order, member.tell())
     if dtype.hasobject:
-        raise ValueError(f"{info.filename!r:.80} holds Python objects")
+        raise ValueError(
+            f"{info.filename!r:.80} holds Python objects (dtype=object), which are never unpickled"
+        )
     if min(shape, default=0) < 0 or header.nbytes != info.file_size - header.start:
         raise ValueError(f"{info.filename!r:.80} is not as large as its header says")
     return header

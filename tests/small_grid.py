@@ -16,7 +16,6 @@ sys.modules["experiments.artifacts.figures"] = SimpleNamespace(
     plot_curves=lambda *_: None,
     plot_weights=lambda *_: None,
     plot_confusion=lambda *_: None,
-    CHANNELS=(1, 3),
     SUFFIXES=(),
 )
 

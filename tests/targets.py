@@ -34,8 +34,8 @@ from experiments.runner.errors import BlockError
 from experiments.runner.files import SCHEMA
 from linear_cifar.config import Config
 from linear_cifar.data.cifar10 import read_cifar10
-from linear_cifar.data.dataset import DataError, Dataset, Split
-from linear_cifar.data.features import read_features
+from linear_cifar.data.dataset import DataError, Dataset, Split, split_dataset
+from linear_cifar.data.features import count_training, read_features
 from linear_cifar.data.tfds import read_tfds
 from linear_cifar.snapshots import load_snapshot, save_snapshot
 
@@ -155,15 +155,19 @@ def tfds(folder: Path) -> Target:
 
 def features(folder: Path) -> Target:
     """Read a user's own file, compressed or not, as it is."""
-    path, x, y = folder / "own.npz", np.ones((6, 1, 2, 2), np.float16), np.arange(6) % 2
+    path, x, y = folder / "own.npz", np.ones((8, 1, 2, 2), np.float16), np.arange(8) % 2
     genuine = []
-    for save in (np.savez, np.savez_compressed):
-        save(path, x_train=x, y_train=y, x_test=x[:1], y_test=y[:1], classes=["a", "b"])
+    for save, split in ((np.savez, "test"), (np.savez_compressed, "val")):
+        save(path, x_train=x, y_train=y, classes=["a", "b"], **{f"x_{split}": x[:1], f"y_{split}": y[:1]})
         genuine.append(path.read_bytes())
+
+    def read() -> None:
+        raw = read_features(path, log=lambda line: None)
+        split_dataset(raw, val_size=min(2, count_training(path, 2)))
 
     def attempt(content: bytes) -> bool:
         path.write_bytes(content)
-        return accepted(DataError, lambda: read_features(path, log=lambda line: None))
+        return accepted(DataError, read)
 
     return genuine, attempt
 
@@ -246,7 +250,8 @@ def results(folder: Path) -> Target:
         (folder / name).write_text(f"{','.join(columns)}\n{','.join(cells)}\n")
     (folder / "config.json").write_text(
         f'{{"schema": {SCHEMA}, "experiment": "grid", "complete": true, "command": "", "written": "",\n'
-        ' "settings": {}, "dataset": {"name": "synthetic", "fingerprint": "", "own": false}, "sweeps": {}}'
+        ' "settings": {}, "sweeps": {},\n'
+        ' "dataset": {"name": "synthetic", "fingerprint": "", "user_file": false}}'
     )
     (folder / "tables.json").write_text('{"tables": [{"name": "a", "title": "", "columns": [], "rows": []}]}')
     names = ["config.json", "history.csv", "measures.csv", "results.csv", "tables.json"]

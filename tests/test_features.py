@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import struct
 import warnings
 import zipfile
 
@@ -45,7 +46,7 @@ def test_arrays_come_back_as_they_were_saved(write, save, dtype):
     np.testing.assert_array_equal(raw.train.labels, Y)
     assert raw.train.features.dtype == x.dtype.newbyteorder("=")
     assert raw.train.features.flags.c_contiguous
-    assert (raw.name, raw.classes, raw.own, raw.verified) == ("own.npz", ("0", "1", "2"), True, False)
+    assert (raw.name, raw.classes, raw.user_file, raw.verified) == ("own.npz", ("0", "1", "2"), True, False)
     assert raw.val is raw.image_shape is None
 
 
@@ -85,12 +86,22 @@ def test_one_channel_is_grey_and_many_channels_are_features(write):
     assert read(write(x_train=X.reshape(12, 2, 2), y_train=Y), (1, 2, 2)).image_shape == (1, 2, 2)
 
 
+@pytest.mark.parametrize("shape", [(2048, 1, 1), (1, 1, 2048), (1, 2048, 1)])
+def test_pooled_features_are_no_images(write, shape):
+    raw = read(write(x_train=np.zeros((12, *shape), np.float16), y_train=Y))
+    assert raw.image_shape is None
+    assert raw.train.features.shape == (12, 2048)
+
+
 def test_what_could_be_either_is_asked_for(write):
-    path = write(x_train=np.zeros((12, 3, 4, 1), np.uint8), y_train=Y)
+    path = write(x_train=np.zeros((12, 3, 4, 3), np.uint8), y_train=Y)
     with pytest.raises(DataError, match="channels may come first or last: give image_shape"):
         read(path)
-    assert read(path, (3, 4, 1)).image_shape == (3, 4, 1)
-    assert read(path, (1, 3, 4)).image_shape == (1, 3, 4)
+    assert read(path, (3, 4, 3)).image_shape == (3, 4, 3)
+    assert read(path, (3, 3, 4)).image_shape == (3, 3, 4)
+    path = write(x_train=np.zeros((12, 3, 3, 3), np.uint8), y_train=Y)
+    with pytest.raises(DataError, match="flatten its rows, with the channels first"):
+        read(path, (3, 3, 3))
 
 
 GOOD = {"x_train": X, "y_train": Y}
@@ -101,8 +112,8 @@ OBJECTS = np.array([[1], [2, 3]] * 6, dtype=object)
     ("changes", "message"),
     [
         ({"y_train": None}, "has no y_train; it has 'other'"),
-        ({"x_train": OBJECTS}, "'x_train.npy' holds Python objects"),
-        ({"classes": np.array(["a", "b", None], object)}, "'classes.npy' holds Python objects"),
+        ({"x_train": OBJECTS}, "x_train cannot be read: .* holds Python objects"),
+        ({"classes": np.array(["a", "b", None], object)}, "classes cannot be read: .* holds Python objects"),
         ({"x_train": X.astype(np.int64)}, "x_train is int64: give uint8, float16, float32, float64"),
         ({"x_train": X[:, 0]}, re.escape("x_train is [12]: give [n, ...]")),
         ({"x_train": X[:, :0]}, re.escape("x_train is [12, 0]")),
@@ -117,6 +128,7 @@ OBJECTS = np.array([[1], [2, 3]] * 6, dtype=object)
         ({"x_train": np.where(np.arange(48).reshape(12, 4) == 21, np.nan, X)}, "row 5 of x_train holds NaN"),
         ({"x_train": np.where(np.arange(48).reshape(12, 4) == 9, -np.inf, X)}, "row 2 of x_train"),
         ({"x_train": X.astype(float) * 1e60}, "row 0 of x_train .* beyond float32"),
+        ({"x_train": np.full((12, 4), np.inf, np.float16)}, "row 0 of x_train"),
         ({"x_test": X}, "has x_test and no y_test"),
         ({"y_val": Y}, "has y_val and no x_val"),
         ({"x_test": X[:, :3], "y_test": Y}, "only the number of rows may differ"),
@@ -151,7 +163,7 @@ def test_what_is_no_archive_is_one_line(tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
     (tmp_path / "features.npy").touch()
     for name, message in {
-        "empty.npz": "cannot be read as an .npz file",
+        "empty.npz": "cannot be read: ",
         "folder.npz": "is not a file",
         "pipe.npz": "is not a file",
         "missing.npz": "does not exist",
@@ -167,7 +179,9 @@ def test_the_memory_is_judged_from_the_headers(write, monkeypatch, tmp_path):
     )
     assert path.stat().st_size < 20_000
     monkeypatch.setattr(features, "process_memory", lambda: 2_000_000)
-    with pytest.raises(DataError, match=r"unpacks to 0.0 GB, and needs 2 times that"):
+    with pytest.raises(
+        DataError, match=r"needs 0.00203 GB, most of them for x_train, uint8\[2000, 500\]: this process may"
+    ):
         read(path)
     # A header may promise anything: nothing is reserved for it.
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (100000000000, 1000), }"
@@ -179,12 +193,22 @@ def test_the_memory_is_judged_from_the_headers(write, monkeypatch, tmp_path):
         read(tmp_path / "bomb.npz")
 
 
+def test_a_header_is_not_read_before_its_length_is_judged(tmp_path):
+    content = b"\x93NUMPY\x02\x00" + struct.pack("<I", 3 * 10**9) + bytes(10**6)
+    with zipfile.ZipFile(tmp_path / "long.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x_train.npy", content)
+    with pytest.raises(DataError, match=r"x_train cannot be read: .* has a header of 3,000,000,000 bytes"):
+        read(tmp_path / "long.npz")
+
+
 def test_a_damaged_array_is_refused(write):
     path = write(**GOOD, save=np.savez_compressed)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("x_train.npy").header_offset
     content = bytearray(path.read_bytes())
-    content[len(content) // 4] ^= 255
+    content[start + 150] ^= 255  # behind the names and the header
     path.write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read as an"):
+    with pytest.raises(DataError, match="x_train cannot be read: "):
         read(path)
 
 
@@ -217,7 +241,7 @@ def test_a_file_is_divided_without_loss(write):
     assert data.fingerprint == fingerprint(raw)
     with pytest.raises(DataError, match="no batch files"):
         split_dataset(raw, train="batch1")
-    with pytest.raises(DataError, match="val_size rows cannot be taken"):
+    with pytest.raises(DataError, match="has no x_val to validate on, and val_size is 11: give 1 to 9"):
         split_dataset(raw, val_size=11)
 
 
@@ -225,4 +249,5 @@ def test_a_validation_split_is_kept_and_is_part_of_the_fingerprint(write):
     whole = read(write(**GOOD, x_val=X[:3], y_val=Y[:3]))
     assert len(split_dataset(whole).val.labels) == 3
     other = read(write(**GOOD, x_val=X[3:6], y_val=Y[3:6]))
-    assert len({fingerprint(raw) for raw in (whole, other, read(write(**GOOD)))}) == 3
+    plain, named = read(write(**GOOD)), read(write(**GOOD, classes=["a", "b", "c"]))
+    assert len({fingerprint(raw) for raw in (whole, other, plain, named)}) == 4

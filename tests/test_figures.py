@@ -44,7 +44,9 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
         "costs": lambda path: figures.plot_costs(path, result),
         "samples": lambda path: figures.plot_samples(path, data.dataset),
         "weights": lambda path: figures.plot_weights(path, result, range(len(CONFIGS))),
-        "confusion": lambda path: figures.plot_confusion(path, np.eye(10), "abcdefghij", "synthetic", True),
+        "confusion": lambda path: figures.plot_confusion(
+            path, np.eye(3), ["$\\bad{", "a$b^", "c"], "$5", True
+        ),
         "histograms": lambda path: figures.plot_histograms(path, selections),
         "reliability": lambda path: figures.plot_reliability_diagram(path, selections),
         "gap": lambda path: figures.plot_gaps(path, selections),

@@ -117,7 +117,7 @@ def test_a_mistake_ends_in_one_line_and_leaves_no_files(tmp_path, flags, message
         (["--batch=0"], "batch is 0"),
         (["--train=batch1", "--batch=10001"], "the training set holds 10,000 examples"),
         (["--epochs=0"], "epochs"),
-        (["--val_size=50000"], "val_size is 50000: that leaves no training examples"),
+        (["--val_size=50000"], "--val_size=50000: give less than the 50,000 training examples"),
         (["--image_shape=3,32,32"], "--image_shape: it is for --data only"),
         (["--q=1.5"], "q is 1.5"),
         (["--average=41"], "average is 41: the run has 40 epochs"),

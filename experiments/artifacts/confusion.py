@@ -11,9 +11,8 @@ from experiments.artifacts.tables import Table, configuration_name
 from experiments.runner.sweeps import SweepResult
 from linear_cifar.evaluation import confusion_matrix
 
-# With more classes than this the cells of the figure have no numbers, and a table lists the largest.
-MAX_NUMBERED = 20
-LISTED_PAIRS = 20
+# With more classes than this the cells of the figure have no numbers, and a table lists the largest of them.
+MAX_NUMBERED, LISTED_PAIRS = 20, 20
 
 
 def render_confusion(folder: Path, result: SweepResult) -> list[Table]:
@@ -38,7 +37,7 @@ def render_confusion(folder: Path, result: SweepResult) -> list[Table]:
         )
     classes, numbered = result.dataset.classes, len(result.dataset.classes) <= MAX_NUMBERED
     title = (
-        f"{result.dataset.name}, {split}: predictions for each class, %\n"
+        f"{result.dataset.label}, {split}: predictions for each class\n"
         f"{configuration_name(result, c)}, seed {result.settings.seeds[s]}"
     )
     figures.plot_confusion(path, counts, classes, title, numbered)
@@ -51,20 +50,11 @@ def _pairs_table(counts: Float[np.ndarray, "K K"], classes: Sequence[str], title
     """Return the pairs of classes that are confused most often, most first."""
     wrong = counts * (1 - np.eye(len(counts)))
     order = np.argsort(-wrong, axis=None, kind="stable")[:LISTED_PAIRS]
-    pairs = [np.unravel_index(place, wrong.shape) for place in order]
-    rows = [
-        [
-            classes[true],
-            classes[predicted],
-            f"{wrong[true, predicted]:.0f}",
-            _share(wrong, counts, true, predicted),
-        ]
-        for true, predicted in pairs
-        if wrong[true, predicted] > 0
-    ]
+    rows = []
+    for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        count = wrong[true, predicted]
+        if count > 0:
+            share = 100 * count / counts[true].sum()
+            rows.append([classes[true], classes[predicted], f"{count:.0f}", f"{share:.1f}"])
     columns = ["true class", "predicted", "examples", "% of the class"]
     return Table("confusions", f"Most frequent confusions, {title}:", columns, rows)
-
-
-def _share(wrong: np.ndarray, counts: np.ndarray, true: np.intp, predicted: np.intp) -> str:
-    return f"{100 * wrong[true, predicted] / counts[true].sum():.1f}"

@@ -38,10 +38,10 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": 160,
     "svg.hashsalt": "linear_cifar",  # equal figures are equal files
+    "text.parse_math": False,  # a $ in the name of a class or a file is a $
 }
 # Okabe and Ito's colours and cividis can be distinguished with any colour vision.
 SEQUENTIAL = "cividis"
-CHANNELS = (1, 3)  # of the images that can be drawn: grey or coloured
 ORANGE, BLUE, SKY, GREEN = "#D55E00", "#0072B2", "#56B4E9", "#009E73"
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 # Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
@@ -194,7 +194,7 @@ def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
     K, shape = len(dataset.classes), dataset.image_shape
     assert shape is not None, "only images can be drawn"
     _, height, width = shape
-    with _figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.name}: training images") as figure:
+    with _figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.label}: training images") as figure:
         figure.set_layout_engine("none")
         for k, name in enumerate(dataset.classes):
             members = np.flatnonzero(dataset.train.labels == k)[:columns]
@@ -224,7 +224,7 @@ def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], seed: 
     classes = result.dataset.classes[:MAX_CLASSES]
     several_batches = len({config.batch for config in result.configs}) > 1
     selected = f"the first {len(classes)} of {K} classes" if len(classes) < K else "each class"
-    heading = f"{result.dataset.name}: weights of {selected}, seed {result.settings.seeds[seed]}"
+    heading = f"{result.dataset.label}: weights of {selected}, seed {result.settings.seeds[seed]}"
     size = (0.72 * max(len(classes), 8) + 0.9, 0.78 * len(configs) + 0.8)
     with _figure(path, size, f"{heading}, each scaled by itself") as figure:
         panels = figure.subplots(len(configs), len(classes), squeeze=False)
@@ -283,7 +283,7 @@ def plot_confusion(
 
 def plot_histograms(path: Path, selections: Sequence[Selection]) -> None:
     """Draw the first seed's probability of the true class on right and wrong test images, a panel each."""
-    title = f"{selections[0][0].dataset.name}, test images: probability of the true class"
+    title = f"{selections[0][0].dataset.label}, test images: probability of the true class"
     with _figure(path, (3.6 * len(selections) + 0.2, 3.2), title) as figure:
         panels = figure.subplots(1, len(selections), sharey=True, squeeze=False)[0]
         edges = np.linspace(0, 1, 41)
@@ -311,7 +311,7 @@ def plot_reliability_diagram(path: Path, selections: Sequence[Selection]) -> Non
 
     The diagonal is perfect calibration. A point's area is proportional to its share of the test images.
     """
-    title = f"{selections[0][0].dataset.name}, test images: reliability"
+    title = f"{selections[0][0].dataset.label}, test images: reliability"
     with _figure(path, (4.6, 4.9), title) as figure:
         panel = figure.subplots()
         panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")

@@ -103,7 +103,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "origin": dataset.origin,
         "verified": dataset.verified,
         "fingerprint": dataset.fingerprint,
-        "own": dataset.own,
+        "user_file": dataset.user_file,
         "image_shape": dataset.image_shape,
     }
 

@@ -68,7 +68,7 @@ class RunResult:
             self.settings = _expect_object(self.config["settings"])
             data = _expect_object(self.config["dataset"])
             self.dataset, self.fingerprint = str(data["name"]), str(data["fingerprint"])
-            self.own = data["own"] is True  # a user's own file
+            self.user_file = data["user_file"] is True
             sweeps = _expect_object(self.config["sweeps"])
             self.sweeps: dict[str, dict[str, Any]] = {
                 name: _expect_object(settings) for name, settings in sweeps.items()
@@ -79,6 +79,11 @@ class RunResult:
             raise ReadError(f"{folder}: {CONFIG} or {TABLES} has no {error}") from None
         except (TypeError, ValueError) as error:
             raise ReadError(f"{folder}: {CONFIG} or {TABLES} has {error}") from None
+
+    @property
+    def label(self) -> str:
+        """The data set's name, as `Dataset.label` has it."""
+        return f"{self.dataset} {self.fingerprint[:8]}" if self.user_file else self.dataset
 
     @cached_property
     def results(self) -> list[Row]:

@@ -42,15 +42,17 @@ def write_results(folder: Path, results: Sequence[SweepResult]) -> None:
 
 
 def best_sweep(results: Sequence[SweepResult]) -> SweepResult:
-    """Return the best sweep by validation, among those validated on the same images as the last one."""
+    """Return the best sweep by validation, among those validated on the same examples as the last one."""
 
-    def validation_images(result: SweepResult) -> tuple[str, int]:
+    def validation_examples(result: SweepResult) -> tuple[str, int]:
         return result.settings.train, result.settings.val_size
 
     def accuracy(result: SweepResult) -> float:
         return float(np.nan_to_num(result.final["val"].accuracy[:, result.ranking[0]].mean(), nan=-1))
 
-    comparable = [result for result in results if validation_images(result) == validation_images(results[-1])]
+    comparable = [
+        result for result in results if validation_examples(result) == validation_examples(results[-1])
+    ]
     return max(comparable, key=accuracy)
 
 

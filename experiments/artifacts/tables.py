@@ -68,7 +68,7 @@ def heading(result: SweepResult, statistic: str = "mean ± standard deviation") 
     """Return the name of the data set and, with several seeds, what is shown over which seeds."""
     seeds = result.settings.seeds
     over_seeds = f" ({statistic} over seeds {seeds[0]}-{seeds[-1]})" if len(seeds) > 1 else ""
-    return result.dataset.name + over_seeds
+    return result.dataset.label + over_seeds
 
 
 def accuracies(result: SweepResult, config: int) -> list[str]:
@@ -138,7 +138,7 @@ def _describe_best_per_seed(result: SweepResult) -> str:
 def _describe_best(result: SweepResult) -> str:
     best = result.ranking[0]
     if not result.stayed_finite[best]:
-        return f"{result.dataset.name}: every configuration diverged"
+        return f"{result.dataset.label}: every configuration diverged"
     name = configuration_name(result, best)
     measured = ", ".join(
         f"{split} {accuracy}" for split, accuracy in zip(result.splits, accuracies(result, best), strict=True)
@@ -146,4 +146,4 @@ def _describe_best(result: SweepResult) -> str:
     by_class = ", ".join(
         f"{split} {percent(result.class_accuracy[split][:, best])}" for split in result.splits[1:]
     )
-    return f"{result.dataset.name}, best: {name}: {measured}; mean per class: {by_class}"
+    return f"{result.dataset.label}, best: {name}: {measured}; mean per class: {by_class}"

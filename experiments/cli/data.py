@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 
+from experiments.cli.flags import expand_path
 from experiments.cli.progress import download_bar, log
 from experiments.runner.data import PreparedData, prepare_data
 from experiments.runner.errors import UsageError
@@ -35,8 +35,8 @@ def source_from_flags() -> DataSource:
     Raises:
       UsageError: if both are given, or a setting is given that the data cannot have.
     """
-    own = FLAGS["data"].value if "data" in FLAGS else None
-    if own is None:
+    file = FLAGS["data"].value if "data" in FLAGS else None
+    if file is None:
         if "image_shape" in FLAGS and FLAGS.image_shape is not None:
             raise UsageError("--image_shape: it is for --data only, and CIFAR-10's images have their shape")
         return DataSource(
@@ -46,7 +46,7 @@ def source_from_flags() -> DataSource:
     for name in ("dataset", "data_dir"):
         if FLAGS[name].present:
             raise UsageError(f"--data and --{name} cannot be combined: choose one")
-    path = Path(own).expanduser()
+    path = expand_path(file)
     return DataSource(
         lambda settings: count_training(path, settings.val_size),
         _make_prepare(partial(read_features, path, FLAGS.image_shape, log)),
@@ -60,7 +60,7 @@ def _make_prepare(find: Callable[[], RawDataset]) -> Callable[[Settings], Prepar
     def prepare_division(train: str, val_size: int, standardize: str, dtype: str) -> PreparedData:
         raw = find()
         dataset = split_dataset(raw, train, val_size)  # type: ignore[arg-type]
-        if raw.own and raw.val is None:
+        if raw.user_file and raw.val is None:
             log(
                 f"note: {raw.name} has no x_val: {val_size:,} of its {len(raw.train.labels):,} training "
                 "examples, drawn at random and stratified by class, validate instead"
@@ -91,6 +91,6 @@ def _check_settings(settings: Settings, dataset: Dataset) -> None:
 
 
 def _find_raw_dataset() -> RawDataset:
-    data_dir = None if FLAGS.data_dir is None else Path(FLAGS.data_dir).expanduser()
+    data_dir = None if FLAGS.data_dir is None else expand_path(FLAGS.data_dir)
     with download_bar("CIFAR-10") as on_progress:
         return find_dataset(FLAGS.dataset, data_dir, log, on_progress)

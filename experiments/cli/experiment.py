@@ -17,6 +17,7 @@ from experiments.artifacts.confusion import render_confusion
 from experiments.artifacts.results import best_sweep, write_results
 from experiments.artifacts.tables import Table
 from experiments.cli.data import source_from_flags
+from experiments.cli.flags import expand_path
 from experiments.cli.previous import (
     check_finished_run,
     has_all_files,
@@ -117,7 +118,7 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, needs_all
     processes = Processes(FLAGS.coordinator, FLAGS.processes, FLAGS.process, FLAGS.cluster)
     if processes.count > 1 and not FLAGS.out:
         raise UsageError("--out: several processes need a folder that all of them share")
-    folder = Path(FLAGS.out or f"results/{name}/{datetime.now():%Y%m%d-%H%M%S}").expanduser()
+    folder = expand_path(FLAGS.out or f"results/{name}/{datetime.now():%Y%m%d-%H%M%S}")
     experiment = Experiment(name, stages, render, needs_all, folder, processes, source.prepare)
     with _explain_resuming(experiment), processes.meet(folder):
         if processes.rank == 0:
@@ -130,7 +131,8 @@ def check_sweep(sweep: Sweep, num_training: int) -> None:
     """Raise UsageError if a sweep's settings do not go together, or not with that many training examples."""
     settings = sweep.settings
     if num_training < 1:
-        raise UsageError(f"val_size is {settings.val_size}: that leaves no training examples")
+        n = num_training + settings.val_size
+        raise UsageError(f"--val_size={settings.val_size}: give less than the {n:,} training examples")
     if settings.average > settings.epochs:
         raise UsageError(f"average is {settings.average}: the run has {settings.epochs} epochs")
     for config in sweep.configs:

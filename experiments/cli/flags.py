@@ -5,11 +5,13 @@ Each value is checked as it is parsed, before any data is read.
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from absl import flags
 
 from experiments.cli.recipes import RECIPES, define_recipe
+from experiments.runner.errors import UsageError
 from experiments.runner.settings import Flag, ImageShape, Settings
 from linear_cifar.config import Config, check_config, grid
 
@@ -71,6 +73,18 @@ def _define_list(name: str, default: Sequence[Any], help: str, **parser: Any) ->
     flags.DEFINE(_ListParser(**parser), name, tuple(default), help, serializer=_ListSerializer())
 
 
+def expand_path(text: str) -> Path:
+    """Return a path from the command line, in which ~ is the home folder.
+
+    Raises:
+      UsageError: if there is no such home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{text}: there is no home folder of that name") from None
+
+
 def define_axis(field: str, number: type[int] | type[float], default: Sequence[float], help: str) -> None:
     """Define a flag for one axis of a sweep, which takes one value or several.
 
@@ -115,7 +129,7 @@ def define_settings(
     seeds: int = 1,
     recipes: Sequence[str] = tuple(RECIPES),
     omit: Collection[str] = (),
-    own_data: bool = False,
+    takes_user_file: bool = False,
     **defaults: Any,
 ) -> None:
     """Define the flags of a training command: its settings, its data, its folder and its processes.
@@ -124,17 +138,15 @@ def define_settings(
       seeds: default number of seeds.
       recipes: names of the recipes that make sense for this command.
       omit: settings without a flag, because the command sets them itself.
-      own_data: whether the command also trains on a user's own file.
+      takes_user_file: whether the command also trains on a user's own file.
       **defaults: defaults of this command, where they differ from those in `Settings`.
     """
-    hints = get_type_hints(Settings, include_extras=True)
-    del hints["seeds"]
-    if not own_data:
-        del hints["image_shape"]
-    assert hints.keys() >= {*omit, *defaults}, "every name belongs to a setting"
-    for name, hint in hints.items():
+    declared = _declared_settings()
+    assert declared.keys() >= {*omit, *defaults}, "every name belongs to a setting"
+    if not takes_user_file:
+        omit = {*omit, "image_shape"}
+    for name, (kind, flag) in declared.items():
         if name not in omit:
-            kind, flag = get_args(hint)
             _define_setting(name, kind, flag._replace(default=defaults.get(name, flag.default)))
     flags.DEFINE_integer(
         "seed", 0, "first seed of weights, order, flips and shifts", lower_bound=0, upper_bound=2**31
@@ -144,21 +156,29 @@ def define_settings(
     )
     define_recipe(recipes)
     define_data()
-    if own_data:
-        _define_own_data()
+    if takes_user_file:
+        _define_user_file()
     _define_run_folder()
     _define_processes()
 
 
 def settings_from_flags(**fixed: Any) -> Settings:
     """Return the settings that the flags give, and those that the command sets itself."""
-    names = [name for name in Settings._fields if name not in fixed and name in FLAGS]
-    values: dict[str, Any] = {"image_shape": None} | {name: FLAGS[name].value for name in names} | fixed
+    defaults = {name: flag.default for name, (_, flag) in _declared_settings().items()}
+    values: dict[str, Any] = {
+        name: FLAGS[name].value if name in FLAGS else default for name, default in defaults.items()
+    } | fixed
     values["seeds"] = tuple(range(FLAGS.seed, FLAGS.seed + FLAGS.seeds))
     # The validation images are always measured. One order, so that equal sets are equal settings.
     evaluate = {"val", *values["evaluate"]}
     values["evaluate"] = tuple(name for name in ("train", "val", "test") if name in evaluate)
     return Settings(**values)
+
+
+def _declared_settings() -> dict[str, tuple[Any, Flag]]:
+    """Return the type and the flag of each setting but the seeds, which have two flags of their own."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {name: get_args(hint) for name, hint in hints.items() if name != "seeds"}
 
 
 def _define_setting(name: str, kind: Any, flag: Flag) -> None:
@@ -201,7 +221,7 @@ def define_data(dataset: str = "auto") -> None:
     )
 
 
-def _define_own_data() -> None:
+def _define_user_file() -> None:
     flags.DEFINE_string(
         "data",
         None,

@@ -40,6 +40,8 @@ def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
         _fail(str(error), 2)
     except OSError as error:
         _fail(str(error), 1)
+    except MemoryError:
+        _fail("the memory does not suffice: give this process more of it, or less data", 1)
     except Stopped as stop:
         _end(str(stop), 128 + stop.number)
     except KeyboardInterrupt as stop:

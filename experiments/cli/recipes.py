@@ -26,7 +26,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # Defaults with --data, which need not be images, and where a mirror image may be of another class.
-OWN_DATA = {"flip": False}
+USER_FILE_DEFAULTS = {"flip": False}
 
 
 def define_recipe(names: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ def apply_recipe() -> None:
             raise UsageError(
                 f"--recipe={flags.FLAGS.recipe} is for CIFAR-10: with --data give its flags one by one"
             )
-        values = OWN_DATA
+        values = USER_FILE_DEFAULTS
     for name, value in values.items():
         flags.FLAGS.set_default(name, value)
 

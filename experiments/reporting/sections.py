@@ -12,7 +12,7 @@ from linear_cifar.config import Config
 from linear_cifar.data.dataset import SPLITS
 
 TITLE = "Single-layer classifiers on CIFAR-10: a report and its reproduction"
-OWN_TITLE = "Single-layer classifiers on your own data"
+USER_TITLE = "Single-layer classifiers on your own data"
 # The report's own tables.
 TABLE1 = Table(
     "report's table 1",
@@ -49,15 +49,13 @@ OPTIONAL = {
 class Section(NamedTuple):
     """The section of an experiment: a paragraph, the report's table, the run's tables, and figures.
 
-    `captions` has a caption for each figure, by the name of its file without suffix. `optional` has those of
-    figures that not every run has.
+    `captions` has a caption for each figure, by the name of its file without suffix.
     """
 
     title: str
     text: str
     reported: Table | None
     captions: Mapping[str, str]
-    optional: Mapping[str, str] = OPTIONAL
 
 
 TABLE1_CAPTIONS = {
@@ -145,7 +143,7 @@ def gather_report(runs: Mapping[str, RunResult]) -> Report:
     sections = dict(SECTIONS)
     if "table1" in runs:  # its figures resemble those of the reference recipe
         sections[REFERENCE] = sections[REFERENCE]._replace(captions={})
-    sections |= {name: _own_section(run) for name, run in runs.items() if run.own}
+    sections |= {name: _user_section(run) for name, run in runs.items() if run.user_file}
     shown = [(runs[name], _find_figures(runs[name], sections[name])) for name in sections if name in runs]
     explored = [run for name, run in runs.items() if name != REFERENCE]
     explorer = {
@@ -155,22 +153,26 @@ def gather_report(runs: Mapping[str, RunResult]) -> Report:
         "rows": [row for run in explored for row in _explorer_rows(run)],
     }
     sources = [(run, _describe_source(run)) for run in runs.values()]
-    on_images = {name: run for name, run in runs.items() if not run.own}
-    title, findings = (TITLE, judge_claims(on_images)) if on_images else (OWN_TITLE, [])
+    on_images = {name: run for name, run in runs.items() if not run.user_file}
+    title, findings = (TITLE, judge_claims(on_images)) if on_images else (USER_TITLE, [])
     return Report(title, _warnings([*on_images.values()]), findings, shown, explorer, sources)
 
 
-def _own_section(run: RunResult) -> Section:
+def _user_section(run: RunResult) -> Section:
     """Return the section of a grid on a user's own data."""
-    return Section(f"The grid on {run.dataset}", "", None, SECTIONS["grid"].captions)
+    return Section(f"The grid on {run.label}", "", None, SECTIONS["grid"].captions)
 
 
 def _find_figures(run: RunResult, section: Section) -> Section:
-    """Add the captions of the optional figures that the run has."""
+    """Add the captions of the optional figures that the run has, unless the section shows no figures."""
     if not section.captions:
         return section
-    found = {name: text for name, text in section.optional.items() if (run.folder / f"{name}.svg").exists()}
-    return section._replace(captions={**section.captions, **found, **section.captions})
+    found = {
+        name: caption
+        for name, caption in OPTIONAL.items()
+        if name not in section.captions and (run.folder / f"{name}.svg").exists()
+    }
+    return section._replace(captions={**section.captions, **found})
 
 
 def _has_split(run: RunResult, split: str) -> bool:
@@ -197,7 +199,7 @@ def _describe_source(run: RunResult) -> Source:
     data, versions, git = (config[name] for name in ("dataset", "versions", "git"))
     settings = next(iter(run.sweeps.values()))
     verified = "checksum verified" if data["verified"] else "checksum not verified"
-    checked = "own file" if run.own else "generated" if run.dataset == "synthetic" else verified
+    checked = "own file" if run.user_file else "generated" if run.dataset == "synthetic" else verified
     revision = git and f"{git['revision'][:10]}{', modified' if git['modified'] else ''}"
     return Source(
         command=run.command,
@@ -225,7 +227,11 @@ def _explorer_rows(run: RunResult) -> list[dict[str, Any]]:
         }
         rows.append(
             {
-                "key": [f"{run.experiment}, {run.dataset}" if run.own else run.experiment, sweep, *config],
+                "key": [
+                    f"{run.experiment}, {run.label}" if run.user_file else run.experiment,
+                    sweep,
+                    *config,
+                ],
                 **{split: _round(100 * values.mean()) for split, values in final.items()},
                 "text": {split: percent(values) for split, values in final.items()},
                 "curves": {

@@ -63,7 +63,7 @@ class Settings(NamedTuple):
     image_shape: Annotated[
         ImageShape | None,
         Flag(
-            "channels,height,width of the images in --data, where the shape of x_train does not tell",
+            "channels,height,width of the images in --data, needed if the shape of x_train does not show it",
             default=None,
         ),
     ]
@@ -169,10 +169,10 @@ class Settings(NamedTuple):
 @cache
 def _augmentation(flip: bool, shift: int, image_shape: ImageShape | None) -> Augmentation | None:
     """Return the same function each time, because JAX compiles a program for each function it meets."""
-    augmentations: list[Augmentation] = []
     if not (flip or shift):
         return None
     assert image_shape is not None, "only images are flipped or moved"
+    augmentations: list[Augmentation] = []
     if flip:
         augmentations.append(partial(horizontal_flip, shape=image_shape))
     if shift:

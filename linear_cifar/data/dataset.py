@@ -43,9 +43,9 @@ class RawDataset(NamedTuple):
     test: Split | None
     origin: str  # where it was found: a file, a folder, a seed
     verified: bool  # whether checksums show it to be the published data
-    image_shape: tuple[int, int, int] | None  # channels, height and width; None if the features are no image
+    image_shape: tuple[int, int, int] | None  # channels, height and width; None if rows are not images
     val: Split | None = None
-    own: bool = False  # whether it is a user's own file, with rows in any order
+    user_file: bool = False  # whether it is a user's own file, with rows in any order
 
 
 class Dataset(NamedTuple):
@@ -60,11 +60,16 @@ class Dataset(NamedTuple):
     verified: bool
     fingerprint: str  # of the raw data set, whichever division was taken
     image_shape: tuple[int, int, int] | None = None
-    own: bool = False
+    user_file: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name for tables and figures; of a user's file also the fingerprint's first digits."""
+        return f"{self.name} {self.fingerprint[:8]}" if self.user_file else self.name
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits that there are, by name: training, validation and mostly test."""
+        """The splits by name; test is missing where the data have none."""
         found = {name: getattr(self, name) for name in SPLITS}
         return {name: split for name, split in found.items() if split is not None}
 
@@ -73,13 +78,15 @@ def fingerprint(raw: RawDataset) -> str:
     """Return the SHA-256 (hex) of a data set's labels and features, whatever files they came in.
 
     Each split's labels come before its features, and the splits are in the order training, validation, test.
-    So the four layouts of CIFAR-10 agree.
+    So the four layouts of CIFAR-10 agree. The names of the classes in a user's file follow.
     """
     digest = hashlib.sha256()
     for split in (raw.train, raw.val, raw.test):
         if split is not None:
             digest.update(np.ascontiguousarray(split.labels).data)
             digest.update(np.ascontiguousarray(split.features).data)
+    if raw.user_file:
+        digest.update("\n".join(raw.classes).encode())
     return digest.hexdigest()
 
 
@@ -101,11 +108,11 @@ def split_dataset(raw: RawDataset, train: TrainSplit = "full", val_size: int = 1
     Raises:
       DataError: if there are too few training examples, or no batch files.
     """
-    if raw.own and train == "batch1":
+    if raw.user_file and train == "batch1":
         raise DataError(f"{raw.name} has no batch files as CIFAR-10 has: give train=full")
     if raw.val is not None:
         training, val = raw.train, raw.val
-    elif raw.own:
+    elif raw.user_file:
         training, val = _split_stratified(raw, val_size)
     else:
         training, val = _split_in_order(raw, train, val_size)
@@ -119,7 +126,7 @@ def split_dataset(raw: RawDataset, train: TrainSplit = "full", val_size: int = 1
         verified=raw.verified,
         fingerprint=fingerprint(raw),
         image_shape=raw.image_shape,
-        own=raw.own,
+        user_file=raw.user_file,
     )
 
 
@@ -153,9 +160,10 @@ def draw_stratified(
         open_classes = by_remainder[drawn[by_remainder] < most[by_remainder]]
         drawn[open_classes[: size - drawn.sum()]] += 1
     rng = np.random.default_rng(seed)
+    rows_by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     chosen = [
-        rng.choice(np.flatnonzero(labels == k), count, replace=False)
-        for k, count in enumerate(drawn)
+        rng.choice(rows, count, replace=False)
+        for rows, count in zip(rows_by_class, drawn, strict=True)
         if count
     ]
     return np.sort(np.concatenate(chosen))
@@ -177,9 +185,7 @@ def _split_stratified(raw: RawDataset, val_size: int) -> tuple[Split, Split]:
     try:
         rows = draw_stratified(raw.train.labels, val_size)
     except ValueError as error:
-        raise DataError(
-            f"{raw.name} has no validation split, and val_size rows cannot be taken from x_train: {error}"
-        ) from None
+        raise DataError(f"{raw.name} has no x_val to validate on, and val_{error}") from None
     rest = np.delete(np.arange(len(raw.train.labels)), rows)
     return _take(raw.train, rest), _take(raw.train, rows)
 

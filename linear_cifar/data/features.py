@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Integer, Num, Shaped
 
 from linear_cifar.data.dataset import SPLITS, DataError, RawDataset, Split
-from linear_cifar.memory import process_memory
+from linear_cifar.memory import COPIES_OF_EXAMPLES, process_memory
 from linear_cifar.npz import ArrayHeader, read_array, read_header
 
 FEATURE_TYPES = ("uint8", "float16", "float32", "float64")
@@ -20,9 +20,7 @@ CLASSES = "classes"
 NAMES = (*(f"{axis}_{split}" for split in SPLITS for axis in "xy"), CLASSES)
 # Numbers of channels by which an array of images is recognised: grey and colours.
 CHANNELS = (1, 3)
-# The features are in memory as they were read, and as they are trained on.
-COPIES = 2
-_ROWS_AT_ONCE = 10_000
+_BYTES_AT_ONCE = 64 * 1024**2
 
 ImageShape = tuple[int, int, int]
 
@@ -45,7 +43,8 @@ def read_features(
 
     Args:
       path: the file.
-      image_shape: channels, height and width of the images, where the shape of `x_train` does not tell.
+      image_shape: channels, height and width, needed if the shape of `x_train` does not show that it holds
+        images.
       log: gets a note on arrays that are not used.
 
     Returns:
@@ -84,7 +83,7 @@ def read_features(
         verified=False,
         image_shape=layout.image_shape,
         val=splits.get("val"),
-        own=True,
+        user_file=True,
     )
 
 
@@ -109,10 +108,7 @@ def read_headers(path: Path) -> dict[str, ArrayHeader]:
       DataError: if an array is missing, of a type or a shape that does not fit, or too large for the memory.
     """
     with _open(path) as archive:
-        with _explain_errors(path):
-            headers = {
-                name: read_header(archive, archive.getinfo(f"{name}.npy")) for name in _wanted(archive)
-            }
+        headers = {name: _read_header(path, archive, name) for name in _find_known(archive)}
         others = _describe_others(archive)
     for name in ("x_train", "y_train"):
         if name not in headers:
@@ -121,25 +117,27 @@ def read_headers(path: Path) -> dict[str, ArrayHeader]:
             )
     for split in SPLITS:
         _check_headers(path, f"x_{split}", f"y_{split}", headers)
-    nbytes = sum(header.nbytes for header in headers.values())
-    if COPIES * nbytes > process_memory():
+    nbytes = COPIES_OF_EXAMPLES * sum(header.nbytes for header in headers.values())
+    if nbytes > process_memory():
+        largest = max(headers, key=lambda name: headers[name].nbytes)
         raise DataError(
-            f"{path} unpacks to {nbytes / 1e9:,.1f} GB, and needs {COPIES} times that: this process may take "
-            f"{process_memory() / 1e9:,.1f} GB"
+            f"{path} needs {nbytes / 1e9:,.3g} GB, most of them for {largest}, {headers[largest].dtype}"
+            f"{list(headers[largest].shape)}: this process may take {process_memory() / 1e9:,.3g} GB"
         )
     return headers
 
 
-def _wanted(archive: zipfile.ZipFile) -> list[str]:
-    """Return the names of the arrays to read that there are."""
+def _find_known(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the known arrays in the archive."""
     stored = archive.namelist()
     return [name for name in NAMES if f"{name}.npy" in stored]
 
 
 def _describe_others(archive: zipfile.ZipFile) -> str:
     """Return the names of the other arrays as text."""
-    others = [name.removesuffix(".npy") for name in archive.namelist()]
-    return f"{', '.join(ascii(name) for name in others if name not in NAMES):.200}"
+    known = [f"{name}.npy" for name in NAMES]
+    others = [name.removesuffix(".npy") for name in archive.namelist() if name not in known]
+    return f"{', '.join(map(ascii, others)):.200}"
 
 
 def _check_headers(path: Path, x_name: str, y_name: str, headers: dict[str, ArrayHeader]) -> None:
@@ -175,25 +173,34 @@ def _open(path: Path) -> zipfile.ZipFile:
         raise DataError(f"{path} is not called .npz: np.savez writes such a file")
     if not path.is_file():  # opening a pipe would never return
         raise DataError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
-    with _explain_errors(path):
+    with _explain_errors(str(path)):
         return zipfile.ZipFile(path)
 
 
 @contextmanager
-def _explain_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of the zip and npy formats, which are of many types, into a DataError of one line."""
+def _explain_errors(where: str) -> Iterator[None]:
+    """Turn the errors of the zip and npy formats, which are of many types, into a DataError of one line.
+
+    Args:
+      where: the file, and the array if it is known.
+    """
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read as an .npz file: {reason:.200}") from None
+        raise DataError(f"{where} cannot be read: {reason:.200}") from None
+
+
+def _read_header(path: Path, archive: zipfile.ZipFile, name: str) -> ArrayHeader:
+    with _explain_errors(f"{path}: {name}"):
+        return read_header(archive, archive.getinfo(f"{name}.npy"))
 
 
 def _read(path: Path, archive: zipfile.ZipFile, name: str, header: ArrayHeader) -> np.ndarray:
     """Read one array, in the machine's order of bytes."""
-    with _explain_errors(path):
+    with _explain_errors(f"{path}: {name}"):
         array = read_array(archive, archive.getinfo(f"{name}.npy"), header)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -205,7 +212,9 @@ def _find_layout(path: Path, shape: tuple[int, ...], image_shape: ImageShape | N
       DataError: if the two contradict each other, or the shape fits channels first as well as last.
     """
     row = shape[1:]
-    first, last = (len(row) == 3 and row[axis] in CHANNELS for axis in (0, -1))
+    # Height and width are more than 1: networks pool their features to [n, 2048, 1, 1].
+    first = len(row) == 3 and row[0] in CHANNELS and min(row[1:]) > 1
+    last = len(row) == 3 and row[-1] in CHANNELS and min(row[:-1]) > 1
     if image_shape is None:
         if first and last:
             raise DataError(
@@ -215,8 +224,11 @@ def _find_layout(path: Path, shape: tuple[int, ...], image_shape: ImageShape | N
         if first or last:
             return _Layout((row[-1], *row[:-1]) if last else row, channels_last=last)  # type: ignore[arg-type]
         return _Layout(None)
-    if len(row) == 3 and row in (image_shape, (*image_shape[1:], image_shape[0])):
-        return _Layout(image_shape, channels_last=row != image_shape)
+    rotated = (*image_shape[1:], image_shape[0])
+    if len(row) == 3 and row == image_shape == rotated:
+        raise DataError(f"{path}: x_train is {list(shape)}: flatten its rows, with the channels first")
+    if len(row) == 3 and row in (image_shape, rotated):
+        return _Layout(image_shape, channels_last=row == rotated)
     if len(row) == 3 or math.prod(row) != math.prod(image_shape):
         raise DataError(
             f"{path}: x_train is {list(shape)}, which does not hold images of image_shape "
@@ -233,10 +245,11 @@ def _check_features(path: Path, name: str, features: Num[np.ndarray, "n ..."], l
     flat = np.ascontiguousarray(features).reshape(n, -1)
     if flat.dtype.kind == "f":
         # Training computes in float32 by default, where larger numbers would be infinite.
-        limit = np.finfo(np.float32).max
-        for start in range(0, n, _ROWS_AT_ONCE):
-            rows = flat[start : start + _ROWS_AT_ONCE]
-            usable = (np.isfinite(rows) & (np.abs(rows) <= limit)).all(axis=1)
+        limit = flat.dtype.type(min(float(np.finfo(dtype).max) for dtype in (flat.dtype, np.float32)))
+        rows_at_once = max(1, _BYTES_AT_ONCE // flat[0].nbytes)
+        for start in range(0, n, rows_at_once):
+            rows = flat[start : start + rows_at_once]
+            usable = ((rows >= -limit) & (rows <= limit)).all(axis=1)  # false for NaN
             if not usable.all():
                 row = start + int(np.argmin(usable))
                 raise DataError(f"{path}: row {row} of {name} holds NaN, infinity or a number beyond float32")
@@ -275,7 +288,7 @@ def _name_classes(
             f"{path}: y_train has {len(labels)} rows and {K} class" + "es" * (K != 1) + ": give labels of at "
             "least two classes, and fewer classes than rows"
         )
-    with _explain_errors(path):
+    with _explain_errors(f"{path}: {CLASSES}"):
         names = tuple(map(str, range(K) if named is None else named.tolist()))
     if len(set(names)) < K or not all(name.isprintable() and name for name in names):
         raise DataError(f"{path}: {CLASSES} holds a name twice, or one that is empty or has a line break")
