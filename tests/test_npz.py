@@ -146,7 +146,7 @@ def lying(shape, descr="<f8", fortran=False):
         (
             {"a.npy": npy(header=" " * 20_000 + "\n")},
             "has a header of 20,001 bytes",
-        ),  # NumPy says so in three lines
+        ),
         ({"a.npy": b"not an array"}, None),
         ({"description.npy": npy([1.0])}, "its description is not text"),
         ({"description.npy": text("[]")}, "its description is not an object"),
