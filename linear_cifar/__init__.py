@@ -24,7 +24,13 @@ from linear_cifar.engine import (
     jax_params,
     sweep,
 )
-from linear_cifar.evaluation import Metrics, confusion_matrix, evaluate, mean_class_accuracy
+from linear_cifar.evaluation import (
+    Metrics,
+    confusion_matrix,
+    evaluate,
+    mark_correct,
+    mean_class_accuracy,
+)
 from linear_cifar.examples import Examples, make_examples
 from linear_cifar.fitting import Best, FitResult, SavedParams, fit
 from linear_cifar.layout import Layout, Loops, make_layout
@@ -60,6 +66,15 @@ from linear_cifar.training import (
     train_epoch,
     train_step,
 )
+from linear_cifar.uncertainty import (
+    Estimate,
+    confidence_set,
+    cross_validate_selection,
+    estimate_accuracy,
+    estimate_difference,
+    pack_correct,
+    unpack_correct,
+)
 
 __version__ = "0.1.0"
 
@@ -72,6 +87,7 @@ __all__ = [
     "Config",
     "Epoch",
     "EpochMetrics",
+    "Estimate",
     "Examples",
     "FitResult",
     "Hyperparams",
@@ -102,7 +118,11 @@ __all__ = [
     "class_accuracy_of_runs",
     "compare",
     "compute_logits",
+    "confidence_set",
     "confusion_matrix",
+    "cross_validate_selection",
+    "estimate_accuracy",
+    "estimate_difference",
     "evaluate",
     "evaluate_runs",
     "expected_calibration_error",
@@ -122,9 +142,11 @@ __all__ = [
     "load_snapshot",
     "make_examples",
     "make_layout",
+    "mark_correct",
     "mean_class_accuracy",
     "numpy_params",
     "objective",
+    "pack_correct",
     "predict_class",
     "predict_labels",
     "random_shift",
@@ -140,5 +162,6 @@ __all__ = [
     "sweep",
     "train_epoch",
     "train_step",
+    "unpack_correct",
     "use_all_cores",
 ]

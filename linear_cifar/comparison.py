@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-# Confidence level of the interval that decides whether a difference is significant.
+# Confidence level of intervals.
 CONFIDENCE = 0.95
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from linear_cifar.batches import Index, fold_batches, take_rows
 from linear_cifar.examples import Examples
@@ -20,8 +20,8 @@ from linear_cifar.standardizer import Standardizer, standardize
 EXAMPLES_AT_ONCE = 1_000
 
 
-# (logits [n, K], targets [n, K]) → arrays that are summed over the n examples.
-Summer = Callable[[Array, Array], Any]
+# (logits [n, K], targets [n, K]) → arrays of the n examples, or their sums.
+Measure = Callable[[Array, Array], Any]
 
 
 class Metrics(NamedTuple):
@@ -101,8 +101,35 @@ def confusion_matrix(
     return np.asarray(_sum_examples(_count_predictions, params, examples, standardizer, precision))
 
 
+def mark_correct(
+    params: Params,
+    examples: Examples,
+    standardizer: Standardizer | None = None,
+    precision: str = FULL_PRECISION,
+) -> Bool[np.ndarray, "*runs n"]:
+    """Mark the examples that each run predicts right.
+
+    The marks are for the functions of `linear_cifar.uncertainty`.
+
+    Args:
+      params, examples, standardizer, precision: as for `evaluate`.
+
+    Returns:
+      True where the predicted class is one of the example's labels; False throughout where the parameters are
+      not finite.
+    """
+    marked = []
+    at_once = _examples_at_once(params, standardizer)
+    for start in range(0, examples.features.shape[0], at_once):
+        rows = slice(start, start + at_once)
+        chunk = Examples(examples.features[rows], examples.targets[rows])
+        marked.append(np.asarray(_measure_runs(is_correct, params, chunk, standardizer, precision)))
+    finite = np.isfinite(params.W).all(axis=(-2, -1)) & np.isfinite(params.b).all(axis=-1)
+    return np.concatenate(marked, axis=-1) & np.asarray(finite)[..., None]
+
+
 @cache
-def _metrics_summer(loss: Loss) -> Summer:
+def _metrics_summer(loss: Loss) -> Measure:
     """Return the same function each time, because JAX compiles a program for each function it meets."""
     return lambda logits, y: jax.tree.map(jnp.sum, measure_examples(logits, y, loss))
 
@@ -118,47 +145,69 @@ def _count_predictions(logits: Float[Array, "n K"], y: Float[Array, "n K"]) -> F
     return multiply(y.T, jax.nn.one_hot(predict_class(logits), y.shape[1], dtype=y.dtype))
 
 
-@partial(jax.jit, static_argnames=("summer", "precision"))
+@partial(jax.jit, static_argnames=("measure", "precision"))
 def _sum_examples(
-    summer: Summer,
+    measure: Measure,
     params: Params,
     examples: Examples,
     standardizer: Standardizer | None,
     precision: str,
 ) -> Any:
-    """Sum over the examples what `summer` returns for some of them, for each run."""
-    runs, n, dtype = params.W.shape[:-2], examples.features.shape[0], params.W.dtype
-    own_standardizers = standardizer is not None and standardizer.mean.ndim == 2
+    """Sum over the examples what `measure` returns for some of them, for each run."""
+    n = examples.features.shape[0]
 
     def measure_chunk(start: Index, size: int) -> Any:
-        features = take_rows(examples.features, start, size)
-        y = take_rows(examples.targets, start, size).astype(dtype)
-
-        def measure_replicate(params: Params, standardizer: Standardizer | None) -> Any:
-            x = standardize(standardizer, features, dtype)
-
-            def measure_run(params: Params) -> Any:
-                return summer(compute_logits(params, x, precision), y)
-
-            measure_runs = measure_run
-            for _ in runs[1:]:
-                measure_runs = jax.vmap(measure_runs)
-            return measure_runs(params)
-
-        measure_all = measure_replicate
-        if runs:
-            # A shared standardiser has no replicate axis: the chunk is then standardised once for all.
-            measure_all = jax.vmap(measure_replicate, in_axes=(0, 0 if own_standardizers else None))
-        return measure_all(params, standardizer)
+        chunk = jax.tree.map(lambda leaf: take_rows(leaf, start, size), examples)
+        return _measure_runs(measure, params, chunk, standardizer, precision)
 
     def add_chunk(sums: Any, start: Index, size: int) -> Any:
         return jax.tree.map(jnp.add, sums, measure_chunk(start, size))
 
     shapes = jax.eval_shape(lambda: measure_chunk(0, 1))
     zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-    # With standardisers of their own, each replicate has a float copy of the chunk.
-    at_once = EXAMPLES_AT_ONCE // runs[0] if own_standardizers else EXAMPLES_AT_ONCE
-    return fold_batches(add_chunk, zeros, n, min(max(1, at_once), n))
+    return fold_batches(add_chunk, zeros, n, min(_examples_at_once(params, standardizer), n))
+
+
+@partial(jax.jit, static_argnames=("measure", "precision"))
+def _measure_runs(
+    measure: Measure,
+    params: Params,
+    examples: Examples,
+    standardizer: Standardizer | None,
+    precision: str,
+) -> Any:
+    """Return what `measure` returns for the examples, for each run."""
+    runs, dtype = params.W.shape[:-2], params.W.dtype
+    y = jnp.asarray(examples.targets, dtype)
+
+    def measure_replicate(params: Params, standardizer: Standardizer | None) -> Any:
+        x = standardize(standardizer, jnp.asarray(examples.features), dtype)
+
+        def measure_run(params: Params) -> Any:
+            return measure(compute_logits(params, x, precision), y)
+
+        measure_runs = measure_run
+        for _ in runs[1:]:
+            measure_runs = jax.vmap(measure_runs)
+        return measure_runs(params)
+
+    if not runs:
+        return measure_replicate(params, standardizer)
+    # A shared standardiser has no replicate axis: the examples are then standardised once for all.
+    axis = 0 if _are_own(standardizer) else None
+    return jax.vmap(measure_replicate, in_axes=(0, axis))(params, standardizer)
+
+
+def _are_own(standardizer: Standardizer | None) -> bool:
+    """Tell whether each replicate has a standardiser of its own."""
+    return standardizer is not None and standardizer.mean.ndim == 2
+
+
+def _examples_at_once(params: Params, standardizer: Standardizer | None) -> int:
+    """Return how many examples to evaluate at a time."""
+    # With standardisers of their own, each replicate has a float copy of the examples.
+    copies = params.W.shape[0] if _are_own(standardizer) else 1
+    return max(1, EXAMPLES_AT_ONCE // copies)
 
 
 def mean_metrics(sums: Metrics, n: int) -> Metrics:

@@ -1,0 +1,254 @@
+r"""Uncertainty of accuracies over seeds and examples together.
+
+All runs predict the same examples, so seeds and examples are crossed. The value $y_{si}$ of seed s on example
+i, such as whether its prediction was right, is modelled with random effects:
+
+$$y_{si} = \mu + a_s + b_i + e_{si}$$
+
+The mean over S seeds and n examples then has the variance
+$\sigma_a^2 / S + \sigma_b^2 / n + \sigma_e^2 / (S n)$. The three parts are estimated from the mean squares of
+the two-way analysis of variance (Searle, Casella & McCulloch 1992, "Variance Components", chapter 4):
+
+$$\mathrm{MS}_a = \frac{n}{S-1} \sum_s (y_{s\cdot} - y_{\cdot\cdot})^2, \quad
+\mathrm{MS}_b = \frac{S}{n-1} \sum_i (y_{\cdot i} - y_{\cdot\cdot})^2, \quad
+\mathrm{MS}_e = \frac{\sum_{si} (y_{si} - y_{s\cdot} - y_{\cdot i} + y_{\cdot\cdot})^2}{(S-1)(n-1)}$$
+
+as $\max(\mathrm{MS}_a - \mathrm{MS}_e, 0) / (S n)$, $\max(\mathrm{MS}_b - \mathrm{MS}_e, 0) / (S n)$ and
+$\mathrm{MS}_e / (S n)$. The intervals are Student's t with the degrees of freedom of Satterthwaite (1946, "An
+Approximate Distribution of Estimates of Variance Components"), and at least S − 1. `tests/simulations.py`
+measures how often they cover the truth.
+
+With one seed there is only the variance over examples: the interval is about these weights on other examples.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from linear_cifar.comparison import CONFIDENCE
+
+# A value for each of some means.
+Means = Float[np.ndarray | np.float64, "*means"]
+
+
+class Estimate(NamedTuple):
+    """A mean over S seeds and n examples, and its standard error in three parts.
+
+    `stderr`² is the sum of the squares of the parts. With one seed, `from_seeds` and `from_interaction` are
+    NaN, and the interval is about these weights on other examples.
+    """
+
+    mean: float
+    stderr: float
+    half_width: float  # of the 95 % confidence interval around the mean
+    from_seeds: float
+    from_examples: float
+    from_interaction: float
+
+
+class _Spread(NamedTuple):
+    """Variances of means, and degrees of freedom of their sum; floats, or arrays for many means at once."""
+
+    seeds: Means
+    examples: Means
+    interaction: Means
+    degrees: Means
+
+    @property
+    def stderr(self) -> Means:
+        """The standard errors."""
+        return np.sqrt(self.seeds + self.examples + self.interaction)
+
+
+def estimate_accuracy(correct: Bool[np.ndarray, "S n"]) -> Estimate:
+    """Estimate the accuracy of a configuration on other seeds and other examples.
+
+    Args:
+      correct: whether each seed's prediction of each example was right; False throughout for a diverged run.
+
+    Raises:
+      ValueError: if there is no seed, or fewer than two examples.
+    """
+    return _estimate(correct.astype(np.float64))
+
+
+def estimate_difference(first: Bool[np.ndarray, "S n"], second: Bool[np.ndarray, "_ _"]) -> Estimate:
+    """Estimate by how much the accuracy of one configuration is above that of another.
+
+    The two are paired by seed and by example: what both get right or wrong together cancels.
+
+    Args:
+      first, second: whether the predictions of the two were right, from the same seeds on the same examples.
+
+    Raises:
+      ValueError: if the shapes differ, there is no seed, or there are fewer than two examples.
+    """
+    if first.shape != second.shape:
+        raise ValueError(
+            f"the predictions are {first.shape} and {second.shape}: give the same seeds and examples"
+        )
+    return _estimate(first.astype(np.float64) - second)
+
+
+def confidence_set(
+    correct: Bool[np.ndarray, "S C n"], confidence: float = CONFIDENCE
+) -> Bool[np.ndarray, " C"]:
+    """Return a set of configurations that contains the truly best one with the given confidence.
+
+    A configuration is left out if its accuracy is significantly below that of a rival. There are C − 1
+    rivals, so each one-sided test has the level (1 − confidence) / (C − 1), by Bonferroni's correction. The
+    truly best one is then left out with a probability of at most 1 − confidence, however many configurations
+    there are. These are multiple comparisons with the best (Hsu 1984, "Constrained Simultaneous Confidence
+    Intervals for Multiple Comparisons with the Best").
+
+    Args:
+      correct: whether the predictions were right; False throughout for a diverged run.
+      confidence: probability that the set contains the best configuration.
+
+    Returns:
+      For each configuration, True if it may be the best. At least the most accurate one is True.
+
+    Raises:
+      ValueError: if there is no seed or configuration, or fewer than two examples.
+    """
+    S, C, n = correct.shape
+    _check_shape(S, n)
+    if C == 0:
+        raise ValueError("there are no configurations")
+    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
+    from scipy.special import ndtri, stdtrit
+
+    level = 1 - (1 - confidence) / max(1, C - 1)
+    difference, spread = _compare_pairs(correct)
+    stderr, degrees = np.asarray(spread.stderr), np.asarray(spread.degrees)
+    chosen = np.ones(C, bool)
+    # Student's quantiles are slow for a million pairs. The best rivals leave most configurations out, and
+    # only the others are compared with all. Where the smaller normal quantile leaves none out, Student's does
+    # not either.
+    for rivals in np.split(np.argsort(-correct.mean(axis=(0, 2)), kind="stable"), [10]):
+        pairs = np.ix_(np.flatnonzero(chosen), rivals)
+        worse = difference[pairs] + ndtri(level) * stderr[pairs] < 0
+        quantile = stdtrit(degrees[pairs][worse], level)
+        worse[worse] = difference[pairs][worse] + quantile * stderr[pairs][worse] < 0
+        chosen[chosen] = ~worse.any(axis=1)
+    return chosen
+
+
+def cross_validate_selection(accuracy: Float[np.ndarray, "S F C"]) -> Float[np.ndarray, " F"]:
+    """Estimate the accuracy of "train all configurations and take the best" on each of F folds.
+
+    The best one's own accuracy is too high, because it was chosen by the same examples. Here it is chosen by
+    the mean accuracy over the seeds and the other folds, and measured on the fold left out. The mean over the
+    folds is the estimate, and needs no test set. It assumes that F − 1 folds choose as F folds do: if fewer
+    examples choose worse, it is a little too low. Tsamardinos, Greasidou & Borboudakis draw examples instead
+    of folds (2018, "Bootstrapping the Out-of-Sample Predictions for Efficient and Accurate
+    Cross-Validation").
+
+    Args:
+      accuracy: accuracy of every seed, fold and configuration; NaN where a run diverged.
+
+    Returns:
+      Mean accuracy over the seeds of the chosen configuration, on each fold.
+
+    Raises:
+      ValueError: if there are fewer than two folds, or every configuration diverged.
+    """
+    F = accuracy.shape[1]
+    if F < 2:
+        raise ValueError(f"there are {F} folds: give at least two")
+    by_fold = accuracy.mean(axis=0, dtype=np.float64)  # [F, C]
+    if np.isnan(by_fold).any(axis=0).all():
+        raise ValueError("every configuration diverged in some fold")
+    others = (by_fold.sum(axis=0) - by_fold) / (F - 1)
+    chosen = np.nan_to_num(others, nan=-1).argmax(axis=1)
+    return by_fold[np.arange(F), chosen]
+
+
+def pack_correct(correct: Bool[np.ndarray, "*runs n"]) -> UInt8[np.ndarray, "*runs bytes"]:
+    """Pack eight predictions into a byte: 10,000 of a run take 1,250 bytes."""
+    return np.packbits(correct, axis=-1)
+
+
+def unpack_correct(packed: UInt8[np.ndarray, "*runs bytes"], n: int) -> Bool[np.ndarray, "*runs n"]:
+    """Undo `pack_correct` for n examples."""
+    return np.unpackbits(packed, axis=-1, count=n).astype(bool)
+
+
+def _estimate(values: Float[np.ndarray, "S n"]) -> Estimate:
+    """Estimate the mean of values of seeds and examples."""
+    from scipy.special import stdtrit
+
+    S, n = values.shape
+    _check_shape(S, n)
+    mean, by_seed, by_example = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    spread = _spread(
+        n * np.sum((by_seed - mean) ** 2),
+        S * np.sum((by_example - mean) ** 2),
+        np.sum((values - by_seed[:, None] - by_example + mean) ** 2),
+        S,
+        n,
+    )
+    half_width = stdtrit(spread.degrees, (1 + CONFIDENCE) / 2) * spread.stderr
+    parts = [float(np.sqrt(variance)) for variance in spread[:3]]
+    if S == 1:
+        parts[0] = parts[2] = np.nan
+    return Estimate(float(mean), float(spread.stderr), float(half_width), *parts)
+
+
+def _compare_pairs(correct: Bool[np.ndarray, "S C n"]) -> tuple[Float[np.ndarray, "C C"], _Spread]:
+    """Return accuracy of row − accuracy of column for all pairs of configurations, and its spread.
+
+    The sums of squares of a difference follow from inner products of the two, and so all pairs together take
+    three matrix products.
+    """
+    S, C, n = correct.shape
+    by_example = np.zeros((C, n))
+    inner = np.zeros((C, C))
+    for of_seed in correct:
+        values = of_seed.astype(np.float32)
+        by_example += values / S
+        # Whole numbers up to n, which float32 holds exactly up to 2^24.
+        inner += values @ values.T
+    by_seed = correct.mean(axis=2)  # [S, C]
+    mean = by_seed.mean(axis=0)
+    difference = mean[:, None] - mean[None, :]
+
+    def squared_distances(products: np.ndarray) -> np.ndarray:
+        norms = np.diagonal(products)
+        # Rounding may leave a little less than 0.
+        return np.maximum(norms[:, None] + norms[None, :] - 2 * products, 0)
+
+    between_seeds = n * squared_distances(by_seed.T @ by_seed)
+    between_examples = S * squared_distances(by_example @ by_example.T)
+    of_mean = S * n * difference**2
+    total = squared_distances(inner)
+    rest = np.maximum(total - between_seeds - between_examples + of_mean, 0)
+    seeds, examples = (np.maximum(part - of_mean, 0) for part in (between_seeds, between_examples))
+    return difference, _spread(seeds, examples, rest, S, n)
+
+
+def _spread(
+    between_seeds: Means,
+    between_examples: Means,
+    rest: Means,
+    S: int,
+    n: int,
+) -> _Spread:
+    """Return the spread of means from the three sums of squares of the analysis of variance."""
+    ms_examples = np.asarray(between_examples / (n - 1))
+    if S == 1:
+        zero = np.zeros_like(ms_examples)
+        return _Spread(zero, ms_examples / n, zero, zero + (n - 1))
+    ms_seeds, ms_rest = np.asarray(between_seeds / (S - 1)), np.asarray(rest / ((S - 1) * (n - 1)))
+    seeds, examples = (np.maximum(ms - ms_rest, 0) for ms in (ms_seeds, ms_examples))
+    total = seeds + examples + ms_rest
+    spread = ms_seeds**2 / (S - 1) + ms_examples**2 / (n - 1) + ms_rest**2 / ((S - 1) * (n - 1))
+    # Where all values are equal there is no spread, and any number of degrees will do.
+    degrees = np.maximum(total**2 / np.where(spread > 0, spread, 1), S - 1)
+    return _Spread(seeds / (S * n), examples / (S * n), ms_rest / (S * n), degrees)
+
+
+def _check_shape(S: int, n: int) -> None:
+    if S == 0 or n < 2:
+        raise ValueError(f"there are {S} seeds and {n} examples: give at least one seed and two examples")

@@ -1,0 +1,177 @@
+"""Intervals over seeds and examples against a loop, closed forms and a short simulation.
+
+`tests/simulations.py` is the long form.
+"""
+
+import numpy as np
+import pytest
+import simulations
+from scipy import stats
+
+import linear_cifar as lc
+
+
+def draw(shape, seed=0, p=0.6):
+    return np.random.default_rng(seed).random(shape) < p
+
+
+def anova(values):
+    """Return the mean squares of seeds, examples and the rest, by plain loops."""
+    S, n = values.shape
+    mean = values.mean()
+    seeds = sum(n * (row.mean() - mean) ** 2 for row in values) / (S - 1)
+    examples = sum(S * (column.mean() - mean) ** 2 for column in values.T) / (n - 1)
+    rest = sum(
+        (values[s, i] - values[s].mean() - values[:, i].mean() + mean) ** 2
+        for s in range(S)
+        for i in range(n)
+    ) / ((S - 1) * (n - 1))
+    return seeds, examples, rest
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.9])
+def test_the_parts_are_those_of_the_analysis_of_variance(shared):
+    S, n = 4, 30
+    per_example = np.where(draw((1, n), 1, shared), draw((1, n), 2), draw((S, n), 3))
+    first, second = per_example, draw((S, n), 4)
+    values = first.astype(float) - second
+    seeds, examples, rest = anova(values)
+    estimate = lc.estimate_difference(first, second)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.from_seeds**2 == pytest.approx(max(seeds - rest, 0) / (S * n), abs=1e-15)
+    assert estimate.from_examples**2 == pytest.approx(max(examples - rest, 0) / (S * n), abs=1e-15)
+    assert estimate.from_interaction**2 == pytest.approx(rest / (S * n))
+    parts = estimate[3:]
+    assert estimate.stderr**2 == pytest.approx(sum(part**2 for part in parts))
+    variance = sum(part**2 for part in parts) * S * n
+    degrees = variance**2 / (seeds**2 / (S - 1) + examples**2 / (n - 1) + rest**2 / ((S - 1) * (n - 1)))
+    assert estimate.half_width == pytest.approx(stats.t.ppf(0.975, max(degrees, S - 1)) * estimate.stderr)
+
+
+def test_one_seed_gives_the_interval_over_examples():
+    correct = draw((1, 200))
+    estimate = lc.estimate_accuracy(correct)
+    low, high = stats.t.interval(0.95, 199, correct.mean(), stats.sem(correct[0].astype(float)))
+    assert (estimate.mean - estimate.half_width, estimate.mean + estimate.half_width) == pytest.approx(
+        (low, high)
+    )
+    assert np.isnan(estimate.from_seeds)
+    assert np.isnan(estimate.from_interaction)
+    assert estimate.from_examples == estimate.stderr
+
+
+def test_seeds_that_agree_on_every_example_add_nothing():
+    once = draw((1, 100))
+    one, five = lc.estimate_accuracy(once), lc.estimate_accuracy(np.repeat(once, 5, axis=0))
+    assert five.stderr == pytest.approx(one.stderr)
+    assert five.from_seeds == five.from_interaction == 0
+    equal = lc.estimate_difference(once, once)
+    assert (equal.mean, equal.stderr, equal.half_width) == (0, 0, 0)
+
+
+def test_only_the_seeds_differ():
+    # Each seed is right on all examples or on none: the examples add nothing.
+    right = np.array([True, False, True, True])
+    estimate = lc.estimate_accuracy(np.repeat(right[:, None], 50, axis=1))
+    assert estimate.stderr == pytest.approx(stats.sem(right.astype(float)))
+    assert estimate.half_width == pytest.approx(stats.t.ppf(0.975, 3) * estimate.stderr)
+
+
+def test_the_set_tests_every_pair_as_the_difference_does():
+    S, C, n = 5, 6, 80
+    rng = np.random.default_rng(0)
+    correct = rng.random((S, C, n)) < np.linspace(0.3, 0.8, C)[None, :, None]
+    expected = []
+    for c in range(C):
+        kept = True
+        for rival in range(C):
+            if rival != c:
+                estimate = lc.estimate_difference(correct[:, c], correct[:, rival])
+                seeds, examples, rest = anova(correct[:, c].astype(float) - correct[:, rival])
+                total = max(seeds - rest, 0) + max(examples - rest, 0) + rest
+                degrees = total**2 / (
+                    seeds**2 / (S - 1) + examples**2 / (n - 1) + rest**2 / ((S - 1) * (n - 1))
+                )
+                upper = estimate.mean + stats.t.ppf(1 - 0.05 / (C - 1), max(degrees, S - 1)) * estimate.stderr
+                kept &= upper >= 0
+        expected.append(kept)
+    chosen = lc.confidence_set(correct)
+    assert chosen.tolist() == expected
+    assert 1 <= chosen.sum() < C
+    assert chosen[correct.mean(axis=(0, 2)).argmax()]
+
+
+def test_equal_configurations_are_all_kept_and_a_diverged_one_is_not():
+    correct = np.repeat(draw((3, 1, 200), p=0.7), 4, axis=1)
+    correct[:, 3] = False
+    assert lc.confidence_set(correct).tolist() == [True, True, True, False]
+    assert lc.confidence_set(correct[:, :1]).tolist() == [True]
+
+
+def test_a_winner_by_chance_is_not_praised():
+    # All configurations are equally good: the best one is above 0.6 by chance, and the estimate is not.
+    rng = np.random.default_rng(0)
+    accuracies = rng.binomial(200, 0.6, size=(300, 1, 5, 50)) / 200
+    estimates = [lc.cross_validate_selection(accuracy).mean() for accuracy in accuracies]
+    winners = accuracies.mean(axis=(1, 2)).max(axis=1)
+    assert np.mean(estimates) == pytest.approx(0.6, abs=4 * stats.sem(estimates))
+    assert winners.mean() > 0.63
+
+
+def test_the_selection_is_made_by_the_other_folds():
+    # By folds 1 and 2 the first is chosen, by 0 and 2 the second, by 0 and 1 the first; the third diverged.
+    accuracy = np.array([[[0.1, 0.6, np.nan], [0.9, 0.2, 0.9], [0.3, 0.5, 0.9]]])
+    np.testing.assert_allclose(lc.cross_validate_selection(accuracy), [0.1, 0.2, 0.3])
+    for wrong in (accuracy[:, :1], np.full((1, 2, 2), np.nan)):
+        with pytest.raises(ValueError, match=r"at least two|every configuration diverged"):
+            lc.cross_validate_selection(wrong)
+
+
+def test_predictions_are_packed_and_unpacked():
+    correct = draw((2, 3, 1_001))
+    packed = lc.pack_correct(correct)
+    assert packed.nbytes == 2 * 3 * 126
+    np.testing.assert_array_equal(lc.unpack_correct(packed, 1_001), correct)
+
+
+@pytest.mark.parametrize("n", [7, 2_300])
+def test_right_predictions_are_marked(n):
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(n, 4)).astype(np.float32), rng.integers(0, 3, n)
+    examples = lc.make_examples(x, labels, 3)
+    W, b = rng.normal(size=(2, 3, 3, 4)).astype(np.float32), rng.normal(size=(2, 3, 3)).astype(np.float32)
+    W[1, 2, 0, 0] = np.nan  # a diverged run
+    marked = lc.mark_correct(lc.Params(W, b), examples)
+    expected = (np.einsum("scki,ni->scnk", W, x) + b[:, :, None]).argmax(axis=-1) == labels
+    expected[1, 2] = False
+    np.testing.assert_array_equal(marked, expected)
+    own = lc.Standardizer(np.zeros((2, 4)), np.ones((2, 4)))
+    np.testing.assert_array_equal(lc.mark_correct(lc.Params(W, b), examples, own), expected)
+    accuracy = lc.evaluate(lc.Params(W[0], b[0]), examples, lc.get_loss("softmax")).accuracy
+    np.testing.assert_allclose(marked[0].mean(axis=-1), accuracy, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 1)])
+def test_too_few_seeds_or_examples_are_refused(shape):
+    with pytest.raises(ValueError, match="at least one seed and two examples"):
+        lc.estimate_accuracy(np.zeros(shape, bool))
+
+
+def test_different_seeds_are_refused():
+    with pytest.raises(ValueError, match="give the same seeds and examples"):
+        lc.estimate_difference(draw((2, 5)), draw((3, 5)))
+
+
+@pytest.mark.parametrize(("seeds", "least", "most"), [(1, 0.93, 1), (3, 0.91, 1), (10, 0.93, 0.985)])
+def test_intervals_cover_the_truth(seeds, least, most):
+    for regime in simulations.REGIMES:
+        coverage = simulations.measure_coverage(regime, seeds, 200, draws=1_000).seeds_and_examples
+        # Two standard errors of 1,000 draws are 1.5 points.
+        assert least - 0.015 <= coverage <= min(1, most + 0.01), regime
+
+
+def test_the_set_holds_the_best():
+    for ties in (0, 4):
+        coverage, size = simulations.measure_sets(5, 10, 200, ties, draws=300)
+        assert coverage >= 0.92
+        assert size > 4.7 if ties else size < 2
