@@ -118,13 +118,15 @@ def mark_correct(
       True where the predicted class is one of the example's labels; False throughout where the parameters are
       not finite.
     """
+    # On the device once, and not again for each chunk.
+    params, standardizer = jax.tree.map(jnp.asarray, (params, standardizer))
     marked = []
     at_once = _examples_at_once(params, standardizer)
     for start in range(0, examples.features.shape[0], at_once):
         rows = slice(start, start + at_once)
         chunk = Examples(examples.features[rows], examples.targets[rows])
         marked.append(np.asarray(_measure_runs(is_correct, params, chunk, standardizer, precision)))
-    finite = np.isfinite(params.W).all(axis=(-2, -1)) & np.isfinite(params.b).all(axis=-1)
+    finite = jnp.isfinite(params.W).all(axis=(-2, -1)) & jnp.isfinite(params.b).all(axis=-1)
     return np.concatenate(marked, axis=-1) & np.asarray(finite)[..., None]
 
 
@@ -194,19 +196,19 @@ def _measure_runs(
     if not runs:
         return measure_replicate(params, standardizer)
     # A shared standardiser has no replicate axis: the examples are then standardised once for all.
-    axis = 0 if _are_own(standardizer) else None
+    axis = 0 if _has_replicates(standardizer) else None
     return jax.vmap(measure_replicate, in_axes=(0, axis))(params, standardizer)
 
 
-def _are_own(standardizer: Standardizer | None) -> bool:
-    """Tell whether each replicate has a standardiser of its own."""
+def _has_replicates(standardizer: Standardizer | None) -> bool:
+    """Tell whether each replicate has its own mean and standard deviation."""
     return standardizer is not None and standardizer.mean.ndim == 2
 
 
 def _examples_at_once(params: Params, standardizer: Standardizer | None) -> int:
     """Return how many examples to evaluate at a time."""
     # With standardisers of their own, each replicate has a float copy of the examples.
-    copies = params.W.shape[0] if _are_own(standardizer) else 1
+    copies = params.W.shape[0] if _has_replicates(standardizer) else 1
     return max(1, EXAMPLES_AT_ONCE // copies)
 
 

@@ -141,12 +141,15 @@ def main() -> None:
                 by_seeds = "-" if seeds == 1 else f"{100 * measured.seeds_alone:.1f}"
                 cells = f"{100 * measured[0]:11.1f}  {by_seeds:>17}  {100 * measured[2]:18.2f}"
                 print(f"{regime.name:8} {seeds:5}  {examples:8}  {cells}", flush=True)
-    print("configurations  seeds  equal best  held, %  size")
-    for configs, examples in ((5, 1_000), (48, 1_000), (1_000, 300)):
+    print("regime   configurations  seeds  examples  equal best  held, %  size")
+    sizes = [(REGIMES[1], configs, seeds, 1_000) for configs in (5, 48) for seeds in (10, 20)]
+    sizes += [(REGIMES[2], 48, seeds, 300) for seeds in (3, 5, 10)]
+    sizes.append((REGIMES[1], 1_000, 10, 300))
+    for regime, configs, seeds, examples in sizes:
         for ties in (0, configs - 1):
-            for seeds in (10,) if configs == 1_000 else (10, 20):
-                held, size = measure_sets(configs, seeds, examples, ties, draws // 2)
-                print(f"{configs:14}  {seeds:5}  {1 + ties:10}  {100 * held:7.1f}  {size:.1f}", flush=True)
+            held, size = measure_sets(configs, seeds, examples, ties, draws // 2, regime)
+            cells = f"{configs:14}  {seeds:5}  {examples:8}  {1 + ties:10}  {100 * held:7.1f}  {size:.1f}"
+            print(f"{regime.name:8} {cells}", flush=True)
 
 
 if __name__ == "__main__":

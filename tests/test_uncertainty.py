@@ -62,11 +62,18 @@ def test_one_seed_gives_the_interval_over_examples():
 
 def test_seeds_that_agree_on_every_example_add_nothing():
     once = draw((1, 100))
-    one, five = lc.estimate_accuracy(once), lc.estimate_accuracy(np.repeat(once, 5, axis=0))
-    assert five.stderr == pytest.approx(one.stderr)
-    assert five.from_seeds == five.from_interaction == 0
+    alone, repeated = lc.estimate_accuracy(once), lc.estimate_accuracy(np.repeat(once, 5, axis=0))
+    assert repeated.stderr == pytest.approx(alone.stderr)
+    assert repeated.from_seeds == repeated.from_interaction == 0
     equal = lc.estimate_difference(once, once)
     assert (equal.mean, equal.stderr, equal.half_width) == (0, 0, 0)
+
+
+def test_more_seeds_than_examples():
+    # Only the examples differ: their number decides the width.
+    right = np.array([True, False, True, True])
+    estimate = lc.estimate_accuracy(np.repeat(right[None, :], 50, axis=0))
+    assert estimate.half_width == pytest.approx(stats.t.ppf(0.975, 3) * stats.sem(right.astype(float)))
 
 
 def test_only_the_seeds_differ():
@@ -77,35 +84,56 @@ def test_only_the_seeds_differ():
     assert estimate.half_width == pytest.approx(stats.t.ppf(0.975, 3) * estimate.stderr)
 
 
-def test_the_set_tests_every_pair_as_the_difference_does():
-    S, C, n = 5, 6, 80
-    rng = np.random.default_rng(0)
-    correct = rng.random((S, C, n)) < np.linspace(0.3, 0.8, C)[None, :, None]
-    expected = []
+def set_by_loop(correct):
+    """Return the set by one test for each pair, with plain loops."""
+    S, C, n = correct.shape
+    kept = np.ones(C, bool)
     for c in range(C):
-        kept = True
-        for rival in range(C):
-            if rival != c:
-                estimate = lc.estimate_difference(correct[:, c], correct[:, rival])
-                seeds, examples, rest = anova(correct[:, c].astype(float) - correct[:, rival])
-                total = max(seeds - rest, 0) + max(examples - rest, 0) + rest
-                degrees = total**2 / (
-                    seeds**2 / (S - 1) + examples**2 / (n - 1) + rest**2 / ((S - 1) * (n - 1))
-                )
-                upper = estimate.mean + stats.t.ppf(1 - 0.05 / (C - 1), max(degrees, S - 1)) * estimate.stderr
-                kept &= upper >= 0
-        expected.append(kept)
+        for rival in set(range(C)) - {c}:
+            values = correct[:, c].astype(float) - correct[:, rival]
+            seeds, examples, rest = anova(values)
+            total = max(seeds - rest, 0) + max(examples - rest, 0) + rest
+            squares = seeds**2 / (S - 1) + examples**2 / (n - 1) + rest**2 / ((S - 1) * (n - 1))
+            degrees = max(total**2 / squares, min(S, n) - 1) if squares else 1
+            quantile = stats.t.ppf(1 - 0.05 / (C - 1), degrees)
+            kept[c] &= values.mean() + quantile * np.sqrt(total / (S * n)) >= 0
+    return kept
+
+
+@pytest.mark.parametrize("C", [2, 6, 14])
+def test_the_set_tests_every_pair(C):
+    S, n = 4, 40
+    rng = np.random.default_rng(C)
+    correct = rng.random((S, C, n)) < np.linspace(0.3, 0.8, C)[None, :, None]
     chosen = lc.confidence_set(correct)
-    assert chosen.tolist() == expected
+    assert chosen.tolist() == set_by_loop(correct).tolist()
     assert 1 <= chosen.sum() < C
     assert chosen[correct.mean(axis=(0, 2)).argmax()]
 
 
+def test_a_rival_that_is_not_among_the_ten_best_can_leave_a_configuration_out():
+    # Eleven that vary much, and then two that are alike but for eight examples on which the second is wrong.
+    S, n = 6, 100
+    noisy = np.random.default_rng(1).random((S, 11, n)) < 0.5
+    alike = np.repeat((np.arange(n) < 47)[None, None], S, axis=0)
+    worse = alike.copy()
+    worse[:, :, :8] = False
+    correct = np.concatenate([noisy, alike, worse], axis=1)
+    assert np.argsort(-correct.mean(axis=(0, 2)))[11] == 11
+    assert lc.confidence_set(np.concatenate([noisy, worse], axis=1))[11]
+    assert not lc.confidence_set(correct)[12]
+    assert lc.confidence_set(correct).tolist() == set_by_loop(correct).tolist()
+
+
 def test_equal_configurations_are_all_kept_and_a_diverged_one_is_not():
     correct = np.repeat(draw((3, 1, 200), p=0.7), 4, axis=1)
-    correct[:, 3] = False
-    assert lc.confidence_set(correct).tolist() == [True, True, True, False]
+    assert lc.confidence_set(correct).all()
     assert lc.confidence_set(correct[:, :1]).tolist() == [True]
+    diverged = np.zeros((3, 4), bool)
+    diverged[1, 3] = True
+    assert lc.confidence_set(correct, diverged).tolist() == [True, True, True, False]
+    with pytest.raises(ValueError, match="no configuration that did not diverge"):
+        lc.confidence_set(correct, np.ones((3, 4), bool))
 
 
 def test_a_winner_by_chance_is_not_praised():
@@ -123,7 +151,7 @@ def test_the_selection_is_made_by_the_other_folds():
     accuracy = np.array([[[0.1, 0.6, np.nan], [0.9, 0.2, 0.9], [0.3, 0.5, 0.9]]])
     np.testing.assert_allclose(lc.cross_validate_selection(accuracy), [0.1, 0.2, 0.3])
     for wrong in (accuracy[:, :1], np.full((1, 2, 2), np.nan)):
-        with pytest.raises(ValueError, match=r"at least two|every configuration diverged"):
+        with pytest.raises(ValueError, match=r"folds ≥ 2|every configuration diverged"):
             lc.cross_validate_selection(wrong)
 
 
@@ -145,8 +173,14 @@ def test_right_predictions_are_marked(n):
     expected = (np.einsum("scki,ni->scnk", W, x) + b[:, :, None]).argmax(axis=-1) == labels
     expected[1, 2] = False
     np.testing.assert_array_equal(marked, expected)
-    own = lc.Standardizer(np.zeros((2, 4)), np.ones((2, 4)))
-    np.testing.assert_array_equal(lc.mark_correct(lc.Params(W, b), examples, own), expected)
+    (single,) = lc.mark_correct(lc.Params(W[:1, 0], b[:1, 0]), examples)
+    np.testing.assert_array_equal(single, expected[0, 0])
+    scales = lc.Standardizer(rng.normal(size=(2, 4)), rng.uniform(0.5, 2, size=(2, 4)))
+    z = (x - scales.mean[:, None]) / scales.std[:, None]  # [2, n, 4]
+    expected = (np.einsum("scki,sni->scnk", W, z) + b[:, :, None]).argmax(axis=-1) == labels
+    expected[1, 2] = False
+    marked_scaled = lc.mark_correct(lc.Params(W, b), examples, scales)
+    assert (marked_scaled == expected).mean() > 0.999  # rounding may decide a prediction
     accuracy = lc.evaluate(lc.Params(W[0], b[0]), examples, lc.get_loss("softmax")).accuracy
     np.testing.assert_allclose(marked[0].mean(axis=-1), accuracy, atol=1e-6)
 
@@ -157,12 +191,18 @@ def test_too_few_seeds_or_examples_are_refused(shape):
         lc.estimate_accuracy(np.zeros(shape, bool))
 
 
+@pytest.mark.parametrize("confidence", [0.4, 1.0])
+def test_a_confidence_that_means_nothing_is_refused(confidence):
+    with pytest.raises(ValueError, match=r"give 0.5 to below 1"):
+        lc.confidence_set(draw((2, 3, 5)), confidence=confidence)
+
+
 def test_different_seeds_are_refused():
     with pytest.raises(ValueError, match="give the same seeds and examples"):
         lc.estimate_difference(draw((2, 5)), draw((3, 5)))
 
 
-@pytest.mark.parametrize(("seeds", "least", "most"), [(1, 0.93, 1), (3, 0.91, 1), (10, 0.93, 0.985)])
+@pytest.mark.parametrize(("seeds", "least", "most"), [(1, 0.93, 1), (3, 0.94, 1), (10, 0.93, 0.985)])
 def test_intervals_cover_the_truth(seeds, least, most):
     for regime in simulations.REGIMES:
         coverage = simulations.measure_coverage(regime, seeds, 200, draws=1_000).seeds_and_examples
