@@ -188,9 +188,13 @@ def plan_scaling(n: int, repeats: int) -> Plan:
 def plan_probes(n: int, repeats: int) -> Plan:
     """Return the table of linear probes; with --quick a tenth of the heads."""
     sizes = [(K, heads // 10 if FLAGS.quick else heads) for K, heads in linear_probes.SIZES]
-    D, BATCH = linear_probes.D, linear_probes.BATCH
-    title = f"An epoch of linear probes: {n:,} examples of {D} features, batch {BATCH}"
-    return {"probes": (title, lambda: linear_probes.measure_linear_probes(n, repeats, sizes))}
+    size = f"{n:,} examples of {linear_probes.D} features, batch {linear_probes.BATCH}"
+    return {
+        "probes": (
+            f"An epoch of linear probes: {size}",
+            lambda: linear_probes.measure_linear_probes(n, repeats, sizes),
+        )
+    }
 
 
 def log_missing_packages() -> None:

@@ -55,7 +55,7 @@ def evaluate(
     Returns:
       Mean losses and accuracies [*runs] as NumPy arrays, in the parameters' type.
     """
-    sums = _sum_examples(_metrics_summer(loss), params, examples, standardizer, precision)
+    sums = _sum_examples(_make_metrics_sum(loss), params, examples, standardizer, precision)
     return mean_metrics(sums, examples.features.shape[0])
 
 
@@ -131,7 +131,7 @@ def mark_correct(
 
 
 @cache
-def _metrics_summer(loss: Loss) -> Measure:
+def _make_metrics_sum(loss: Loss) -> Measure:
     """Return the same function each time, because JAX compiles a program for each function it meets."""
     return lambda logits, y: jax.tree.map(jnp.sum, measure_examples(logits, y, loss))
 

@@ -23,14 +23,13 @@ class Standardizer(NamedTuple):
     std: Float[Array | np.ndarray, "*replicates d"]
 
 
-def fit_standardizer(features: Num[np.ndarray, "n d"], scale: bool = True) -> Standardizer:
+def fit_standardizer(features: Num[np.ndarray, "n d"]) -> Standardizer:
     """Compute means and (population) standard deviations over the rows, in float64.
 
     A constant feature gets a standard deviation of 1, and so standardising turns it into 0.
 
     Args:
       features: raw features of the training examples alone, at least one row.
-      scale: whether to compute the standard deviations; if not, all are 1, and features are only centred.
 
     Returns:
       Mean [d] and std [d].
@@ -40,8 +39,6 @@ def fit_standardizer(features: Num[np.ndarray, "n d"], scale: bool = True) -> St
     # Two passes: the sum of squared deviations loses no digits where the mean is large.
     for start in range(0, n, ROWS_AT_ONCE):
         mean += features[start : start + ROWS_AT_ONCE].sum(axis=0, dtype=np.float64) / n
-    if not scale:
-        return Standardizer(mean, np.ones(d))
     for start in range(0, n, ROWS_AT_ONCE):
         deviations = features[start : start + ROWS_AT_ONCE] - mean
         variance += np.einsum("nd,nd->d", deviations, deviations) / n

@@ -215,6 +215,9 @@ def test_the_scale_of_the_features_is_what_the_flag_says(small):
     np.testing.assert_allclose(scaled["center"], x - x.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(scaled["unit"], x / np.linalg.norm(x, axis=1, keepdims=True), atol=1e-6)
     np.testing.assert_array_equal(scaled["none"], x)
+    centred = prepare_data(dataset, "center", "float32").standardizer
+    np.testing.assert_allclose(centred.mean, x.mean(axis=0, dtype=np.float64))
+    np.testing.assert_array_equal(centred.std, 1)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from experiments.artifacts.measures import Predictions
 from experiments.artifacts.tables import configuration_name, heading
 from experiments.runner.sweeps import SweepResult
 from linear_cifar.calibration import expected_calibration_error, reliability
-from linear_cifar.data.dataset import Dataset
+from linear_cifar.data.dataset import Dataset, ImageShape
 from linear_cifar.files import atomic_write
 
 # A sweep, the index of one of its configurations, and the sweep's predictions.
@@ -461,7 +461,7 @@ def _shorten(name: str) -> str:
     return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
 
 
-def _image(features: ArrayLike, shape: tuple[int, int, int]) -> np.ndarray:
+def _image(features: ArrayLike, shape: ImageShape) -> np.ndarray:
     """Return channel-major features [d] as rows × columns × colours, or rows × columns of a grey image."""
     image = np.asarray(features).reshape(shape).transpose(1, 2, 0)
     return image[..., 0] if shape[0] == 1 else image

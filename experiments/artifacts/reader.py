@@ -15,6 +15,7 @@ from experiments.artifacts.tables import Table
 from experiments.runner.files import CONFIG, HISTORY, MEASURES, RESULTS, SCHEMA, TABLES, read_json
 from linear_cifar.comparison import rank
 from linear_cifar.config import Config
+from linear_cifar.data.dataset import label_dataset
 
 MEASURE_COLUMNS = (*KEYS, *Measures._fields)
 _INTEGERS = ("batch", "seed", "epoch", "epochs", "diverged")
@@ -82,8 +83,8 @@ class RunResult:
 
     @property
     def label(self) -> str:
-        """The data set's name, as `Dataset.label` has it."""
-        return f"{self.dataset} {self.fingerprint[:8]}" if self.user_file else self.dataset
+        """The data set's name for the page, see `label_dataset`."""
+        return label_dataset(self.dataset, self.fingerprint, self.user_file)
 
     @cached_property
     def results(self) -> list[Row]:

@@ -12,8 +12,9 @@ from absl import flags
 
 from experiments.cli.recipes import RECIPES, define_recipe
 from experiments.runner.errors import UsageError
-from experiments.runner.settings import Flag, ImageShape, Settings
+from experiments.runner.settings import Flag, Settings
 from linear_cifar.config import Config, check_config, grid
+from linear_cifar.data.dataset import ImageShape
 
 FLAGS = flags.FLAGS
 

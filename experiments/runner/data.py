@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from experiments.runner.settings import CENTER, STANDARD, UNIT
 from linear_cifar.data.dataset import DataError, Dataset
@@ -54,9 +53,11 @@ def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32")
     _check_memory(dataset, np.dtype(dtype).itemsize if mode == UNIT else train.itemsize)
     standardizer = None
     if mode in (STANDARD, CENTER):
-        standardizer = fit_standardizer(train, scale=mode == STANDARD)
+        standardizer = fit_standardizer(train)
         if train.dtype == np.float64 and dtype == "float32":
-            _check_float32(dataset, train)
+            _check_float32(dataset, standardizer)
+        if mode == CENTER:
+            standardizer = standardizer._replace(std=np.ones_like(standardizer.std))
 
     def convert(features: np.ndarray) -> np.ndarray:
         return scale_to_unit_length(features, dtype) if mode == UNIT else features
@@ -82,9 +83,9 @@ def _check_memory(dataset: Dataset, feature_bytes: int) -> None:
         )
 
 
-def _check_float32(dataset: Dataset, features: Float[np.ndarray, "n d"]) -> None:
+def _check_float32(dataset: Dataset, standardizer: Standardizer) -> None:
     """Raise DataError if a feature varies by less than float32 can tell apart around its mean."""
-    mean, std = fit_standardizer(features)
+    features, (mean, std) = dataset.train.features, standardizer
     lowest, highest = features.min(axis=0), features.max(axis=0)
     tiny = np.maximum(-lowest, highest) < MIN_FEATURE
     # A constant feature becomes 0 however it is rounded.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from linear_cifar.augment import Augmentation, chain, horizontal_flip, random_shift
 from linear_cifar.config import Config
-from linear_cifar.data.dataset import TrainSplit
+from linear_cifar.data.dataset import ImageShape, TrainSplit
 from linear_cifar.engine import Initializer, jax_params
 from linear_cifar.losses import LOSSES, get_loss
 from linear_cifar.params import Params, numpy_params
@@ -23,8 +23,6 @@ from linear_cifar.training import TrainSpec, heavy_ball, sgd
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 # What is done with the features before training.
 STANDARD, CENTER, UNIT, NONE = STANDARDIZE = ("standard", "center", "unit", "none")
-# Channels, height and width of an image.
-ImageShape = tuple[int, int, int]
 # Initial weights: (seed, d, K, dtype) → parameters.
 INITS: dict[str, Callable[..., Params]] = {"jax": jax_params, "numpy": numpy_params}
 

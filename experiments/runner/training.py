@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -33,11 +33,12 @@ from linear_cifar.engine import (
     mask_metrics,
     sweep,
 )
-from linear_cifar.evaluation import Metrics
 from linear_cifar.fitting import SavedParams, select_all
 from linear_cifar.memory import device_memory, max_runs
 from linear_cifar.params import Params
 from linear_cifar.snapshots import Snapshot
+
+T = TypeVar("T")
 
 # The final states of a run are kept where together they take no more bytes.
 KEPT_BYTES = 1024**3
@@ -238,36 +239,26 @@ def train_sweep(
     history = _stack(measured)
     masked = mask_diverged(history, settings.max_loss)
 
-    def measure(name: str) -> Metrics:
-        if name in settings.evaluate:
-            return jax.tree.map(lambda values: values[-1], history.evaluated[name])
-        return evaluate_runs(
-            configs,
-            params,
-            data.splits[name],
-            seeds=settings.seeds,
-            loss=spec.loss,
-            standardizer=data.standardizer,
-            precision=spec.precision,
-        )
-
-    def measure_by_class(name: str) -> np.ndarray:
-        return class_accuracy_of_runs(
+    def measure(evaluate: Callable[..., T], name: str, **options: Any) -> T:
+        return evaluate(
             configs,
             params,
             data.splits[name],
             seeds=settings.seeds,
             standardizer=data.standardizer,
             precision=spec.precision,
+            **options,
         )
 
-    final, by_class = mask_metrics(
-        (
-            {name: measure(name) for name in data.splits},
-            {name: measure_by_class(name) for name in HELD_OUT if name in data.splits},
-        ),
-        masked.finite[-1],
-    )
+    final = {
+        # After the last epoch these were measured already.
+        name: jax.tree.map(lambda values: values[-1], history.evaluated[name])
+        if name in settings.evaluate
+        else measure(evaluate_runs, name, loss=spec.loss)
+        for name in data.splits
+    }
+    by_class = {name: measure(class_accuracy_of_runs, name) for name in HELD_OUT if name in data.splits}
+    final, by_class = mask_metrics((final, by_class), masked.finite[-1])
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
     saved = SavedParams(*select_all(*block.size), flat)
     return SweepResult(block, data, masked, final, by_class, saved)

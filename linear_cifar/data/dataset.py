@@ -8,6 +8,8 @@ from jaxtyping import Int, Integer, Num
 
 TrainSplit = Literal["full", "batch1"]
 SPLITS = ("train", "val", "test")
+# Channels, height and width of an image.
+ImageShape = tuple[int, int, int]
 
 # CIFAR-10 publishes its 50,000 training images in five batches of this many.
 BATCH_FILE_SIZE = 10_000
@@ -43,7 +45,7 @@ class RawDataset(NamedTuple):
     test: Split | None
     origin: str  # where it was found: a file, a folder, a seed
     verified: bool  # whether checksums show it to be the published data
-    image_shape: tuple[int, int, int] | None  # channels, height and width; None if rows are not images
+    image_shape: ImageShape | None  # None if the rows are not images
     val: Split | None = None
     user_file: bool = False  # whether it is a user's own file, with rows in any order
 
@@ -59,19 +61,24 @@ class Dataset(NamedTuple):
     origin: str
     verified: bool
     fingerprint: str  # of the raw data set, whichever division was taken
-    image_shape: tuple[int, int, int] | None = None
+    image_shape: ImageShape | None = None
     user_file: bool = False
 
     @property
     def label(self) -> str:
-        """The name for tables and figures; of a user's file also the fingerprint's first digits."""
-        return f"{self.name} {self.fingerprint[:8]}" if self.user_file else self.name
+        """The name for tables and figures, see `label_dataset`."""
+        return label_dataset(self.name, self.fingerprint, self.user_file)
 
     @property
     def splits(self) -> dict[str, Split]:
         """The splits by name; test is missing where the data have none."""
         found = {name: getattr(self, name) for name in SPLITS}
         return {name: split for name, split in found.items() if split is not None}
+
+
+def label_dataset(name: str, fingerprint: str, user_file: bool) -> str:
+    """Return a data set's name for tables and figures, with the first digits of a user file's fingerprint."""
+    return f"{name} {fingerprint[:8]}" if user_file else name
 
 
 def fingerprint(raw: RawDataset) -> str:

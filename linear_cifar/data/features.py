@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer, Num, Shaped
 
-from linear_cifar.data.dataset import SPLITS, DataError, RawDataset, Split
+from linear_cifar.data.dataset import SPLITS, DataError, ImageShape, RawDataset, Split
 from linear_cifar.memory import COPIES_OF_EXAMPLES, process_memory
 from linear_cifar.npz import ArrayHeader, read_array, read_header
 
@@ -22,13 +22,11 @@ NAMES = (*(f"{axis}_{split}" for split in SPLITS for axis in "xy"), CLASSES)
 CHANNELS = (1, 3)
 _BYTES_AT_ONCE = 64 * 1024**2
 
-ImageShape = tuple[int, int, int]
-
 
 class _Layout(NamedTuple):
-    """How rows become images: their channels, height and width, and whether the channels come last."""
+    """Arrangement of images in the rows of a file."""
 
-    image_shape: ImageShape | None
+    image_shape: ImageShape | None  # None if the rows are not images
     channels_last: bool = False
 
 
@@ -73,7 +71,10 @@ def read_features(
     }
     classes = _name_classes(path, splits["train"].labels, arrays.get(CLASSES))
     for name, split in splits.items():
-        _check_classes(path, f"y_{name}", split.labels, splits["train"].labels, len(classes))
+        _check_classes(path, f"y_{name}", split.labels, len(classes))
+    counts = np.bincount(splits["train"].labels, minlength=len(classes))
+    if not counts.all():
+        raise DataError(f"{path}: class {int(np.argmin(counts))} has no row in y_train")
     return RawDataset(
         name="".join(character if character.isprintable() else "?" for character in path.name),
         classes=classes,
@@ -295,17 +296,8 @@ def _name_classes(
     return names
 
 
-def _check_classes(
-    path: Path,
-    name: str,
-    labels: Integer[np.ndarray, " n"],
-    trained: Integer[np.ndarray, " m"],
-    K: int,
-) -> None:
-    """Raise DataError if a label has no name, or its class no training example."""
+def _check_classes(path: Path, name: str, labels: Integer[np.ndarray, " n"], K: int) -> None:
+    """Raise DataError if a label is not one of K classes."""
     row = int(np.argmax(labels))
     if labels[row] >= K:
         raise DataError(f"{path}: row {row} of {name} is {labels[row]}: there are {K} classes, from 0")
-    counts = np.bincount(trained, minlength=K)
-    if not counts.all():
-        raise DataError(f"{path}: class {int(np.argmin(counts))} has no row in y_train")
