@@ -9,7 +9,7 @@ validation accuracy is shown too.
 It writes to --out:
 
 - config.json, results.csv, history.csv, best_params.npz, tables.json
-- measures.csv: confidence, calibration, and labels by threshold
+- measures.csv: confidence, calibration, and labels by threshold; values.npz: some of them per test image
 - histograms (Figure 6), reliability, and gap (training and test accuracy per epoch), as .png and .svg, for
   the report's configurations; the names of those for the best configurations end in _best
 """
@@ -28,11 +28,12 @@ from experiments.cli.flags import (
     define_pairs,
     define_settings,
     grid_from_flags,
-    settings_from_flags,
+    sweep_from_flags,
 )
 from experiments.cli.launch import launch
+from experiments.runner.files import VALUES
 from experiments.runner.stages import fixed_stage
-from experiments.runner.sweeps import Sweep, SweepResult
+from experiments.runner.sweeps import SweepResult
 from linear_cifar.config import Config
 
 FLAGS = flags.FLAGS
@@ -65,7 +66,7 @@ def main() -> None:
     for loss, pairs in (("softmax", FLAGS.softmax_at), ("bce", FLAGS.bce_at)):
         reported = tuple(Config(eta, FLAGS.batch[0], lam) for eta, lam in pairs)
         configs = tuple(dict.fromkeys(reported + grid_from_flags()))
-        sweeps.append(Sweep(loss, settings_from_flags(loss=loss, evaluate=("train", "test")), configs))
+        sweeps.append(sweep_from_flags(loss, configs, loss=loss, evaluate=("train", "test")))
     run_experiment("bce", [fixed_stage(sweeps)], render, needs_all=True)
 
 
@@ -74,6 +75,7 @@ def render(folder: Path, results: Sequence[SweepResult]) -> list[Table]:
     predictions = [measures.predict(result) for result in results]
     measured = [measures.measure_all(*pair) for pair in zip(results, predictions, strict=True)]
     measures.write_measures(folder, list(zip(results, measured, strict=True)))
+    measures.write_example_measures(folder / VALUES, list(zip(results, predictions, strict=True)))
     by_argmax, confidence, by_threshold = [], [], []
     for label, suffix in (("report's", ""), ("own best", "_best")):
         chosen = []
@@ -92,7 +94,7 @@ def render(folder: Path, results: Sequence[SweepResult]) -> list[Table]:
     return [
         Table(
             "table2",
-            f"Table 2: {heading}, accuracy by argmax in %:",
+            f"Table 2: {tables.interval_heading(results[0])}, accuracy by argmax in %:",
             [*columns, "train", "val", "test"],
             by_argmax,
         ),

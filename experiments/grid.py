@@ -8,9 +8,15 @@ cores. Without --lam it trains the 48 configurations of the report, with three v
 It writes to --out:
 
 - config.json, best_params.npz, tables.json
-- results.csv, a row per configuration and seed
-- history.csv, a row per configuration, seed and epoch
-- heatmap, curves and confusion, as .png and .svg; with images also weights, those of the best configuration
+- results.csv, a row per run, and history.csv, a row per run and epoch
+- correct.npz, which validation and test examples each run predicts right
+- heatmap, differences (from the best, with intervals), curves and confusion, as .png and .svg; with images
+  also weights, those of the best configuration
+
+    python -m experiments.grid --folds=5 --seeds=2
+
+validates by five folds of the training images, the published batch files, in place of the last 1,000 images.
+It then trains the best configuration again on all of them and tests it, in 15 minutes.
 
     python -m experiments.grid --data=features.npz
 
@@ -21,39 +27,45 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.artifacts import figures, tables
+from experiments.artifacts.intervals import describe_selection, mean_weights_intervals
+from experiments.cli import flags
 from experiments.cli.experiment import run_experiment
-from experiments.cli.flags import define_grid, define_settings, grid_from_flags, settings_from_flags
 from experiments.cli.launch import launch
-from experiments.runner.stages import fixed_stage
+from experiments.runner.stages import fixed_stage, refit_stage
 from experiments.runner.sweeps import Sweep, SweepResult
 from linear_cifar.data.features import CHANNELS
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
-    define_grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
-    define_settings(epochs=40, train="full", flip=True, takes_user_file=True)
+    flags.define_grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
+    flags.define_settings(epochs=40, train="full", flip=True, selects=True)
 
 
 def main() -> None:
-    """Train the grid."""
-    run_experiment("grid", [fixed_stage([sweep_from_flags()])], render)
+    """Train the grid, and then its best configurations again where the flags ask for it."""
+    refits = flags.refits_from_flags()
+    run_experiment("grid", [fixed_stage([make_sweep()]), *[refit_stage(refits)] * (refits > 0)], render)
 
 
-def sweep_from_flags() -> Sweep:
+def make_sweep() -> Sweep:
     """Return the sweep that the flags describe."""
-    return Sweep("grid", settings_from_flags(), grid_from_flags())
+    return flags.sweep_from_flags("grid", flags.grid_from_flags())
 
 
 def render(folder: Path, results: Sequence[SweepResult]) -> list[tables.Table]:
-    """Draw the grid's figures and return its ranking."""
-    (result,) = results
-    figures.plot_heatmap(folder / "heatmap", result)
+    """Draw the figures; return the grid's ranking, and the accuracies of the configurations trained again."""
+    result, refits = results[0], results[1:]
+    selection = describe_selection(result)
+    figures.plot_heatmap(folder / "heatmap", result, selection)
+    if len(result.configs) > 1:
+        figures.plot_differences(folder / "differences", result, selection)
     figures.plot_curves(folder / "curves", result)
     best, image_shape = result.ranking[0], result.dataset.image_shape
     if result.stayed_finite[best] and image_shape and image_shape[0] in CHANNELS:
-        figures.plot_weights(folder / "weights", result, [best], result.best_seed(best))
-    return [tables.ranking_table(result)]
+        figures.plot_weights(folder / "weights", result, [best], result.best_replicate(best))
+    refit_tables = [tables.refit_table(refit, mean_weights_intervals(refit)) for refit in refits]
+    return [tables.ranking_table(result, selection), *refit_tables]
 
 
 if __name__ == "__main__":

@@ -19,18 +19,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
-from jaxtyping import Float
 
 from experiments.artifacts import figures, results, tables
-from experiments.artifacts.tables import Table, percent
+from experiments.artifacts.intervals import accuracy_interval, difference_interval
+from experiments.artifacts.tables import Table
 from experiments.cli.experiment import run_experiment
-from experiments.cli.flags import define_settings, settings_from_flags
+from experiments.cli.flags import define_settings, sweep_from_flags
 from experiments.cli.launch import launch
 from experiments.cli.recipes import RECIPES
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import Settings
 from experiments.runner.stages import fixed_stage
-from experiments.runner.sweeps import Sweep, SweepResult
+from experiments.runner.sweeps import SweepResult
 from linear_cifar.config import Config, grid
 
 FLAGS = flags.FLAGS
@@ -104,15 +104,13 @@ def define_flags() -> None:
 
 def main() -> None:
     """Train the steps."""
-    settings = settings_from_flags(**PLAIN)
     sweeps = []
     for step in select_steps(FLAGS.steps):
-        changes = dict(step.changes)
+        fixed = {**PLAIN, **step.changes}
         if FLAGS["epochs"].present:  # --epochs overrides the epochs of a recipe
-            changes["epochs"] = FLAGS.epochs
-        changed = settings._replace(**changes)
-        changed = changed._replace(average=min(changed.average, changed.epochs))
-        sweeps.append(Sweep(step.name, changed, step.configs))
+            fixed["epochs"] = FLAGS.epochs
+        fixed["average"] = min(fixed["average"], fixed.get("epochs", FLAGS.epochs))
+        sweeps.append(sweep_from_flags(step.name, step.configs, **fixed))
     run_experiment("improve", [fixed_stage(sweeps)], render)
 
 
@@ -148,31 +146,32 @@ def render(folder: Path, sweep_results: Sequence[SweepResult]) -> list[Table]:
         gain = f"{_gain(result, base)} over {base.sweep.name}" if base else ""
         configuration = tables.configuration_name(result, c)
         rows.append([name, configuration, str(result.settings.epochs), *tables.accuracies(result, c), gain])
-    heading = tables.heading(sweep_results[0])
-    accuracies = [_selected_accuracy(result) for result in sweep_results]
-    figures.plot_steps(folder / "steps", list(by_name), accuracies, f"{heading}: test accuracy")
+    heading = tables.interval_heading(sweep_results[0])
+    choices = [(result, result.ranking[0]) for result in sweep_results]
+    figures.plot_steps(
+        folder / "steps",
+        list(by_name),
+        [np.asarray(result.final["test"].accuracy[:, c]) for result, c in choices],
+        [accuracy_interval(result, "test", c) for result, c in choices],
+        f"{heading}:\ntest accuracy",
+    )
     best = results.best_sweep(sweep_results)
     figures.plot_learning_curves(folder / "curves", best, best.ranking[0])
     return [
         Table(
             "improve",
             f"{heading}, accuracy in % of each step's best configuration by validation; gains in points of "
-            "test accuracy, paired by seed:",
+            "test accuracy, paired by seed and example:",
             ["step", "selected", "epochs", "train", "val", "test", "gain"],
             rows,
         )
     ]
 
 
-def _selected_accuracy(result: SweepResult) -> Float[np.ndarray, " S"]:
-    """Return the test accuracy of the selected configuration with each seed."""
-    return np.asarray(result.final["test"].accuracy[:, result.ranking[0]])
-
-
 def _gain(result: SweepResult, base: SweepResult) -> str:
-    """Return the gain in test accuracy of the selected configurations, in points and paired by seed."""
-    difference = percent(_selected_accuracy(result).astype(np.float64) - _selected_accuracy(base))
-    return difference if difference.startswith("-") else f"+{difference}"
+    """Return the gain in test accuracy of the selected configurations, in points and with its interval."""
+    pair = ((result, result.ranking[0]), (base, base.ranking[0]))
+    return tables.format_difference(difference_interval(*pair, "test"))
 
 
 if __name__ == "__main__":

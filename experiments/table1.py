@@ -19,12 +19,13 @@ from pathlib import Path
 from absl import flags
 
 from experiments.artifacts import figures, tables
+from experiments.artifacts.intervals import describe_selection
 from experiments.artifacts.tables import Table
 from experiments.cli.experiment import run_experiment
-from experiments.cli.flags import define_axis, define_pairs, define_settings, settings_from_flags
+from experiments.cli.flags import define_axis, define_pairs, define_settings, sweep_from_flags
 from experiments.cli.launch import launch
 from experiments.runner.stages import fixed_stage
-from experiments.runner.sweeps import Sweep, SweepResult
+from experiments.runner.sweeps import SweepResult
 from linear_cifar.config import Config
 
 FLAGS = flags.FLAGS
@@ -44,12 +45,12 @@ def define_flags() -> None:
 def main() -> None:
     """Train the rows of the table."""
     configs = dict.fromkeys(Config(eta, batch, lam) for eta, lam in FLAGS.eta_lam for batch in FLAGS.batch)
-    sweep = Sweep("table1", settings_from_flags(), tuple(configs))
+    sweep = sweep_from_flags("table1", tuple(configs))
     run_experiment("table1", [fixed_stage([sweep])], render, needs_all=True)
 
 
 def render(folder: Path, results: Sequence[SweepResult]) -> list[Table]:
-    """Draw Figures 1-3 and return the table; with several seeds, also a comparison of its rows by seed."""
+    """Draw Figures 1-3 and return the table, and a ranking of its rows."""
     (result,) = results
     figures.plot_samples(folder / "samples", result.dataset)
     figures.plot_costs(folder / "curves", result)
@@ -58,9 +59,9 @@ def render(folder: Path, results: Sequence[SweepResult]) -> list[Table]:
         [f"{config.eta:g}", str(config.batch), f"{config.lam:g}", *tables.accuracies(result, c)]
         for c, config in enumerate(result.configs)
     ]
-    title = f"Table 1: {tables.heading(result)}, accuracy in %:"
+    title = f"Table 1: {tables.interval_heading(result)}, accuracy in %:"
     table = Table("table1", title, ["eta", "batch", "lam", "train", "val", "test"], rows)
-    return [table, tables.ranking_table(result)] if len(result.settings.seeds) > 1 else [table]
+    return [table, tables.ranking_table(result, describe_selection(result))]
 
 
 if __name__ == "__main__":

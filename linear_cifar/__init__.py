@@ -22,6 +22,7 @@ from linear_cifar.engine import (
     class_accuracy_of_runs,
     evaluate_runs,
     jax_params,
+    mark_correct_of_runs,
     sweep,
 )
 from linear_cifar.evaluation import (
@@ -72,6 +73,7 @@ from linear_cifar.uncertainty import (
     cross_validate_selection,
     estimate_accuracy,
     estimate_difference,
+    linearize_ratio,
     pack_correct,
     unpack_correct,
 )
@@ -139,10 +141,12 @@ __all__ = [
     "jax_params",
     "join_snapshots",
     "label_metrics",
+    "linearize_ratio",
     "load_snapshot",
     "make_examples",
     "make_layout",
     "mark_correct",
+    "mark_correct_of_runs",
     "mean_class_accuracy",
     "numpy_params",
     "objective",

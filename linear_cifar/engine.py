@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache, partial
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from linear_cifar.augment import Augmentation
 from linear_cifar.config import Config, as_configs, check_config
-from linear_cifar.evaluation import Metrics, evaluate, mean_class_accuracy, mean_metrics
+from linear_cifar.evaluation import Metrics, evaluate, mark_correct, mean_class_accuracy, mean_metrics
 from linear_cifar.examples import Examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, Layout, make_layout
 from linear_cifar.losses import Loss, get_loss
@@ -21,10 +21,12 @@ from linear_cifar.model import FULL_PRECISION
 from linear_cifar.params import Params, init_params
 from linear_cifar.replicates import (
     Replicate,
+    all_rows,
     as_replicates,
     digest_arrays,
     identify_replicate,
     stack_replicates,
+    stack_rows,
     stack_standardizers,
 )
 from linear_cifar.schedules import Schedule, constant
@@ -147,7 +149,8 @@ def sweep(
       train: n training examples, see `make_examples`.
       evaluation_sets: examples to evaluate on after every epoch, by name: {"val": ...}.
       epochs: number of passes over the training examples, including those before the snapshot.
-      seeds: the S seeds of weights, order and augmentation, or replicates with training rows of their own.
+      seeds: the S seeds of weights, order and augmentation, or replicates with rows and standardisers of
+        their own. The folds of a cross-validation are replicates, see `Replicate`.
       loss: a loss, or the name of one.
       standardizer: mean and std of the training features, see `fit_standardizer`. None: the features are
         used as they are. That is right for features of about unit scale; on raw pixels, η would have to be
@@ -237,9 +240,14 @@ def _iterate_epochs(
     in_slots = [replicates[s] for s in layout.replicates]
     keys = jnp.stack([derive_key(replicate.seed, KeyUse.EPOCH) for replicate in in_slots])
     per_replicate = layout.shard(stack_replicates(in_slots, keys), BY_REPLICATE)
-    train, sets, standardizer = layout.broadcast((train, dict(evaluation_sets), standardizer))
-    rows = per_replicate.rows
-    n = train.features.shape[0] if rows is None else rows.shape[1]
+    # Folds are evaluated on the examples that others train on, of which one copy is enough.
+    on_devices = {id(examples): layout.broadcast(examples) for examples in (train, *evaluation_sets.values())}
+    sets = {
+        name: (on_devices[id(examples)], layout.shard(stack_rows(in_slots, name), BY_REPLICATE))
+        for name, examples in evaluation_sets.items()
+    }
+    train, standardizer = on_devices[id(train)], layout.broadcast(standardizer)
+    n = train.features.shape[0] if per_replicate.rows is None else per_replicate.rows.shape[1]
     evaluated_with = per_replicate.standardizer or standardizer
     for number in range(done + 1, len(plan) + 1):
         eta_factor, count = plan[number - 1]
@@ -249,8 +257,8 @@ def _iterate_epochs(
         state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
         averaged = _update_average(averaged, state.params, count)
         evaluated = {
-            name: evaluate(averaged, examples, spec.loss, evaluated_with, spec.precision)
-            for name, examples in sets.items()
+            name: evaluate(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
+            for name, (examples, rows) in sets.items()
         }
         metrics = EpochMetrics(mean_metrics(sums, n), evaluated, _norm(averaged.W), finite)
         yield Epoch(number, layout.from_slots(metrics), state, averaged, layout, identify)
@@ -265,6 +273,7 @@ def evaluate_runs(
     loss: str | Loss = "softmax",
     standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
+    rows: Integer[np.ndarray, "S m"] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Metrics:
     """Measure the runs of a sweep on further examples, on the devices where `sweep` trains them.
@@ -274,6 +283,8 @@ def evaluate_runs(
       params: W [S, C, K, d] and b [S, C, K].
       examples: examples to measure on.
       seeds, loss, standardizer, precision, devices: as for `sweep`.
+      rows: indices of the examples to measure each replicate on, as where it is a fold; None: all. The
+        replicates' own `evaluation_rows` are not used.
 
     Returns:
       Mean losses and accuracies [S, C].
@@ -282,10 +293,11 @@ def evaluate_runs(
       ValueError: if the parameters are not those of S × C runs.
     """
 
-    def measure(params: Params, examples: Examples, standardizer: Standardizer | None) -> Metrics:
-        return evaluate(params, examples, _find_loss(loss), standardizer, precision)
+    def measure(params: Params, *data: Any) -> Metrics:
+        examples, standardizer, rows = data
+        return evaluate(params, examples, _find_loss(loss), standardizer, precision, rows)
 
-    return _measure_runs(measure, configs, params, examples, seeds, standardizer, devices)
+    return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
 
 
 def class_accuracy_of_runs(
@@ -296,6 +308,7 @@ def class_accuracy_of_runs(
     seeds: Sequence[int | Replicate],
     standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
+    rows: Integer[np.ndarray, "S m"] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Float[np.ndarray, "S C"]:
     """Measure the mean accuracy per class of the runs of a sweep, see `mean_class_accuracy`.
@@ -303,19 +316,44 @@ def class_accuracy_of_runs(
     Arguments and errors are those of `evaluate_runs`.
     """
 
-    def measure(params: Params, examples: Examples, standardizer: Standardizer | None) -> np.ndarray:
-        return mean_class_accuracy(params, examples, standardizer, precision)
+    def measure(params: Params, *data: Any) -> np.ndarray:
+        examples, standardizer, rows = data
+        return mean_class_accuracy(params, examples, standardizer, precision, rows)
 
-    return _measure_runs(measure, configs, params, examples, seeds, standardizer, devices)
+    return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
+
+
+def mark_correct_of_runs(
+    configs: Sequence[Config],
+    params: Params,
+    examples: Examples,
+    *,
+    seeds: Sequence[int | Replicate],
+    standardizer: Standardizer | None = None,
+    precision: str = FULL_PRECISION,
+    rows: Integer[np.ndarray, "S m"] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Bool[np.ndarray, "S C m"]:
+    """Mark the examples that each run of a sweep predicts right, see `mark_correct`.
+
+    Arguments and errors are those of `evaluate_runs`.
+    """
+
+    def measure(params: Params, *data: Any) -> np.ndarray:
+        examples, standardizer, rows = data
+        return mark_correct(params, examples, standardizer, precision, rows)
+
+    return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
 
 
 def _measure_runs(
-    measure: Callable[[Params, Examples, Standardizer | None], Tree],
+    measure: Callable[..., Tree],
     configs: Sequence[Config],
     params: Params,
     examples: Examples,
     seeds: Sequence[int | Replicate],
     standardizer: Standardizer | None,
+    rows: Integer[np.ndarray, "S m"] | None,
     devices: Sequence[jax.Device] | None,
 ) -> Tree:
     """Measure parameters [S, C] in the layout of their sweep."""
@@ -327,9 +365,10 @@ def _measure_runs(
     layout = _make_run_layout(configs, params, devices)
     in_slots = [replicates[s] for s in layout.replicates]
     per_replicate = layout.shard(stack_standardizers(in_slots), BY_REPLICATE)
+    rows = None if rows is None else layout.shard(rows[list(layout.replicates)], BY_REPLICATE)
     params = layout.shard(layout.to_slots(params), BY_RUN)
     examples, standardizer = layout.broadcast((examples, standardizer))
-    return layout.from_slots(measure(params, examples, per_replicate or standardizer))
+    return layout.from_slots(measure(params, examples, per_replicate or standardizer, rows))
 
 
 def mask_diverged(metrics: EpochMetrics, max_loss: float | None = None) -> EpochMetrics:
@@ -413,11 +452,21 @@ def check_arguments(
     for scale in (standardizer, *(replicate.standardizer for replicate in replicates)):
         if scale is not None and (np.shape(scale.mean), np.shape(scale.std)) != ((d,), (d,)):
             raise ValueError(f"a standardiser is {np.shape(scale.mean)}: give mean and std as {(d,)}")
+    sizes: dict[str | None, int] = {
+        name: len(examples.features) for name, examples in evaluation_sets.items()
+    }
+    sizes[None] = n
     for replicate in replicates:
-        rows = np.asarray(replicate.rows if replicate.rows is not None else range(0))
-        wrong = rows[(rows < 0) | (rows >= n)]
-        if len(wrong):
-            raise ValueError(f"seed {replicate.seed} has row {wrong[0]}: give rows from 0 to {n - 1}")
+        for evaluation_set, rows in all_rows(replicate).items():
+            if evaluation_set not in sizes:
+                raise ValueError(
+                    f"seed {replicate.seed} has rows of {evaluation_set!r}: the evaluation sets are "
+                    f"{', '.join(evaluation_sets)}"
+                )
+            last = sizes[evaluation_set] - 1
+            wrong = np.asarray(rows)[(np.asarray(rows) < 0) | (np.asarray(rows) > last)]
+            if len(wrong):
+                raise ValueError(f"seed {replicate.seed} has row {wrong[0]}: give rows from 0 to {last}")
     num_rows = n if replicates[0].rows is None else len(replicates[0].rows)
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}: give at least 1")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Integer
 
 from linear_cifar.batches import Index, fold_batches, take_rows
 from linear_cifar.examples import Examples
@@ -22,6 +22,8 @@ EXAMPLES_AT_ONCE = 1_000
 
 # (logits [n, K], targets [n, K]) → arrays of the n examples, or their sums.
 Measure = Callable[[Array, Array], Any]
+# Indices of the examples that each of R replicates is measured on.
+Rows = Integer[Array | np.ndarray, "R m"] | None
 
 
 class Metrics(NamedTuple):
@@ -41,8 +43,9 @@ def evaluate(
     loss: Loss,
     standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
+    rows: Rows = None,
 ) -> Metrics:
-    """Measure every run on all the examples.
+    """Measure every run on the examples.
 
     Args:
       params: W [*runs, K, d] and b [*runs, K].
@@ -51,12 +54,14 @@ def evaluate(
       standardizer: mean and std [d] of the training features, or [R, d] for runs [R, ...] whose replicates
         have one each. None: the features are used as they are.
       precision: precision of the product, see `multiply`.
+      rows: indices [R, m] of the examples that runs [R, ...] are measured on, as where each replicate is a
+        fold. None: all examples.
 
     Returns:
       Mean losses and accuracies [*runs] as NumPy arrays, in the parameters' type.
     """
-    sums = _sum_examples(_make_metrics_sum(loss), params, examples, standardizer, precision)
-    return mean_metrics(sums, examples.features.shape[0])
+    sums = _sum_examples(_make_metrics_sum(loss), params, examples, standardizer, precision, rows)
+    return mean_metrics(sums, _num_measured(examples, rows))
 
 
 def mean_class_accuracy(
@@ -64,6 +69,7 @@ def mean_class_accuracy(
     examples: Examples,
     standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
+    rows: Rows = None,
 ) -> Float[np.ndarray, "*runs"]:
     """Measure each run's accuracy on the examples of each class, and average over the classes.
 
@@ -71,16 +77,15 @@ def mean_class_accuracy(
     Classes without examples are left out.
 
     Args:
-      params, standardizer, precision: as for `evaluate`.
+      params, standardizer, precision, rows: as for `evaluate`.
       examples: n examples with one-hot targets.
 
     Returns:
       Shares in [0, 1], in the parameters' type.
     """
-    correct = np.asarray(_sum_examples(_count_correct, params, examples, standardizer, precision))
-    counts = np.asarray(jnp.sum(examples.targets, axis=0)).astype(correct.dtype)
-    present = counts > 0
-    return (correct[..., present] / counts[present]).mean(axis=-1)
+    sums = _sum_examples(_count_correct, params, examples, standardizer, precision, rows)
+    correct, counts = map(np.asarray, sums)
+    return (correct / np.maximum(counts, 1)).sum(axis=-1) / (counts > 0).sum(axis=-1, dtype=correct.dtype)
 
 
 def confusion_matrix(
@@ -98,7 +103,7 @@ def confusion_matrix(
     Returns:
       Whole numbers in the parameters' type; each matrix sums to n.
     """
-    return np.asarray(_sum_examples(_count_predictions, params, examples, standardizer, precision))
+    return np.asarray(_sum_examples(_count_predictions, params, examples, standardizer, precision, None))
 
 
 def mark_correct(
@@ -106,13 +111,14 @@ def mark_correct(
     examples: Examples,
     standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
+    rows: Rows = None,
 ) -> Bool[np.ndarray, "*runs n"]:
     """Mark the examples that each run predicts right.
 
     The marks are for the functions of `linear_cifar.uncertainty`.
 
     Args:
-      params, examples, standardizer, precision: as for `evaluate`.
+      params, examples, standardizer, precision, rows: as for `evaluate`.
 
     Returns:
       True where the predicted class is one of the example's labels; False throughout where the parameters are
@@ -121,11 +127,14 @@ def mark_correct(
     # On the device once, and not again for each chunk.
     params, standardizer = jax.tree.map(jnp.asarray, (params, standardizer))
     marked = []
-    at_once = _examples_at_once(params, standardizer)
-    for start in range(0, examples.features.shape[0], at_once):
-        rows = slice(start, start + at_once)
-        chunk = Examples(examples.features[rows], examples.targets[rows])
-        marked.append(np.asarray(_measure_runs(is_correct, params, chunk, standardizer, precision)))
+    at_once = _examples_at_once(params, standardizer, rows)
+    for start in range(0, _num_measured(examples, rows), at_once):
+        places = slice(start, start + at_once)
+        if rows is None:
+            chunk, chosen = Examples(examples.features[places], examples.targets[places]), None
+        else:
+            chunk, chosen = examples, rows[:, places]
+        marked.append(np.asarray(_measure_runs(is_correct, params, chunk, standardizer, precision, chosen)))
     finite = jnp.isfinite(params.W).all(axis=(-2, -1)) & jnp.isfinite(params.b).all(axis=-1)
     return np.concatenate(marked, axis=-1) & np.asarray(finite)[..., None]
 
@@ -136,10 +145,12 @@ def _make_metrics_sum(loss: Loss) -> Measure:
     return lambda logits, y: jax.tree.map(jnp.sum, measure_examples(logits, y, loss))
 
 
-def _count_correct(logits: Float[Array, "n K"], y: Float[Array, "n K"]) -> Float[Array, " K"]:
-    """Count the correct predictions among the examples of each class."""
+def _count_correct(
+    logits: Float[Array, "n K"], y: Float[Array, "n K"]
+) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    """Count the correct predictions among the examples of each class, and those examples."""
     correct = is_correct(logits, y).astype(y.dtype)
-    return multiply(correct[None, :], y)[0]
+    return multiply(correct[None, :], y)[0], jnp.sum(y, axis=0)
 
 
 def _count_predictions(logits: Float[Array, "n K"], y: Float[Array, "n K"]) -> Float[Array, "K K"]:
@@ -154,20 +165,24 @@ def _sum_examples(
     examples: Examples,
     standardizer: Standardizer | None,
     precision: str,
+    rows: Rows,
 ) -> Any:
     """Sum over the examples what `measure` returns for some of them, for each run."""
-    n = examples.features.shape[0]
+    n = _num_measured(examples, rows)
 
     def measure_chunk(start: Index, size: int) -> Any:
-        chunk = jax.tree.map(lambda leaf: take_rows(leaf, start, size), examples)
-        return _measure_runs(measure, params, chunk, standardizer, precision)
+        if rows is None:
+            chunk, chosen = jax.tree.map(lambda leaf: take_rows(leaf, start, size), examples), None
+        else:
+            chunk, chosen = examples, jax.lax.dynamic_slice_in_dim(rows, start, size, axis=1)
+        return _measure_runs(measure, params, chunk, standardizer, precision, chosen)
 
     def add_chunk(sums: Any, start: Index, size: int) -> Any:
         return jax.tree.map(jnp.add, sums, measure_chunk(start, size))
 
     shapes = jax.eval_shape(lambda: measure_chunk(0, 1))
     zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-    return fold_batches(add_chunk, zeros, n, min(_examples_at_once(params, standardizer), n))
+    return fold_batches(add_chunk, zeros, n, min(_examples_at_once(params, standardizer, rows), n))
 
 
 @partial(jax.jit, static_argnames=("measure", "precision"))
@@ -177,13 +192,16 @@ def _measure_runs(
     examples: Examples,
     standardizer: Standardizer | None,
     precision: str,
+    rows: Rows,
 ) -> Any:
-    """Return what `measure` returns for the examples, for each run."""
+    """Return what `measure` returns for the examples, or for each replicate's rows of them, for each run."""
     runs, dtype = params.W.shape[:-2], params.W.dtype
-    y = jnp.asarray(examples.targets, dtype)
 
-    def measure_replicate(params: Params, standardizer: Standardizer | None) -> Any:
-        x = standardize(standardizer, jnp.asarray(examples.features), dtype)
+    def measure_replicate(params: Params, standardizer: Standardizer | None, rows: Any) -> Any:
+        features, targets = map(jnp.asarray, examples)
+        if rows is not None:
+            features, targets = features[rows], targets[rows]
+        x, y = standardize(standardizer, features, dtype), targets.astype(dtype)
 
         def measure_run(params: Params) -> Any:
             return measure(compute_logits(params, x, precision), y)
@@ -194,10 +212,12 @@ def _measure_runs(
         return measure_runs(params)
 
     if not runs:
-        return measure_replicate(params, standardizer)
+        return measure_replicate(params, standardizer, None)
     # A shared standardiser has no replicate axis: the examples are then standardised once for all.
     axis = 0 if _has_replicates(standardizer) else None
-    return jax.vmap(measure_replicate, in_axes=(0, axis))(params, standardizer)
+    return jax.vmap(measure_replicate, in_axes=(0, axis, None if rows is None else 0))(
+        params, standardizer, rows
+    )
 
 
 def _has_replicates(standardizer: Standardizer | None) -> bool:
@@ -205,10 +225,15 @@ def _has_replicates(standardizer: Standardizer | None) -> bool:
     return standardizer is not None and standardizer.mean.ndim == 2
 
 
-def _examples_at_once(params: Params, standardizer: Standardizer | None) -> int:
+def _num_measured(examples: Examples, rows: Rows) -> int:
+    """Return the number of examples that each run is measured on."""
+    return examples.features.shape[0] if rows is None else rows.shape[1]
+
+
+def _examples_at_once(params: Params, standardizer: Standardizer | None, rows: Rows) -> int:
     """Return how many examples to evaluate at a time."""
-    # With standardisers of their own, each replicate has a float copy of the examples.
-    copies = params.W.shape[0] if _has_replicates(standardizer) else 1
+    # With rows or a standardiser of its own, each replicate has a float copy of the examples.
+    copies = 1 if rows is None and not _has_replicates(standardizer) else params.W.shape[0]
     return max(1, EXAMPLES_AT_ONCE // copies)
 
 

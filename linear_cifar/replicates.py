@@ -1,7 +1,7 @@
-"""The replicates of a sweep: seeds, each with its own training rows and its own standardiser."""
+"""The replicates of a sweep: seeds, each with its own rows and its own standardiser."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,16 +12,18 @@ from linear_cifar.standardizer import Standardizer
 
 
 class Replicate(NamedTuple):
-    """One seed of initial weights, order and augmentation, and the training data it sees.
+    """One seed of initial weights, order and augmentation, and the data it sees.
 
-    A fold of a cross-validation is a replicate with rows and a standardiser of its own. Where a sweep takes
-    seeds, an int stands for `Replicate(seed)`.
+    A fold of a cross-validation is a replicate that trains on some rows, is evaluated on the others, and has
+    a standardiser of its own. Where a sweep takes seeds, an int stands for `Replicate(seed)`.
     """
 
     seed: int
     fold: int | None = None  # name of the fold, if it is one
     rows: Integer[np.ndarray, " m"] | None = None  # indices of its training examples; None: all
     standardizer: Standardizer | None = None  # mean and std [d]; None: the sweep's
+    # Indices of the examples that it is evaluated on, by the name of the evaluation set; None: all.
+    evaluation_rows: Mapping[str, Integer[np.ndarray, " m"]] | None = None
 
 
 class ReplicateData(NamedTuple):
@@ -48,18 +50,18 @@ def as_replicates(seeds: Sequence[int | Replicate]) -> tuple[Replicate, ...]:
 
     Raises:
       ValueError: if there are none, two have the same seed and fold, rows are not indices, they have
-        unequally many rows, or only some of them have rows or a standardiser.
+        unequally many rows, or only some of them have rows, a standardiser or rows of an evaluation set.
     """
     replicates = tuple(map(_as_replicate, seeds))
     if not replicates:
         raise ValueError("a sweep needs at least one seed")
     for replicate in replicates:
-        rows = None if replicate.rows is None else np.asarray(replicate.rows)
-        # A mask would be taken for the indices 0 and 1.
-        if rows is not None and (rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer)):
-            raise ValueError(
-                f"the rows of seed {replicate.seed} are {rows.dtype}{rows.shape}: give indices [m]"
-            )
+        for rows in map(np.asarray, all_rows(replicate).values()):
+            # A mask would be taken for the indices 0 and 1.
+            if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+                raise ValueError(
+                    f"the rows of seed {replicate.seed} are {rows.dtype}{rows.shape}: give indices [m]"
+                )
     names = [(replicate.seed, replicate.fold) for replicate in replicates]
     if len(set(names)) < len(names):
         raise ValueError("two replicates have the same seed and fold")
@@ -67,7 +69,17 @@ def as_replicates(seeds: Sequence[int | Replicate]) -> tuple[Replicate, ...]:
         raise ValueError("replicates need equally many training rows, so that they train in step")
     if len({replicate.standardizer is None for replicate in replicates}) > 1:
         raise ValueError("give every replicate a standardiser of its own, or none of them")
+    sizes = [{name: len(rows) for name, rows in all_rows(replicate).items()} for replicate in replicates]
+    if any(size != sizes[0] for size in sizes):
+        raise ValueError("replicates need equally many rows of each evaluation set")
     return replicates
+
+
+def all_rows(replicate: Replicate) -> dict[str | None, np.ndarray]:
+    """Return a replicate's own rows by the name of the evaluation set, and its training rows under None."""
+    rows: dict[str | None, np.ndarray] = {} if replicate.rows is None else {None: replicate.rows}
+    rows.update(replicate.evaluation_rows or {})
+    return rows
 
 
 def _as_replicate(seed: int | Replicate) -> Replicate:
@@ -79,10 +91,16 @@ def _as_replicate(seed: int | Replicate) -> Replicate:
 
 def stack_replicates(replicates: Sequence[Replicate], keys: Key[Array, " R"]) -> ReplicateData:
     """Stack the rows and standardisers of replicates along a leading axis."""
-    rows = None
-    if replicates[0].rows is not None:
-        rows = np.stack([np.asarray(replicate.rows, np.int32) for replicate in replicates])
-    return ReplicateData(keys, rows, stack_standardizers(replicates))
+    return ReplicateData(keys, stack_rows(replicates), stack_standardizers(replicates))
+
+
+def stack_rows(
+    replicates: Sequence[Replicate], evaluation_set: str | None = None
+) -> Integer[np.ndarray, "R m"] | None:
+    """Stack the replicates' rows of an evaluation set, or their training rows; None if they have none."""
+    if evaluation_set not in all_rows(replicates[0]):
+        return None
+    return np.stack([np.asarray(all_rows(replicate)[evaluation_set], np.int32) for replicate in replicates])
 
 
 def stack_standardizers(replicates: Sequence[Replicate]) -> Standardizer | None:

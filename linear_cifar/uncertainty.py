@@ -24,12 +24,16 @@ With one seed there is only the variance over examples: the interval is about th
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from linear_cifar.comparison import CONFIDENCE
 
 # A value for each of some means.
 Means = Float[np.ndarray | np.float64, "*means"]
+# A value of each seed on each example, such as whether its prediction was right.
+Values = Bool[np.ndarray, "S n"] | Float[np.ndarray, "S n"]
+# Configurations compared with one another at a time, which bounds the memory.
+CONFIGS_AT_ONCE = 500
 
 
 class Estimate(NamedTuple):
@@ -61,11 +65,12 @@ class _Spread(NamedTuple):
         return np.sqrt(self.seeds + self.examples + self.interaction)
 
 
-def estimate_accuracy(correct: Bool[np.ndarray, "S n"]) -> Estimate:
+def estimate_accuracy(correct: Values) -> Estimate:
     """Estimate the accuracy of a configuration on other seeds and other examples.
 
     Args:
-      correct: whether each seed's prediction of each example was right.
+      correct: whether each seed's prediction of each example was right. Of other values, such as the
+        probability of a class, the mean is estimated; it is NaN if one of them is.
 
     Raises:
       ValueError: if there is no seed, or fewer than two examples.
@@ -73,13 +78,16 @@ def estimate_accuracy(correct: Bool[np.ndarray, "S n"]) -> Estimate:
     return _estimate(correct.astype(np.float64))
 
 
-def estimate_difference(first: Bool[np.ndarray, "S n"], second: Bool[np.ndarray, "_ _"]) -> Estimate:
+def estimate_difference(
+    first: Values, second: Bool[np.ndarray, "_ _"] | Float[np.ndarray, "_ _"]
+) -> Estimate:
     """Estimate by how much the accuracy of one configuration is above that of another.
 
     The two are paired by seed and by example: what both get right or wrong together cancels.
 
     Args:
-      first, second: whether the predictions of the two were right, from the same seeds on the same examples.
+      first, second: whether the predictions of the two were right, from the same seeds on the same examples;
+        or other values, see `estimate_accuracy`.
 
     Raises:
       ValueError: if the shapes differ, there is no seed, or there are fewer than two examples.
@@ -89,6 +97,25 @@ def estimate_difference(first: Bool[np.ndarray, "S n"], second: Bool[np.ndarray,
             f"the predictions are {first.shape} and {second.shape}: give the same seeds and examples"
         )
     return _estimate(first.astype(np.float64) - second)
+
+
+def linearize_ratio(
+    numerators: Float[np.ndarray, "S n"], denominators: Float[np.ndarray, "S n"]
+) -> Float[np.ndarray, "S n"]:
+    r"""Return values whose means over the examples are ratios of two means, for `estimate_accuracy`.
+
+    The share of a subset, such as the share of the wrong predictions that are overconfident, is a ratio
+    $r_s = \sum_i u_{si} / \sum_i v_{si}$. The values are $r_s + (u_{si} - r_s v_{si}) / v_{s\cdot}$, whose
+    scatter gives the standard error of the ratio in large samples (Cochran 1977, "Sampling Techniques",
+    chapter 6).
+
+    Args:
+      numerators: u.
+      denominators: v; each seed's mean is not 0.
+    """
+    mean = denominators.mean(axis=1, keepdims=True)
+    ratio = numerators.mean(axis=1, keepdims=True) / mean
+    return ratio + (numerators - ratio * denominators) / mean
 
 
 def confidence_set(
@@ -131,22 +158,14 @@ def confidence_set(
         return chosen
     if not 0.5 <= confidence < 1:
         raise ValueError(f"confidence is {confidence}: give 0.5 to below 1")
-    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
-    from scipy.special import ndtri, stdtrit
-
     level = 1 - (1 - confidence) / max(1, C - 1)
-    difference, spread = _compare_pairs(correct)
-    stderr, degrees = np.asarray(spread.stderr), np.asarray(spread.degrees)
     chosen = np.ones(C, bool)
-    # Student's quantiles are slow for a million pairs. The best rivals leave most configurations out, and
-    # only the others are compared with all. As the level is at least 1/2, Student's quantile is larger than
-    # the normal one, and is only needed where that leaves a configuration out.
-    for rivals in np.split(np.argsort(-correct.mean(axis=(0, 2)), kind="stable"), [10]):
-        pairs = np.ix_(np.flatnonzero(chosen), rivals)
-        worse = difference[pairs] + ndtri(level) * stderr[pairs] < 0
-        quantile = stdtrit(degrees[pairs][worse], level)
-        worse[worse] = difference[pairs][worse] + quantile * stderr[pairs][worse] < 0
-        chosen[chosen] = ~worse.any(axis=1)
+    # The best rivals leave most configurations out, and only the others are compared with all.
+    order = np.argsort(-correct.mean(axis=(0, 2)), kind="stable")
+    for rivals in (order[:10], *_split(order[10:])):
+        for candidates in _split(np.flatnonzero(chosen)):
+            worse = _are_worse(correct[:, candidates], correct[:, rivals], level)
+            chosen[candidates] = ~worse.any(axis=1)
     return chosen
 
 
@@ -213,34 +232,53 @@ def _estimate(values: Float[np.ndarray, "S n"]) -> Estimate:
     return Estimate(float(mean), float(spread.stderr), float(half_width), *parts)
 
 
-def _compare_pairs(correct: Bool[np.ndarray, "S C n"]) -> tuple[Float[np.ndarray, "C C"], _Spread]:
-    """Return accuracy of row − accuracy of column for all pairs of configurations, and its spread.
+def _split(indices: Int[np.ndarray, " C"]) -> list[Int[np.ndarray, " c"]]:
+    """Split indices into parts that are compared at a time."""
+    return np.split(indices, range(CONFIGS_AT_ONCE, len(indices), CONFIGS_AT_ONCE))
+
+
+def _are_worse(
+    candidates: Bool[np.ndarray, "S A n"], rivals: Bool[np.ndarray, "S B n"], level: float
+) -> Bool[np.ndarray, "A B"]:
+    """Test for each candidate whether it is significantly worse than each rival."""
+    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
+    from scipy.special import ndtri, stdtrit
+
+    difference, spread = _compare_pairs(candidates, rivals)
+    stderr, degrees = np.asarray(spread.stderr), np.asarray(spread.degrees)
+    # Student's quantiles are slow for many pairs. As the level is at least 1/2, they are larger than the
+    # normal one, and are only needed where that calls a candidate worse.
+    worse = difference + ndtri(level) * stderr < 0
+    worse[worse] = difference[worse] + stdtrit(degrees[worse], level) * stderr[worse] < 0
+    return worse
+
+
+def _compare_pairs(
+    first: Bool[np.ndarray, "S A n"], second: Bool[np.ndarray, "S B n"]
+) -> tuple[Float[np.ndarray, "A B"], _Spread]:
+    """Return the differences in accuracy, first − second, of all pairs of configurations, and their spread.
 
     The sums of squares of a difference follow from inner products of the two, and so all pairs together take
     three matrix products.
     """
-    S, C, n = correct.shape
-    by_example = np.zeros((C, n))
-    inner = np.zeros((C, C))
-    for seed_correct in correct:
-        values = seed_correct.astype(np.float32)
-        by_example += values
-        # Whole numbers up to n, which float32 holds exactly up to 2^24.
-        inner += values @ values.T
-    by_example /= S
-    by_seed = correct.mean(axis=2)  # [S, C]
-    mean = by_seed.mean(axis=0)
-    difference = mean[:, None] - mean[None, :]
+    S, _, n = first.shape
 
-    def squared_distances(products: np.ndarray) -> np.ndarray:
-        norms = np.diagonal(products)
+    def squared_distances(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        norms = [np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in (rows, columns)]
         # Rounding may leave a little less than 0.
-        return np.maximum(norms[:, None] + norms[None, :] - 2 * products, 0)
+        return np.maximum(norms[0][:, None] + norms[1][None, :] - 2 * (rows @ columns.T), 0)
 
-    between_seeds = n * squared_distances(by_seed.T @ by_seed)
-    between_examples = S * squared_distances(by_example @ by_example.T)
+    # Per seed there are whole numbers up to n, which float32 holds exactly up to 2^24.
+    total = sum(
+        squared_distances(*(side.astype(np.float32) for side in sides))
+        for sides in zip(first, second, strict=True)
+    )
+    by_seed = [side.mean(axis=2).T for side in (first, second)]
+    by_example = [side.mean(axis=0) for side in (first, second)]
+    difference = by_seed[0].mean(axis=1)[:, None] - by_seed[1].mean(axis=1)[None, :]
+    between_seeds = n * squared_distances(*by_seed)
+    between_examples = S * squared_distances(*by_example)
     mean_square = S * n * difference**2
-    total = squared_distances(inner)
     rest = np.maximum(total - between_seeds - between_examples + mean_square, 0)
     seeds, examples = (np.maximum(part - mean_square, 0) for part in (between_seeds, between_examples))
     return difference, _spread(seeds, examples, rest, S, n)

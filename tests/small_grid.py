@@ -14,6 +14,7 @@ os.environ.setdefault("XLA_FLAGS", compiling.FLAGS)
 sys.modules["experiments.artifacts.figures"] = SimpleNamespace(
     plot_heatmap=lambda *_: None,
     plot_curves=lambda *_: None,
+    plot_differences=lambda *_: None,
     plot_weights=lambda *_: None,
     plot_confusion=lambda *_: None,
     SUFFIXES=(),

@@ -5,25 +5,27 @@ import numpy as np
 
 from experiments.runner.data import prepare_data
 from experiments.runner.settings import Settings
-from experiments.runner.sweeps import HELD_OUT, Sweep, SweepResult
+from experiments.runner.sweeps import HELD_OUT, Sweep, SweepResult, name_replicates
 from linear_cifar.data.dataset import split_dataset
 from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.engine import EpochMetrics, mask_diverged, mask_metrics
 from linear_cifar.evaluation import Metrics
 from linear_cifar.fitting import SavedParams, select_all
 from linear_cifar.params import Params
+from linear_cifar.uncertainty import pack_correct
 
 SETTINGS = Settings(
-    train="full", val_size=50, image_shape=None, standardize="standard", loss="softmax", flip=True,
+    train="full", val_size=50, folds=0, image_shape=None, standardize="standard", loss="softmax", flip=True,
     shift=0, epochs=2, schedule="constant",
-    average=1, shuffle=True, init="jax", dtype="float32", precision="float32", seeds=(3,), evaluate=("val",),
+    average=1, shuffle=True, init="jax", dtype="float32", precision="float32", evaluate=("val",),
     max_loss=None,
 )  # fmt: skip
 
 
-def make_sweep(configs, **changes):
+def make_sweep(configs, seeds=(3,), **changes):
     """Return a sweep named "small" with changed settings."""
-    return Sweep("small", SETTINGS._replace(**changes), tuple(configs))
+    settings = SETTINGS._replace(**changes)
+    return Sweep("small", settings, name_replicates(seeds, settings.folds), tuple(configs))
 
 
 def small_dataset():
@@ -47,16 +49,21 @@ def draw_result(sweep, data, diverged=()):
     rng = np.random.default_rng(0)
     history_shape = (sweep.settings.epochs, *sweep.size)
 
-    def draw_metrics(shape):
-        loss, accuracy = rng.uniform(1.5, 2.0, shape), rng.uniform(0.2, 0.25, shape)
+    def draw_metrics(shape, n=1_000):
+        loss, accuracy = rng.uniform(1.5, 2.0, shape), rng.integers(n // 5, n // 4, shape) / n
         return Metrics(loss.astype(np.float32), accuracy.astype(np.float32))
+
+    def draw_correct(accuracy, n):
+        """Mark random examples right, as many as the accuracy says; none where it is NaN."""
+        places = rng.random((*accuracy.shape, n)).argsort(axis=-1)
+        return pack_correct(places < np.round(np.nan_to_num(accuracy) * n)[..., None])
 
     finite = np.ones(history_shape, bool)
     finite[:, :, list(diverged)] = False
-    evaluated = {name: draw_metrics(history_shape) for name in sweep.settings.evaluate}
+    evaluated = {name: draw_metrics(history_shape, data.size(name)) for name in sweep.settings.evaluate}
     norm = rng.uniform(1, 2, history_shape).astype(np.float32)
     history = mask_diverged(EpochMetrics(draw_metrics(history_shape), evaluated, norm, finite))
-    final = {name: draw_metrics(sweep.size) for name in data.splits}
+    final = {name: draw_metrics(sweep.size, data.size(name)) for name in data.splits}
     final |= {name: jax.tree.map(lambda values: values[-1], metrics) for name, metrics in evaluated.items()}
     W = np.where(finite[-1][..., None, None], rng.normal(size=(*sweep.size, data.K, data.d)), np.nan)
     params = Params(
@@ -66,4 +73,5 @@ def draw_result(sweep, data, diverged=()):
     saved = SavedParams(*select_all(*sweep.size), params)
     by_class = {name: final[name].accuracy + np.float32(0.01) for name in HELD_OUT if name in data.splits}
     masked = mask_metrics((final, by_class), finite[-1])
-    return SweepResult(sweep, data, history, *masked, saved)
+    correct = {name: draw_correct(masked[0][name].accuracy, data.size(name)) for name in by_class}
+    return SweepResult(sweep, data, history, *masked, correct, saved)

@@ -49,13 +49,13 @@ def manifest(tmp_path, dataset):
 
 def planned_parts(whole, manifests, max_runs=99):
     blocks = plan_sweep(whole, manifests, max_runs)
-    return [(block.sweep.configs, block.sweep.settings.seeds) for block in blocks]
+    return [(block.sweep.configs, block.sweep.seeds) for block in blocks]
 
 
 def test_a_manifest_is_read_back_as_it_was_written(manifest, dataset):
     assert manifest.sweep == "small"
     assert manifest.configs == [A, B]
-    assert manifest.seeds == [0, 1]
+    assert manifest.replicates == [(0, None), (1, None)]
     assert manifest.environment == {"versions": {}}
     assert find_incompatibility(manifest, {"small": sweep()}, dataset) is None
 
@@ -89,7 +89,7 @@ def test_a_sweep_is_cut_evenly_into_blocks_that_the_memory_holds():
     for max_runs in range(1, 17):
         cut = plan_sweep(sweep([A, B, C], five), [], max_runs)
         assert all(block.sweep.num_runs <= max_runs for block in cut)
-        runs = [(s, c) for block in cut for s in block.sweep.settings.seeds for c in block.sweep.configs]
+        runs = [(s, c) for block in cut for s in block.sweep.seeds for c in block.sweep.configs]
         assert sorted(runs) == sorted((s, c) for s in five for c in (A, B, C))
 
 
@@ -248,5 +248,5 @@ def test_blocks_together_equal_the_sweep_at_once(data, tmp_path):
     write_results(tmp_path, [best_only])
     c = joined.ranking[0]
     with np.load(tmp_path / "best_params.npz") as best:
-        np.testing.assert_array_equal(best["W"], joined.params.W[joined.best_seed(c), c])
+        np.testing.assert_array_equal(best["W"], joined.params.W[joined.best_replicate(c), c])
         assert best["eta"] == whole.configs[c].eta

@@ -17,11 +17,13 @@ from linear_cifar.npz import read_npz, write_npz
 from linear_cifar.params import Params
 from linear_cifar.replicates import ReplicateId
 from linear_cifar.snapshots import Snapshot, SweepIdentity
+from linear_cifar.uncertainty import pack_correct
 
 D, K = 4, 3
 CONFIGS = grid([0.1, 0.2, 0.3], [20], [0.0])
 BLOCK = make_sweep(CONFIGS, seeds=(0, 1))
 SHAPE = BLOCK.size
+SIZES = {"train": 40, "val": 9, "test": 17}
 
 
 def make_params(rng, *runs):
@@ -58,11 +60,12 @@ def make_result():
     }
     saved = SavedParams(np.array([0, 1]), np.array([2, 1]), make_params(rng, 2))
     by_class = {split: rng.random(SHAPE).astype(np.float32) for split in ("val", "test")}
-    return BlockResult(make_history(rng, BLOCK.settings.epochs), final, by_class, saved)
+    correct = {split: pack_correct(rng.random((*SHAPE, SIZES[split])) < 0.5) for split in ("val", "test")}
+    return BlockResult(make_history(rng, BLOCK.settings.epochs), final, by_class, correct, saved)
 
 
 def open_checkpoints(folder, log=pytest.fail, block=BLOCK, **options):
-    return Checkpoints(folder, block, D, K, log, **options)
+    return Checkpoints(folder, block, D, K, SIZES, log, **options)
 
 
 def newest(checkpoints):
@@ -211,6 +214,7 @@ def test_a_state_under_the_name_of_another_epoch_is_refused(folder):
         (lambda arrays, _: arrays.update(replicates=np.array([0, 7])), "holds weights of other runs"),
         (lambda arrays, _: arrays.update({"params.W": np.zeros((2, K, D))}), "in place of float32"),
         (lambda arrays, _: arrays.update({"final.test.loss": np.zeros(3)}), "in place of float32"),
+        (lambda arrays, _: arrays.update({"correct.val": np.zeros(3)}), "in place of uint8"),
         (lambda _, description: description.update(block={}), "is of another block"),
     ],
 )

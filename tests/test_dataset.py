@@ -43,7 +43,7 @@ def test_batch1_trains_on_the_first_file_and_validates_on_the_second():
     assert len(divided.train.labels) == train_size("batch1", 1_000)
 
 
-@pytest.mark.parametrize(("train", "val_size"), [("full", 50), ("full", 51), ("full", 0), ("batch1", 1)])
+@pytest.mark.parametrize(("train", "val_size"), [("full", 50), ("full", 51), ("batch1", 1), ("batch1", 0)])
 def test_too_few_images_is_one_clear_line(train, val_size):
     with pytest.raises(DataError, match="tiny has 50 training images"):
         split_dataset(raw(), train, val_size)

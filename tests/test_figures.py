@@ -7,6 +7,7 @@ import pytest
 from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import figures, measures
+from experiments.artifacts.intervals import NONE, Interval, describe_selection
 from linear_cifar.config import Config, grid
 from linear_cifar.data.dataset import SPLITS
 from linear_cifar.evaluation import Metrics
@@ -37,9 +38,11 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
     result = draw_result(sweep, data, diverged)
     predictions = measures.predict(result)
     selections = [(result, 0, predictions), (result, result.ranking[0], predictions)]
-    accuracies = [np.array([0.3, 0.4]), np.array([np.nan])]
+    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan])], [Interval(0.35, 0.1), NONE]
+    selection = describe_selection(result)
     drawings = {
-        "heatmap": lambda path: figures.plot_heatmap(path, result),
+        "heatmap": lambda path: figures.plot_heatmap(path, result, selection),
+        "differences": lambda path: figures.plot_differences(path, result, selection),
         "curves": lambda path: figures.plot_curves(path, result),
         "costs": lambda path: figures.plot_costs(path, result),
         "samples": lambda path: figures.plot_samples(path, data.dataset),
@@ -51,7 +54,7 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
         "reliability": lambda path: figures.plot_reliability_diagram(path, selections),
         "gap": lambda path: figures.plot_gaps(path, selections),
         "learning": lambda path: figures.plot_learning_curves(path, result, 0),
-        "steps": lambda path: figures.plot_steps(path, ["a", "b"], accuracies, "synthetic"),
+        "steps": lambda path: figures.plot_steps(path, ["a", "b"], accuracies, intervals, "synthetic"),
     }
     for name, draw in drawings.items():
         draw(tmp_path / name)
@@ -64,17 +67,22 @@ def test_figures_of_very_many_configurations_show_the_best(tmp_path, result):
     accuracy = np.random.default_rng(0).random((2, len(configs))).astype(np.float32)
     final = {split: Metrics(3 - accuracy, accuracy) for split in SPLITS}
     history = jax.tree.map(lambda values: values[:, :, [0] * len(configs)], result.history)
-    many = result._replace(sweep=make_sweep(configs, seeds=SEEDS), history=history, final=final)
-    figures.plot_heatmap(tmp_path / "heatmap", many)
+    correct = {name: packed[:, [0] * len(configs)] for name, packed in result.correct.items()}
+    sweep = make_sweep(configs, seeds=SEEDS)
+    many = result._replace(sweep=sweep, history=history, final=final, correct=correct)
+    selection = describe_selection(many)
+    figures.plot_heatmap(tmp_path / "heatmap", many, selection)
+    figures.plot_differences(tmp_path / "differences", many, selection)
     figures.plot_curves(tmp_path / "curves", many)
     heatmap, curves = ((tmp_path / f"{name}.svg").read_text() for name in ("heatmap", "curves"))
+    assert "the first 40 of 3000" in read_svg(tmp_path / "differences")
     assert "the best 12 of 50 λ" in heatmap
     assert heatmap.count("<!-- λ = ") == 12
     assert f"<!-- λ = {configs[many.ranking[0]].lam:g} -->" in heatmap
     assert "loss of 200 configurations, " in curves
     assert " less accurate" in curves
     assert curves.count("<!-- η = ") <= 12
-    for name in ("heatmap", "curves"):
+    for name in ("heatmap", "curves", "differences"):
         width, height = struct.unpack(">II", (tmp_path / f"{name}.png").read_bytes()[16:24])
         assert max(width, height) <= figures.MAX_PIXELS
 
@@ -94,8 +102,9 @@ def test_the_best_has_a_band_of_several_seeds(tmp_path, result, data):
 
 
 def test_no_cell_of_a_heat_map_is_the_best_if_every_configuration_diverged(tmp_path, result, data):
-    figures.plot_heatmap(tmp_path / "some", result)
-    figures.plot_heatmap(tmp_path / "none", draw_result(make_sweep(CONFIGS[2:]), data, diverged=[0]))
+    diverged = draw_result(make_sweep(CONFIGS[2:]), data, diverged=[0])
+    figures.plot_heatmap(tmp_path / "some", result, describe_selection(result))
+    figures.plot_heatmap(tmp_path / "none", diverged, describe_selection(diverged))
     frames = {name: figures.ORANGE.lower() in read_svg(tmp_path / name) for name in ("some", "none")}
     assert frames == {"some": True, "none": False}
 
@@ -142,6 +151,6 @@ def test_a_diverged_selection_is_named_and_hides_no_legend(tmp_path, data):
 
 
 def test_a_diverged_step_has_a_note(tmp_path):
-    accuracies = [np.array([0.3, 0.4]), np.array([np.nan, 0.4])]
-    figures.plot_steps(tmp_path / "steps", ["a", "b"], accuracies, "synthetic")
+    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan, 0.4])], [Interval(0.35, 0.1), NONE]
+    figures.plot_steps(tmp_path / "steps", ["a", "b"], accuracies, intervals, "synthetic")
     assert read_svg(tmp_path / "steps").count("<!-- diverged -->") == 1

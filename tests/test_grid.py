@@ -20,7 +20,8 @@ from experiments.runner.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 FILES = [
-    "best_params.npz", "blocks", "config.json", "confusion.png", "confusion.svg", "curves.png", "curves.svg",
+    "best_params.npz", "blocks", "config.json", "confusion.png", "confusion.svg", "correct.npz",
+    "curves.png", "curves.svg", "differences.png", "differences.svg",
     "heatmap.png", "heatmap.svg", "history.csv", "results.csv", "tables.json", "weights.png", "weights.svg",
 ]  # fmt: skip
 QUICK = ["--dataset=synthetic", "--train=batch1", "--epochs=1", "--eta=0.001,0.01", "--batch=400"]
@@ -60,7 +61,8 @@ def test_a_run_writes_its_files_and_prints_their_folder(finished):
     configs = [(row["eta"], row["batch"], row["lam"]) for row in rows]
     assert configs == [(eta, "400", "0.1") for eta in ("0.001", "0.01")]
     best = max(rows, key=lambda row: float(row["val_acc"]))
-    assert f"test {100 * float(best['test_acc']):.2f}" in process.stdout.splitlines()[-2]
+    (line,) = [line for line in process.stdout.splitlines() if line.startswith("synthetic, best: ")]
+    assert f"test {100 * float(best['test_acc']):.2f} ± " in line
     assert "best val acc" in process.stderr
 
 
@@ -130,7 +132,7 @@ def test_a_wrong_value_is_named(flags, message):
     with flagsaver.flagsaver(), pytest.raises(UsageError) as caught:
         grid.define_flags()
         parse_flags(["grid", *flags])
-        sweep = grid.sweep_from_flags()
+        sweep = grid.make_sweep()
         experiment.check_sweep(sweep, source_from_flags().count_training(sweep.settings))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -31,7 +31,7 @@ def test_devices_without_a_run_are_not_named(sizes, count):
 @pytest.mark.usefixtures("eight_devices")
 def test_a_manifest_names_the_devices_of_its_block(tmp_path):
     whole = make_sweep(grid([0.1], range(1, 9), [0.0]), seeds=tuple(range(5)))
-    part = whole._replace(settings=whole.settings._replace(seeds=(0,)))
+    part = whole._replace(replicates=whole.replicates[:1])
     environment = provenance.describe_environment() | provenance.describe_use([whole.size])
     numerics = provenance.numerics_environment(environment, part.size)
     write_manifest(tmp_path, Block(part), small_dataset(), numerics)

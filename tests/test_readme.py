@@ -8,17 +8,15 @@ import sys
 from pathlib import Path
 
 import compiling
-import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from small_runs import make_sweep
+from small_runs import make_sweep, small_data
 
 from experiments.artifacts import provenance
 from experiments.artifacts.results import HISTORY_COLUMNS, RESULT_COLUMNS
 from experiments.reporting.claims import RULE
 from linear_cifar.config import Config
-from linear_cifar.data.dataset import Dataset, Split
 
 ROOT = Path(__file__).parent.parent
 FILES = ("README.md", "experiments/README.md", "experiments/RESULTS.md", "linear_cifar/README.md",
@@ -113,9 +111,7 @@ def test_every_column_and_entry_of_the_files_is_described():
     described = set(re.findall(r"`(\w+)`", section))
     assert {*RESULT_COLUMNS, *HISTORY_COLUMNS, *Config._fields} <= described
     environment = provenance.describe_environment() | provenance.describe_use([(1, 1)]) | {"processes": 1}
-    split = Split(np.zeros((1, 3), np.uint8), np.zeros(1, np.uint8))
-    dataset = Dataset("synthetic", (), split, split, split, "", False, "")
-    config = provenance.describe_run("grid", {}, [(make_sweep([]), dataset)], environment, complete=True)
+    config = provenance.describe_run("grid", {}, [(make_sweep([]), small_data())], environment, complete=True)
     assert config.keys() <= described
     assert config["dataset"].keys() <= described | {"name", "origin", "fingerprint"}
     assert f"now {config['schema']}." in section

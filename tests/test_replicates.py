@@ -86,6 +86,37 @@ def test_a_sweep_of_folds_is_evaluated_with_their_standardisers(together):
             assert again.accuracy[fold, c] == (predicted == labels).mean()
 
 
+EVALUATED = [np.array([4, 0, 7, 11]), np.array([19, 3, 3, 8])]
+
+
+def test_a_fold_is_evaluated_on_its_own_rows(together):
+    seeds = [
+        replicate._replace(evaluation_rows={"val": rows})
+        for replicate, rows in zip(REPLICATES, EVALUATED, strict=True)
+    ]
+    last = run(seeds)[-1]
+    np.testing.assert_array_equal(last.params().W, together[-1].params().W)
+    W, b = last.params()
+    options = {"seeds": REPLICATES, "rows": np.stack(EVALUATED)}
+    again = lc.evaluate_runs(CONFIGS, lc.Params(W, b), VAL, **options)
+    marks = lc.mark_correct_of_runs(CONFIGS, lc.Params(W, b), VAL, **options)
+    by_class = lc.class_accuracy_of_runs(CONFIGS, lc.Params(W, b), VAL, **options)
+    assert marks.shape == (2, len(CONFIGS), 4)
+    for fold, (mean, std) in enumerate(STANDARDIZERS):
+        x = (np.asarray(VAL.features)[EVALUATED[fold]] - mean) / std
+        y = np.asarray(VAL.targets)[EVALUATED[fold]]
+        for c in range(len(CONFIGS)):
+            logits = x @ W[fold, c].T + b[fold, c]
+            loss = -(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))[y == 1].mean()
+            correct = logits.argmax(axis=1) == y.argmax(axis=1)
+            assert marks[fold, c].tolist() == correct.tolist()
+            for metrics in (again, last.metrics.evaluated["val"]):
+                assert metrics.accuracy[fold, c] == correct.mean()
+                assert metrics.loss[fold, c] == pytest.approx(loss, rel=1e-12)
+            expected = [correct[y[:, k] == 1].mean() for k in range(3) if y[:, k].any()]
+            assert by_class[fold, c] == pytest.approx(np.mean(expected))
+
+
 def replicates(**second):
     return [REPLICATES[0], REPLICATES[1]._replace(**second)]
 
@@ -98,6 +129,15 @@ def replicates(**second):
         (replicates(fold=0), "two replicates have the same seed and fold"),
         (replicates(rows=np.arange(23)), "replicates need equally many training rows"),
         (replicates(rows=None), "replicates need equally many training rows"),
+        (replicates(evaluation_rows={"val": np.arange(3)}), "equally many rows of each evaluation set"),
+        (
+            [lc.Replicate(5, evaluation_rows={"test": np.arange(3)})],
+            "seed 5 has rows of 'test': the evaluation sets are val",
+        ),
+        (
+            [lc.Replicate(5, evaluation_rows={"val": np.array([20])})],
+            "seed 5 has row 20: give rows from 0 to 19",
+        ),
         (replicates(standardizer=None), "give every replicate a standardiser of its own, or none"),
         (replicates(rows=np.arange(17, 41)), "seed 5 has row 40: give rows from 0 to 39"),
         (replicates(rows=np.arange(-1, 23)), "seed 5 has row -1: give rows from 0 to 39"),

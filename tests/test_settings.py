@@ -2,37 +2,42 @@ import pytest
 from absl.testing import flagsaver
 from small_runs import SETTINGS
 
-from experiments.cli.flags import define_settings, settings_from_flags
+from experiments.cli.flags import define_settings, sweep_from_flags
 from experiments.cli.launch import parse_flags
 from experiments.runner.errors import UsageError
 from linear_cifar.config import grid
 
 
-def parse_settings(*words, omit=(), fixed=None, **defaults):
+def parse_sweep(*words, omit=(), fixed=None, **defaults):
     with flagsaver.flagsaver():
         define_settings(omit=omit, **defaults)
         parse_flags(["command", *words])
-        return settings_from_flags(**(fixed or {}))
+        return sweep_from_flags("small", (), **(fixed or {}))
+
+
+def parse_settings(*words, **options):
+    return parse_sweep(*words, **options).settings
 
 
 def test_equal_settings_make_the_same_program():
     configs = grid([0.1], [20], [0.0])
     for settings in (SETTINGS, SETTINGS._replace(flip=False, shift=1), SETTINGS._replace(shift=2)):
-        other_seed = settings._replace(seeds=(9,), epochs=7)
+        longer = settings._replace(epochs=7)
         assert hash(settings.train_spec(configs, (3, 32, 32))) == hash(
-            other_seed.train_spec(configs, (3, 32, 32))
+            longer.train_spec(configs, (3, 32, 32))
         )
-        assert settings.train_spec(configs, (3, 32, 32)) == other_seed.train_spec(configs, (3, 32, 32))
+        assert settings.train_spec(configs, (3, 32, 32)) == longer.train_spec(configs, (3, 32, 32))
     shifts = [SETTINGS._replace(shift=pixels).train_spec(configs, (3, 32, 32)) for pixels in (1, 2)]
     assert shifts[0] != shifts[1]
 
 
 def test_flags_give_the_settings():
     words = ("--val_size=50", "--shuffle=false", "--schedule=step", "--seed=3", "--seeds=2", "--max_loss=4.5")
-    settings = parse_settings(*words, "--evaluate=test,train", epochs=7, train="batch1")
+    sweep = parse_sweep(*words, "--evaluate=test,train", epochs=7, train="batch1")
+    settings = sweep.settings
     assert (settings.val_size, settings.shuffle, settings.schedule) == (50, False, "step")
     assert (settings.epochs, settings.train, settings.average) == (7, "batch1", 1)
-    assert settings.seeds == (3, 4)
+    assert sweep.replicates == ((3, None), (4, None))
     assert settings.max_loss == 4.5
     assert settings.evaluate == ("train", "val", "test")
 
@@ -46,8 +51,19 @@ def test_a_setting_of_the_command_has_no_flag():
 
 
 def test_command_line_overrides_the_recipe():
-    settings = parse_settings("--recipe=reference", "--seed=7", recipes=("report", "reference"))
-    assert (settings.init, settings.dtype, settings.seeds) == ("numpy", "float64", (7,))
+    sweep = parse_sweep("--recipe=reference", "--seed=7", recipes=("report", "reference"))
+    assert (sweep.settings.init, sweep.settings.dtype, sweep.seeds) == ("numpy", "float64", (7,))
+
+
+def test_folds_are_replicates_of_every_seed():
+    sweep = parse_sweep("--folds=2", "--seeds=2", selects=True)
+    assert sweep.replicates == ((0, 0), (0, 1), (1, 0), (1, 1))
+    assert sweep.describe_size() == "0 configuration x 2 seeds x 2 folds"
+    assert (
+        sweep._replace(replicates=sweep.replicates[:3]).describe_size() == "0 configuration x 3 of the folds"
+    )
+    with pytest.raises(UsageError, match="Unknown command line flag 'folds'"):
+        parse_sweep("--folds=2")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def run_stages(tmp_path, monkeypatch):
         with flagsaver.flagsaver():
             grid.define_flags()
             parse_flags(["grid", *FLAGS, f"--out={tmp_path / name}"])
-            stages = [fixed_stage([grid.sweep_from_flags()]), *later]
+            stages = [fixed_stage([grid.make_sweep()]), *later]
             experiment.run_experiment("grid", stages, lambda folder, results: [])
         return tmp_path / name
 

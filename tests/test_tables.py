@@ -3,13 +3,19 @@ import pytest
 from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import tables
-from experiments.artifacts.tables import NOT_SIGNIFICANT, PRINTED_ROWS, ranking_table
+from experiments.artifacts.intervals import Interval, describe_selection, mean_weights_intervals
+from experiments.artifacts.tables import MAY_BE_BEST, PRINTED_ROWS, format_difference, format_interval
 from linear_cifar.config import Config, grid
 from linear_cifar.evaluation import Metrics
+from linear_cifar.uncertainty import estimate_accuracy, estimate_difference, pack_correct
 
 SEEDS = (3, 4)
 # The last one diverges.
 CONFIGS = (*grid([0.001, 0.01], [20, 64], [0.0, 0.1]), Config(1.0, 20, 1e10))
+
+
+def ranking_table(result):
+    return tables.ranking_table(result, describe_selection(result))
 
 
 @pytest.fixture(scope="module")
@@ -26,41 +32,101 @@ def test_ranking_is_by_mean_validation_accuracy_then_loss_with_diverged_last(res
 def test_the_ranking_names_the_data_the_seeds_and_what_diverged(result):
     text = str(ranking_table(result))
     lines = text.splitlines()
-    assert len(lines) == len(CONFIGS) + 4
-    assert lines[0].startswith("synthetic (mean ± standard deviation over seeds 3-4)")
-    assert "diverged in epoch 1" in lines[-3]
-    assert lines[-2].startswith("synthetic, best:")
-    assert f"{NOT_SIGNIFICANT}: " in lines[-1]
+    assert len(lines) == len(CONFIGS) + 5
+    assert lines[0].startswith("synthetic (± half of the 95 % interval over seeds 3-4 and examples)")
+    assert "diverged in epoch 1" in lines[-4]
+    assert lines[-3].startswith("synthetic, best:")
+    assert " of 9 configurations may be the best: with 95 % confidence" in lines[-2]
+    assert "That takes 10 seeds" in lines[-2]
+    assert lines[-1].startswith("Choosing the best is expected to reach ")
 
 
-def test_configurations_are_compared_with_the_best_by_seed(result):
-    # The second is as far below the first in both seeds; the third is above it in one.
-    val = np.array([[0.60, 0.50, 0.61, np.nan], [0.70, 0.60, 0.60, 0.1]], np.float32)
-    test = np.array([[0.40, 0.50, 0.43, 0.9], [0.60, 0.20, 0.30, 0.9]], np.float32)
-    final = {"train": Metrics(val, val), "val": Metrics(1 - val, val), "test": Metrics(test, test)}
-    history = result.history._replace(finite=np.isfinite(val)[None])
-    sweep = make_sweep(CONFIGS[:4], seeds=SEEDS)
-    by_class = {"val": val, "test": test}
-    changed = result._replace(sweep=sweep, history=history, final=final, class_accuracy=by_class)
-    table = ranking_table(changed)
-    assert table.columns[-3:] == ["val − best", "won", ""]
-    assert [row[-3:] for row in table.rows] == [
-        ["", "", ""],
-        ["-4.50 ± 5.50", "1/2", NOT_SIGNIFICANT],
-        ["-10.00 ± 0.00", "0/2", ""],
-        ["-", "0/2", "diverged in epoch 1"],
-    ]
-    # Seed 3 alone would choose the third, and seed 4 the first.
-    assert "test 50.00 ± 14.14; mean per class: val 65.00 ± 7.07, test 50.00 ± 14.14; each" in table.note
-    assert "own best: test 51.50 ± 12.02." in table.note
+def with_marks(result, configs, marks, seeds=SEEDS):
+    """Return the result with these marks [S, C, n] on validation and test examples."""
+    accuracy = {name: array.mean(axis=2) for name, array in marks.items()}
+    final = {name: Metrics(1 - values, values) for name, values in accuracy.items()}
+    history = result.history._replace(finite=np.ones((1, len(seeds), len(configs)), bool))
+    return result._replace(
+        sweep=make_sweep(configs, seeds=seeds),
+        history=history,
+        final={"train": final["val"], **final},
+        class_accuracy=accuracy,
+        correct={name: pack_correct(array) for name, array in marks.items()},
+    )
 
 
-def test_one_seed_allows_no_comparison():
+def test_configurations_are_compared_with_the_best_by_seed_and_example(result):
+    rng = np.random.default_rng(0)
+    share = np.array([0.40, 0.80, 0.75])
+    marks = {name: rng.random((2, 3, n)) < share[:, None] for name, n in (("val", 50), ("test", 100))}
+    table = ranking_table(with_marks(result, CONFIGS[:3], marks))
+    assert table.columns[-2:] == ["val − best", ""]
+    order = sorted(range(3), key=lambda c: -marks["val"][:, c].mean())
+    for place, (c, row) in enumerate(zip(order, table.rows, strict=True)):
+        for split, cell in (("val", row[5]), ("test", row[6])):
+            accuracy = estimate_accuracy(marks[split][:, c])
+            assert cell == format_interval(Interval(accuracy.mean, accuracy.half_width))
+        if place:
+            difference = estimate_difference(marks["val"][:, c], marks["val"][:, order[0]])
+            assert row[-2] == f"{100 * difference.mean:.2f} ± {100 * difference.half_width:.2f}"
+    # Training accuracies have Student's interval over the seeds: of two it is ± 12.706 · |difference| / 2.
+    train = marks["val"].mean(axis=2)
+    expected = 100 * 12.706 * np.abs(train[0] - train[1])[order[0]] / 2
+    assert float(table.rows[0][4].split(" ± ")[1]) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_set_of_the_best_is_marked_and_counted(result):
+    marks = np.zeros((2, 3, 50), bool)
+    marks[:, 0, :40], marks[:, 1, 3:43], marks[:, 2, :5] = True, True, True
+    marked = {"val": marks, "test": np.repeat(marks, 2, axis=2)}
+    table = ranking_table(with_marks(result, CONFIGS[:3], marked))
+    assert [row[-1] for row in table.rows] == [MAY_BE_BEST, MAY_BE_BEST, ""]
+    assert "2 of 3 configurations may be the best" in table.note
+
+
+def test_a_selection_that_only_luck_makes_is_said_to_reach_less(result):
+    marks = np.random.default_rng(0).random((1, 40, 50)) < 0.5
+    configs = grid([0.001 * i for i in range(1, 41)], [20], [0.0])
+    changed = with_marks(result, configs, {"val": marks, "test": np.repeat(marks, 2, axis=2)}, seeds=(3,))
+    selection = describe_selection(changed)
+    own = marks.mean(axis=2).max()
+    assert own > 0.6
+    assert selection.expected < own - 0.05
+    assert f"is expected to reach {100 * selection.expected:.2f} (cross-validated over 5 parts" in (
+        ranking_table(changed).note
+    )
+
+
+def test_one_seed_gives_intervals_over_examples():
     table = ranking_table(draw_result(make_sweep(CONFIGS[:2]), small_data()))
-    assert table.columns[-2:] == ["val loss", ""]
     assert {len(row) for row in table.rows} == {len(table.columns)}
-    for text in (NOT_SIGNIFICANT, "each seed", "±"):
-        assert text not in str(table)
+    assert "over examples, for the weights of one seed" in table.title
+    assert "±" not in table.rows[0][4]  # there is none over one seed
+    assert "±" in table.rows[0][5]
+    assert "each seed" not in table.note
+
+
+def test_a_difference_has_its_sign():
+    assert format_difference(Interval(0.0123, 0.004)) == "+1.23 ± 0.40"
+    assert format_difference(Interval(-0.0123, np.nan)) == "-1.23"
+    assert format_interval(Interval(np.nan, np.nan)) == "-"
+
+
+def test_refitted_configurations_keep_the_order_of_the_selection():
+    data = small_data()
+    fixed = {"val_size": 0, "evaluate": ()}
+    splits = {name: data.splits[name] for name in ("train", "test")}
+    refit = draw_result(make_sweep(CONFIGS[:3], seeds=SEEDS, **fixed), data._replace(splits=splits))
+    assert refit.ranking == [0, 1, 2]
+    table = tables.refit_table(refit, mean_weights_intervals(refit))
+    assert [row[2:4] for row in table.rows] == [["20", "0"], ["20", "0.1"], ["64", "0"]]
+    assert table.columns[4:] == ["train acc", "test acc", "test by class", "mean weights", ""]
+    x = (np.asarray(data.splits["test"].features) - data.standardizer.mean) / data.standardizer.std
+    labels = np.asarray(data.splits["test"].targets).argmax(axis=1)
+    for c, row in enumerate(table.rows):
+        W, b = refit.params.W[:, c].mean(axis=0), refit.params.b[:, c].mean(axis=0)
+        accuracy = ((x @ W.T + b).argmax(axis=1) == labels).mean()
+        assert row[-2].startswith(f"{100 * accuracy:.2f} ± ")
 
 
 def test_a_table_says_when_every_configuration_diverged():
@@ -75,11 +141,14 @@ def test_a_long_table_prints_its_first_rows(result):
     history = result.history._replace(finite=np.ones((2, 2, len(configs)), bool))
     by_class = {"val": accuracy, "test": accuracy}
     sweep = make_sweep(configs, seeds=SEEDS)
-    many = result._replace(sweep=sweep, history=history, final=final, class_accuracy=by_class)
+    correct = {name: packed[:, [0] * len(configs)] for name, packed in result.correct.items()}
+    many = result._replace(
+        sweep=sweep, history=history, final=final, class_accuracy=by_class, correct=correct
+    )
     table = ranking_table(many)
     lines = str(table).splitlines()
     assert len(table.rows) == 300
-    assert len(lines) == 1 + 1 + PRINTED_ROWS + 1 + 2
+    assert len(lines) == 1 + 1 + PRINTED_ROWS + 1 + 3
     assert lines[2 + PRINTED_ROWS] == "and 200 more, see tables.json"
 
 
@@ -104,7 +173,7 @@ def test_the_first_epoch_of_divergence_is_named(result):
     history = result.history._replace(finite=finite)
     final = dict.fromkeys(("train", "val", "test"), val)
     diverged = result._replace(sweep=sweep, history=history, final=final)
-    assert [row[-1] for row in ranking_table(diverged).rows] == ["", "diverged in epoch 3"]
+    assert [row[-1] for row in ranking_table(diverged).rows] == [MAY_BE_BEST, "diverged in epoch 3"]
 
 
 def test_columns_but_the_last_are_aligned_to_the_right():

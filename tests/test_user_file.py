@@ -186,7 +186,7 @@ def test_a_mistake_is_one_line(small, monkeypatch, flags, message):
     with flagsaver.flagsaver(), pytest.raises((UsageError, DataError), match=re.escape(message)) as raised:
         grid.define_flags()
         parse_flags(["grid", *QUICK, *flags])
-        sweep, source = grid.sweep_from_flags(), source_from_flags()
+        sweep, source = grid.make_sweep(), source_from_flags()
         experiment.check_sweep(sweep, source.count_training(sweep.settings))
         source.prepare(sweep.settings)
     assert len(str(raised.value).splitlines()) == 1
@@ -198,7 +198,7 @@ def test_flips_are_off_for_own_data_and_work_for_images(small, monkeypatch):
         with flagsaver.flagsaver():
             grid.define_flags()
             parse_flags(["grid", *QUICK, "--data=images.npz", *words])
-            settings, source = grid.sweep_from_flags().settings, source_from_flags()
+            settings, source = grid.make_sweep().settings, source_from_flags()
             spec = settings.train_spec([], source.prepare(settings).dataset.image_shape)
         shapes = None if spec.augment is None else spec.augment.keywords["augmentations"][0].keywords["shape"]
         assert shapes == expected

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from experiments.artifacts.tables import Table, configuration_name
+from experiments.artifacts.tables import Table, configuration_name, replicate_name
 from experiments.runner.sweeps import SweepResult
 from linear_cifar.evaluation import confusion_matrix
 
@@ -16,7 +16,7 @@ MAX_NUMBERED, LISTED_PAIRS = 20, 20
 
 
 def render_confusion(folder: Path, result: SweepResult) -> list[Table]:
-    """Draw the confusion matrix of the best configuration's best seed, and list its largest cells in a table.
+    """Draw the confusion matrix of the best configuration's best run, and list its largest cells in a table.
 
     The matrix is of the test split, or of the validation split where there is no test split. With few classes
     the figure has all numbers, and there is no table.
@@ -29,16 +29,15 @@ def render_confusion(folder: Path, result: SweepResult) -> list[Table]:
         for suffix in figures.SUFFIXES:
             path.with_suffix(suffix).unlink(missing_ok=True)
         return []
-    s, split = result.best_seed(c), result.splits[-1]
+    best, split = result.best_replicate(c), result.splits[-1]
+    examples, standardizer = result.data.seen_by(result.sweep.replicates[best], split)
     spec = result.settings.train_spec(result.configs, result.dataset.image_shape)
     with jax.enable_x64(result.settings.dtype == "float64"):
-        counts = confusion_matrix(
-            result.params_of(s, c), result.data.splits[split], result.data.standardizer, spec.precision
-        )
+        counts = confusion_matrix(result.params_of(best, c), examples, standardizer, spec.precision)
     classes, numbered = result.dataset.classes, len(result.dataset.classes) <= MAX_NUMBERED
     title = (
         f"{result.dataset.label}, {split}: predictions for each class\n"
-        f"{configuration_name(result, c)}, seed {result.settings.seeds[s]}"
+        f"{configuration_name(result, c)}, {replicate_name(result, best)}"
     )
     figures.plot_confusion(path, counts, classes, title, numbered)
     if numbered:

@@ -16,18 +16,25 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from matplotlib.transforms import Transform
 
+from experiments.artifacts.intervals import Interval, Selection
 from experiments.artifacts.measures import Predictions
-from experiments.artifacts.tables import configuration_name, heading
+from experiments.artifacts.tables import (
+    MAY_BE_BEST,
+    configuration_name,
+    heading,
+    interval_heading,
+    replicate_name,
+)
 from experiments.runner.sweeps import SweepResult
 from linear_cifar.calibration import expected_calibration_error, reliability
 from linear_cifar.data.dataset import Dataset, ImageShape
 from linear_cifar.files import atomic_write
 
 # A sweep, the index of one of its configurations, and the sweep's predictions.
-Selection = tuple[SweepResult, int, Predictions]
+Shown = tuple[SweepResult, int, Predictions]
 
 SUFFIXES = (".png", ".svg")
 STYLE: dict[Any, Any] = {
@@ -45,8 +52,8 @@ SEQUENTIAL = "cividis"
 ORANGE, BLUE, SKY, GREEN = "#D55E00", "#0072B2", "#56B4E9", "#009E73"
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 # Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
-# number, lines of a panel, and colours that a legend names.
-MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES = 12, 24, 200, 12
+# number, lines of a panel, colours that a legend names, and rows of a figure.
+MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 12, 40
 # Classes whose weights are drawn, and characters of a class's name.
 MAX_CLASSES, MAX_NAME = 20, 24
 # Longest side of a .png in pixels; matplotlib refuses more than twice as many.
@@ -69,11 +76,12 @@ def _figure(path: Path, size: tuple[float, float], title: str) -> Iterator[Figur
                 figure.savefig(partial, dpi=dpi, metadata={"Date": None} if suffix == ".svg" else None)
 
 
-def plot_heatmap(path: Path, result: SweepResult) -> None:
+def plot_heatmap(path: Path, result: SweepResult, selection: Selection) -> None:
     """Draw the final validation accuracy over η (rows) and batch size (columns), with a panel per λ.
 
     A cell shows its best configuration, where several differ in q or momentum. It is blank if it was not
-    trained, and marked ✕ if it diverged. Among very many λ, only those of the best configurations are drawn.
+    trained, and marked ✕ if it diverged. The best is framed, and so are, with thin frames, those that may be
+    the best. Among very many λ, only those of the best configurations are drawn.
     """
     etas, batches, all_lams = (sorted({config[axis] for config in result.configs}) for axis in range(3))
     lams = sorted([*dict.fromkeys(result.configs[c].lam for c in result.ranking)][:MAX_PANELS])
@@ -83,13 +91,16 @@ def plot_heatmap(path: Path, result: SweepResult) -> None:
     accuracy: dict[tuple[float, float, float], float] = {}
     for c in result.ranking:
         accuracy.setdefault(result.configs[c][:3], float(values[c]))
+    may_be_best = {result.configs[c][:3] for c in np.flatnonzero(selection.may_be_best)}
     finite = [value for value in accuracy.values() if np.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0, 1)
     best = result.configs[result.ranking[0]][:3] if finite else None
     columns, rows = min(len(batches), MAX_NUMBERS), min(len(etas), MAX_NUMBERS)
-    size = (max(4.8, 1.1 + len(lams) * (0.9 + 0.62 * columns)), 1.5 + 0.5 * rows)
+    size = (max(4.8, 1.1 + len(lams) * (0.9 + 0.62 * columns)), 1.7 + 0.5 * rows)
     selected = f", the best {len(lams)} of {len(all_lams)} λ" * (len(lams) < len(all_lams))
-    with _figure(path, size, f"{heading(result, 'mean')}: validation accuracy, %{selected}") as figure:
+    title = f"{heading(result, 'mean')}: validation accuracy, %{selected}"
+    frames = "\nthick frame: the best; thin frames: may be the best" * (len(may_be_best) > 1)
+    with _figure(path, size, title + frames) as figure:
         panels = figure.subplots(1, len(lams), squeeze=False, sharey=True)[0]
         for panel, lam in zip(panels, lams, strict=True):
             cells = np.array([[accuracy.get((e, b, lam), np.nan) for b in batches] for e in etas])
@@ -115,12 +126,46 @@ def plot_heatmap(path: Path, result: SweepResult) -> None:
                             color="black" if dark else "white",
                             weight="bold" if key == best else "normal",
                         )
-                    if key == best:
-                        box = Rectangle((column - 0.5, row - 0.5), 1, 1)
-                        box.set(fill=False, edgecolor=ORANGE, linewidth=2.5, clip_on=False)
+                    if key in may_be_best:
+                        box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92)
+                        width = 3.0 if key == best else 1.2
+                        box.set(fill=False, edgecolor=ORANGE, linewidth=width, clip_on=False)
                         panel.add_patch(box)
         panels[0].set_ylabel("learning rate η")
         figure.colorbar(image, ax=list(panels), label="%").outline.set_visible(False)
+
+
+def plot_differences(path: Path, result: SweepResult, selection: Selection) -> None:
+    """Draw how far each configuration's validation accuracy is below the best one's, with its interval.
+
+    The best is at the top. Of very many configurations only the first are drawn, and none that diverged.
+    """
+    finite = [c for c in result.ranking if result.stayed_finite[c]]
+    drawn = finite[:MAX_DIFFERENCES]
+    selected = f", the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
+    title = f"{interval_heading(result)}:\nvalidation accuracy − that of the best{selected}"
+    with _figure(path, (7.2, 1.4 + 0.2 * len(drawn)), title) as figure:
+        panel = figure.subplots()
+        for in_set, color, marker, label in (
+            (True, ORANGE, "D", MAY_BE_BEST),
+            (False, BLUE, "o", "not in the set of the best"),
+        ):
+            rows = [row for row, c in enumerate(drawn) if selection.may_be_best[c] == in_set]
+            if rows:
+                means, half_widths = 100 * np.transpose([selection.difference[drawn[row]] for row in rows])
+                style: dict[str, Any] = {"color": color, "markersize": 4, "capsize": 2, "label": label}
+                panel.errorbar(means, rows, xerr=half_widths, fmt=marker, **style)
+        panel.axvline(0, color="0.6", linewidth=1, linestyle=":")
+        panel.set_yticks(range(len(drawn)), [configuration_name(result, c) for c in drawn], fontsize=7)
+        panel.set_ylim(max(1, len(drawn)) - 0.5, -0.5)
+        panel.grid(axis="x", color="0.9")
+        # The best differ by tenths of a point, and the worst by tens.
+        panel.set_xscale("symlog", linthresh=1)
+        panel.xaxis.set_major_formatter(ScalarFormatter())
+        panel.set_xlabel("points; logarithmic beyond ±1")
+        if not drawn:
+            _mark_diverged(panel)
+        _legend(figure, panel)
 
 
 def plot_curves(path: Path, result: SweepResult) -> None:
@@ -138,7 +183,7 @@ def plot_curves(path: Path, result: SweepResult) -> None:
     drawn = sorted(low[:MAX_LINES])
     title = (
         heading(result)
-        + (":\n" if len(result.settings.seeds) > 1 else ": ")
+        + (":\n" if len(result.sweep.seeds) > 1 else ": ")
         + f"loss of {len(drawn)} configurations"
         + f", {len(low) - len(drawn)} less accurate" * (len(drawn) < len(low))
         + f", {len(finite) - len(low)} far above" * (len(low) < len(finite))
@@ -208,7 +253,7 @@ def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
             panel.text(-0.015, 0.5, name, transform=panel.transAxes, ha="right", va="center")
 
 
-def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], seed: int = 0) -> None:
+def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], replicate: int = 0) -> None:
     """Draw the weights of each class as an image, a row per configuration.
 
     Each image is scaled to its own range. Of very many classes only the first are drawn.
@@ -217,19 +262,19 @@ def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], seed: 
       path: file to draw, without its suffix.
       result: a sweep on images, grey or in three colours, whose weights of these runs are saved.
       configs: indices of the configurations to draw.
-      seed: index of the seed to draw.
+      replicate: index of the replicate to draw.
     """
     shape, K = result.dataset.image_shape, len(result.dataset.classes)
     assert shape is not None, "only images can be drawn"
     classes = result.dataset.classes[:MAX_CLASSES]
     several_batches = len({config.batch for config in result.configs}) > 1
     selected = f"the first {len(classes)} of {K} classes" if len(classes) < K else "each class"
-    heading = f"{result.dataset.label}: weights of {selected}, seed {result.settings.seeds[seed]}"
+    heading = f"{result.dataset.label}: weights of {selected}, {replicate_name(result, replicate)}"
     size = (0.72 * max(len(classes), 8) + 0.9, 0.78 * len(configs) + 0.8)
     with _figure(path, size, f"{heading}, each scaled by itself") as figure:
         panels = figure.subplots(len(configs), len(classes), squeeze=False)
         for row, c in enumerate(configs):
-            weights = np.asarray(result.params_of(seed, c).W)
+            weights = np.asarray(result.params_of(replicate, c).W)
             for panel, name, W in zip(panels[row], classes, weights, strict=False):
                 if np.isfinite(W).all():
                     spread = np.ptp(W)
@@ -281,13 +326,13 @@ def plot_confusion(
         figure.colorbar(image, ax=panel, label="% of the true class").outline.set_visible(False)
 
 
-def plot_histograms(path: Path, selections: Sequence[Selection]) -> None:
+def plot_histograms(path: Path, shown: Sequence[Shown]) -> None:
     """Draw the first seed's probability of the true class on right and wrong test images, a panel each."""
-    title = f"{selections[0][0].dataset.label}, test images: probability of the true class"
-    with _figure(path, (3.6 * len(selections) + 0.2, 3.2), title) as figure:
-        panels = figure.subplots(1, len(selections), sharey=True, squeeze=False)[0]
+    title = f"{shown[0][0].dataset.label}, test images: probability of the true class"
+    with _figure(path, (3.6 * len(shown) + 0.2, 3.2), title) as figure:
+        panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         edges = np.linspace(0, 1, 41)
-        for panel, (result, c, predictions) in zip(panels, selections, strict=True):
+        for panel, (result, c, predictions) in zip(panels, shown, strict=True):
             panel.set_title(f"{result.sweep.name}: {configuration_name(result, c)}", fontsize=9)
             panel.set_xlabel("probability of the true class")
             panel.set_xlim(0, 1)
@@ -306,17 +351,17 @@ def plot_histograms(path: Path, selections: Sequence[Selection]) -> None:
         _legend(figure, *panels)
 
 
-def plot_reliability_diagram(path: Path, selections: Sequence[Selection]) -> None:
+def plot_reliability_diagram(path: Path, shown: Sequence[Shown]) -> None:
     """Draw the share of right predictions over the probability of the predicted class, for the first seed.
 
     The diagonal is perfect calibration. A point's area is proportional to its share of the test images.
     """
-    title = f"{selections[0][0].dataset.label}, test images: reliability"
+    title = f"{shown[0][0].dataset.label}, test images: reliability"
     with _figure(path, (4.6, 4.9), title) as figure:
         panel = figure.subplots()
         panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
         for (result, c, predictions), color, marker in zip(
-            selections, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False
+            shown, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False
         ):
             name = f"{result.sweep.name}, {configuration_name(result, c)}"
             if result.diverged(0, c):
@@ -339,12 +384,12 @@ def plot_reliability_diagram(path: Path, selections: Sequence[Selection]) -> Non
         _legend(figure, panel, columns=1)
 
 
-def plot_gaps(path: Path, selections: Sequence[Selection]) -> None:
+def plot_gaps(path: Path, shown: Sequence[Shown]) -> None:
     """Draw training and test accuracy per epoch, a panel per selection, and their gaps in the last panel."""
-    title = f"{heading(selections[0][0])}: training and test accuracy"
-    with _figure(path, (2.8 * (len(selections) + 1) + 0.2, 3.4), title) as figure:
-        *panels, last = figure.subplots(1, len(selections) + 1)
-        for panel, (result, c, _), color in zip(panels, selections, (SKY, "#CC79A7"), strict=False):
+    title = f"{heading(shown[0][0])}: training and test accuracy"
+    with _figure(path, (2.8 * (len(shown) + 1) + 0.2, 3.4), title) as figure:
+        *panels, last = figure.subplots(1, len(shown) + 1)
+        for panel, (result, c, _), color in zip(panels, shown, (SKY, "#CC79A7"), strict=False):
             train, test = (
                 100 * result.history.evaluated[name].accuracy[:, :, c] for name in ("train", "test")
             )
@@ -378,20 +423,32 @@ def plot_learning_curves(path: Path, result: SweepResult, config: int) -> None:
 
 
 def plot_steps(
-    path: Path, names: Sequence[str], accuracies: Sequence[Float[np.ndarray, " S"]], title: str
+    path: Path,
+    names: Sequence[str],
+    accuracies: Sequence[Float[np.ndarray, " S"]],
+    intervals: Sequence[Interval],
+    title: str,
 ) -> None:
-    """Draw the test accuracy of each step: a dot per seed, and a bar of mean ± standard deviation."""
+    """Draw the test accuracy of each step: a dot per seed, and a bar of the mean with its interval.
+
+    Args:
+      path: file to draw, without its suffix.
+      names: names of the steps.
+      accuracies: test accuracy of each step with each seed.
+      intervals: mean test accuracy of each step, with its interval.
+      title: title of the figure.
+    """
     with _figure(path, (6.4, 0.9 + 0.3 * len(names)), title) as figure:
         panel = figure.subplots()
-        for row, values in enumerate(100 * np.asarray(shares) for shares in accuracies):
-            if np.isnan(values).any():
+        for row, (shares, interval) in enumerate(zip(accuracies, intervals, strict=True)):
+            mean, half_width = (100 * value for value in interval)
+            if np.isnan(mean):
                 _mark_diverged(panel, row, panel.get_yaxis_transform())
                 continue
-            deviation = values.std(ddof=1) if len(values) > 1 else 0
-            panel.plot(values, np.full(len(values), row), ".", color=SKY, markersize=5)
-            panel.errorbar(values.mean(), row, xerr=deviation, fmt="D", color=BLUE, markersize=5, capsize=3)
+            panel.errorbar(mean, row, xerr=half_width, fmt="D", color=BLUE, markersize=5, capsize=3)
+            panel.plot(100 * shares, np.full(len(shares), row), ".", color=SKY, markersize=5)
             panel.annotate(
-                f"{values.mean():.2f}", (values.max(), row), (6, 0), textcoords="offset points", va="center"
+                f"{mean:.2f}", (mean + half_width, row), (6, 0), textcoords="offset points", va="center"
             )
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)  # the first step is at the top

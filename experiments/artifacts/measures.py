@@ -1,4 +1,4 @@
-"""Measures of the confidence of the final classifiers on the test images, and measures.csv."""
+"""Measures of the confidence of the final classifiers on the test images, measures.csv and values.npz."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
+from experiments.artifacts.examples import ExampleValues, write_example_values
 from experiments.artifacts.results import KEYS, run_keys, write_csv
 from experiments.runner.files import MEASURES
 from experiments.runner.sweeps import SweepResult
@@ -16,6 +17,7 @@ from linear_cifar.calibration import expected_calibration_error, label_metrics, 
 from linear_cifar.model import compute_logits, predict_class, predict_labels
 from linear_cifar.params import Params
 from linear_cifar.standardizer import standardize
+from linear_cifar.uncertainty import linearize_ratio
 
 Value = Any  # a float, or an array [S, C] for all runs of a sweep
 # A wrong prediction of at least this probability is overconfident, and a label of at least this is predicted.
@@ -33,6 +35,10 @@ class Predictions(NamedTuple):
     def of_run(self, seed: int, config: int) -> "Predictions":
         """Return the predictions of one run, by the indices of its seed and configuration."""
         return Predictions(*(values[seed, config] for values in self))
+
+    def of_config(self, config: int) -> "Predictions":
+        """Return the predictions of one configuration from every seed."""
+        return Predictions(*(values[:, config] for values in self))
 
 
 class Measures(NamedTuple):
@@ -107,6 +113,35 @@ def measure_all(result: SweepResult, predictions: Predictions) -> Measures:
     labels = result.dataset.splits["test"].labels
     rows = [[measure(predictions.of_run(s, c), labels) for c in range(C)] for s in range(S)]
     return Measures(*np.moveaxis(np.asarray(rows), -1, 0))
+
+
+def measure_examples(predictions: Predictions) -> dict[str, Float[np.ndarray, "S n"]]:
+    """Return values per example, of which some measures are the means, see `Measures`.
+
+    Args:
+      predictions: predictions of one configuration from every seed.
+    """
+    probabilities, of_true_class, confidence, correct = predictions
+    wrong = (~correct).astype(np.float64)
+    # A diverged run's probabilities are NaN, and so are its values.
+    overconfident = np.where(np.isnan(confidence), np.nan, wrong * (confidence >= THRESHOLD))
+    return {
+        "confidence": confidence.astype(np.float64),
+        "second": np.sort(probabilities, axis=-1)[..., -2].astype(np.float64),
+        "overconfident": linearize_ratio(overconfident, wrong),
+        "true_wrong": linearize_ratio(wrong * of_true_class, wrong),
+    }
+
+
+def write_example_measures(path: Path, predicted: Sequence[tuple[SweepResult, Predictions]]) -> None:
+    """Write the values per example of each sweep's first configuration, which is the report's."""
+    parts = []
+    for result, predictions in predicted:
+        values = measure_examples(predictions.of_config(0))
+        arrays = {name: array[:, None].astype(np.float32) for name, array in values.items()}
+        sizes = {name: array.shape[-1] for name, array in arrays.items()}
+        parts.append(ExampleValues(result.sweep.name, result.configs[:1], arrays, sizes))
+    write_example_values(path, parts)
 
 
 def write_measures(folder: Path, measured: Sequence[tuple[SweepResult, Measures]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from experiments.runner.data import PreparedData
 from experiments.runner.files import SCHEMA
 from experiments.runner.sweeps import Sweep
 from linear_cifar.data.dataset import Dataset
@@ -37,7 +38,7 @@ def resume_command(experiment: str, out: Path) -> str:
 def describe_run(
     experiment: str,
     flags: Mapping[str, Any],
-    sweeps: Sequence[tuple[Sweep, Dataset]],
+    sweeps: Sequence[tuple[Sweep, PreparedData]],
     environment: Mapping[str, Any],
     complete: bool,
 ) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def describe_run(
     Args:
       experiment: name of the experiment's module.
       flags: values of all flags.
-      sweeps: sweeps of the run and their data, at least one.
+      sweeps: sweeps of the run and their prepared data, at least one.
       environment: see `describe_environment`.
       complete: whether all runs are trained to their end.
     """
@@ -57,16 +58,16 @@ def describe_run(
         "command": command_line(experiment),
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
         "settings": dict(flags),
-        "dataset": describe_dataset(sweeps[0][1]),
-        "sweeps": {sweep.name: describe_sweep(sweep, dataset) for sweep, dataset in sweeps},
+        "dataset": describe_dataset(sweeps[0][1].dataset),
+        "sweeps": {sweep.name: describe_sweep(sweep, data) for sweep, data in sweeps},
         **environment,
     }
 
 
-def describe_sweep(sweep: Sweep, dataset: Dataset) -> dict[str, Any]:
-    """Return what all runs of a sweep share."""
-    sizes = {f"{name}_examples": len(split.labels) for name, split in dataset.splits.items()}
-    return {"configurations": len(sweep.configs), **sweep.settings._asdict(), **sizes}
+def describe_sweep(sweep: Sweep, data: PreparedData) -> dict[str, Any]:
+    """Return what all runs of a sweep share, and its seeds; the numbers of examples are those of a run."""
+    sizes = {f"{name}_examples": data.size(name) for name in data.splits}
+    return {"configurations": len(sweep.configs), "seeds": sweep.seeds, **sweep.settings._asdict(), **sizes}
 
 
 def describe_environment() -> dict[str, Any]:
@@ -79,14 +80,14 @@ def describe_environment() -> dict[str, Any]:
 
 
 def describe_use(sizes: Iterable[tuple[int, int]]) -> dict[str, Any]:
-    """Return the devices of the block that uses the most; `sizes` has (seeds, configurations) of each."""
+    """Return the devices of the block that uses the most, from the size of each (`Sweep.size`)."""
     return {"devices": max((describe_devices(*size) for size in sizes), key=len)}
 
 
-def describe_devices(seeds: int, configs: int) -> list[str]:
+def describe_devices(replicates: int, configs: int) -> list[str]:
     """Name the devices that train a block of this size, which may be fewer than there are."""
     local = jax.local_devices()
-    used = math.prod(mesh_shape(seeds, configs, len(local)))
+    used = math.prod(mesh_shape(replicates, configs, len(local)))
     return [f"{device.platform}: {device.device_kind}" for device in local[:used]]
 
 

@@ -1,4 +1,4 @@
-"""The public reader of a run's folder: config.json, tables.json and the CSV files."""
+"""The public reader of a run's folder: config.json, tables.json, the CSV files and the values per example."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,16 +9,29 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 from jaxtyping import Float
 
+from experiments.artifacts.examples import ExampleValues, read_example_values
+from experiments.artifacts.intervals import Interval, interval_over_examples, interval_over_seeds
 from experiments.artifacts.measures import Measures
 from experiments.artifacts.results import HISTORY_COLUMNS, KEYS, RESULT_COLUMNS
 from experiments.artifacts.tables import Table
-from experiments.runner.files import CONFIG, HISTORY, MEASURES, RESULTS, SCHEMA, TABLES, read_json
+from experiments.runner.files import (
+    CONFIG,
+    CORRECT,
+    HISTORY,
+    MEASURES,
+    RESULTS,
+    SCHEMA,
+    TABLES,
+    VALUES,
+    read_json,
+)
 from linear_cifar.comparison import rank
 from linear_cifar.config import Config
 from linear_cifar.data.dataset import label_dataset
+from linear_cifar.uncertainty import unpack_correct
 
 MEASURE_COLUMNS = (*KEYS, *Measures._fields)
-_INTEGERS = ("batch", "seed", "epoch", "epochs", "diverged")
+_INTEGERS = ("batch", "seed", "fold", "epoch", "epochs", "diverged")
 _WORDS = ("variant", "dataset")
 # Characters of the longest line that a CSV file may have.
 LONGEST_LINE = 100_000
@@ -38,6 +51,7 @@ class Row(NamedTuple):
     sweep: str
     config: Config
     seed: int
+    fold: int | None
     cells: dict[str, Any]
 
 
@@ -117,6 +131,45 @@ class RunResult:
             raise MissingResult(f"{sweep} with eta {config.eta:g}, batch {config.batch}, lam {config.lam:g}")
         return np.asarray([row.cells[column] for row in rows], np.float64)
 
+    def example_values(self, column: str, sweep: str, config: Config) -> Float[np.ndarray, "S n"]:
+        """Return the values per example whose mean is a column of results.csv or measures.csv.
+
+        With folds, the n examples are those of all folds. NaN where a run diverged.
+
+        Args:
+          column: `val_acc` or `test_acc`, or a measure that the command has written to values.npz.
+          sweep: name of the sweep.
+          config: one of its configurations.
+
+        Raises:
+          MissingResult: if there are no such values.
+          ReadError: if the file is broken.
+        """
+        split = column.removesuffix("_acc")
+        name = column if split == column else split
+        for part in self._values if split == column else self._correct:
+            if part.sweep == sweep and config in part.configs and name in part.arrays:
+                array = part.arrays[name][:, part.configs.index(config)]
+                values = array if split == column else unpack_correct(array, part.sizes[name])
+                break
+        else:
+            raise MissingResult(f"{column} of {sweep} with eta {config.eta:g}, batch {config.batch}")
+        diverged = np.isnan(self.values(column, sweep, config))
+        values = np.where(diverged[:, None], np.nan, values.astype(np.float64))
+        return values.reshape(len(self.sweeps[sweep]["seeds"]), -1)
+
+    def interval(self, split: str, sweep: str, config: Config) -> Interval:
+        """Return the accuracy of a configuration on a split, with its interval, see `accuracy_interval`.
+
+        Raises:
+          MissingResult: if that configuration was not run, or not measured on that split.
+          ReadError: if a file is broken.
+        """
+        if split == "train":
+            values = self.values("train_acc", sweep, config)
+            return interval_over_seeds(values.reshape(len(self.sweeps[sweep]["seeds"]), -1))
+        return interval_over_examples(self.example_values(f"{split}_acc", sweep, config))
+
     def best(self, sweep: str, accept: Callable[[Config], bool] = lambda config: True) -> Config:
         """Return the best configuration by validation among those that `accept` takes, see `rank`.
 
@@ -130,6 +183,14 @@ class RunResult:
             [self.values(name, sweep, config) for config in configs] for name in ("val_loss", "val_acc")
         ]
         return configs[rank(*(np.transpose(column) for column in columns))[0]]
+
+    @cached_property
+    def _correct(self) -> list[ExampleValues]:
+        return _read_examples(self.folder / CORRECT)
+
+    @cached_property
+    def _values(self) -> list[ExampleValues]:
+        return _read_examples(self.folder / VALUES)
 
     @cached_property
     def _results_by_config(self) -> dict[tuple[str, Config], list[Row]]:
@@ -169,6 +230,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ReadError(f"{path} cannot be read: {error}") from None
 
 
+def _read_examples(path: Path) -> list[ExampleValues]:
+    try:
+        return read_example_values(path)
+    except (OSError, ValueError) as error:
+        raise ReadError(str(error)) from None
+
+
 def _expect_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r:.40} in place of an object")
@@ -206,7 +274,7 @@ def _read_rows(path: Path, header: Sequence[str]) -> Iterator[Row]:
                 values = {name: _parse_cell(name, text) for name, text in zip(header, cells, strict=True)}
                 config = Config(*(values[name] for name in Config._fields))
                 others = {name: values[name] for name in header if name not in KEYS}
-                yield Row(values["variant"], config, values["seed"], others)
+                yield Row(values["variant"], config, values["seed"], values["fold"], others)
     except (OSError, ValueError, csv.Error) as error:
         raise ReadError(f"{path} cannot be read: {error}") from None
 
@@ -222,6 +290,6 @@ def _group_by_config(rows: Iterable[Row]) -> dict[tuple[str, Config], list[Row]]
 def _parse_cell(name: str, text: str) -> Any:
     if name in _WORDS:
         return text
-    if not text and name not in KEYS:
+    if not text and (name == "fold" or name not in KEYS):
         return None
     return int(text) if name in _INTEGERS else float(text)

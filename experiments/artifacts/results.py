@@ -1,4 +1,4 @@
-"""The measurements of a run as files: results.csv, history.csv and best_params.npz."""
+"""The measurements of a run as files: results.csv, history.csv, correct.npz and best_params.npz."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.runner.files import BEST, HISTORY, RESULTS
+from experiments.artifacts.examples import write_correct
+from experiments.runner.files import BEST, CORRECT, HISTORY, RESULTS
 from experiments.runner.sweeps import HELD_OUT, SweepResult
 from linear_cifar.config import Config
 from linear_cifar.data.dataset import SPLITS
 from linear_cifar.files import atomic_write
 from linear_cifar.standardizer import Standardizer, fold_standardizer
 
-# Columns that identify a run: the name of its sweep, the data set, the configuration and the seed.
-KEYS = ("variant", "dataset", *Config._fields, "seed")
+# Columns that identify a run: the name of its sweep, the data set, the configuration, the seed, and the fold
+# that it was trained without, or empty.
+KEYS = ("variant", "dataset", *Config._fields, "seed", "fold")
 _NO_METRICS = (None, None)
 _METRICS = tuple(f"{split}_{metric}" for split in SPLITS for metric in ("loss", "acc"))
 # A row per run. `epochs` is the number of epochs trained, and the metrics are of the parameters after them.
@@ -28,12 +30,13 @@ HISTORY_COLUMNS = (*KEYS, "epoch", "running_loss", "running_acc", *_METRICS, "W_
 
 
 def write_results(folder: Path, results: Sequence[SweepResult]) -> None:
-    """Write the three files, with sweeps, seeds and configurations in the order of the command.
+    """Write the four files, with sweeps, replicates and configurations in the order of the command.
 
     If every configuration diverged there is no best one, and no best_params.npz.
     """
     write_csv(folder / RESULTS, RESULT_COLUMNS, (row for result in results for row in _result_rows(result)))
     write_csv(folder / HISTORY, HISTORY_COLUMNS, (row for result in results for row in _history_rows(result)))
+    write_correct(folder / CORRECT, results)
     best = best_sweep(results)
     if best.stayed_finite.any():
         _write_best_params(folder / BEST, best)
@@ -42,7 +45,12 @@ def write_results(folder: Path, results: Sequence[SweepResult]) -> None:
 
 
 def best_sweep(results: Sequence[SweepResult]) -> SweepResult:
-    """Return the best sweep by validation, among those validated on the same examples as the last one."""
+    """Return the best sweep by validation, among those validated on the same examples as the last one.
+
+    If the last one has no validation split, its configurations were chosen by an earlier one: it is the best.
+    """
+    if "val" not in results[-1].final:
+        return results[-1]
 
     def validation_examples(result: SweepResult) -> tuple[str, int]:
         return result.settings.train, result.settings.val_size
@@ -57,10 +65,10 @@ def best_sweep(results: Sequence[SweepResult]) -> SweepResult:
 
 
 def run_keys(result: SweepResult) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
-    """Yield the indices of seed and configuration of each run, and its cells of the columns `KEYS`."""
-    for s, seed in enumerate(result.settings.seeds):
+    """Yield the indices of replicate and configuration of each run, and its cells of the columns `KEYS`."""
+    for r, replicate in enumerate(result.sweep.replicates):
         for c, config in enumerate(result.configs):
-            yield s, c, (result.sweep.name, result.dataset.name, *config, seed)
+            yield r, c, (result.sweep.name, result.dataset.name, *config, *replicate)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -75,30 +83,31 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 def _result_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
     columns = [column for split in SPLITS for column in result.final.get(split, _NO_METRICS)]
     columns += [result.class_accuracy.get(split) for split in HELD_OUT]
-    for s, c, keys in run_keys(result):
-        cells = (None if column is None else column[s, c] for column in columns)
-        yield *keys, result.epochs, *cells, result.diverged(s, c)
+    for r, c, keys in run_keys(result):
+        cells = (None if column is None else column[r, c] for column in columns)
+        yield *keys, result.epochs, *cells, result.diverged(r, c)
 
 
 def _history_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
     history = result.history
     evaluated = [history.evaluated.get(split, _NO_METRICS) for split in SPLITS]
     columns = [*history.running, *(column for metrics in evaluated for column in metrics), history.norm]
-    for s, c, keys in run_keys(result):
+    for r, c, keys in run_keys(result):
         for epoch in range(result.epochs):
-            yield *keys, epoch + 1, *(None if column is None else column[epoch, s, c] for column in columns)
+            yield *keys, epoch + 1, *(None if column is None else column[epoch, r, c] for column in columns)
 
 
 def _write_best_params(path: Path, result: SweepResult) -> None:
-    """Write W [K, d] and b [K] of the best configuration's best seed, with what is needed to use them.
+    """Write W [K, d] and b [K] of the best configuration's best run, with what is needed to use them.
 
     `W_raw` and `b_raw` are for features that are not standardised. The file holds no Python objects, so it
     can be loaded without pickles.
     """
     c = result.ranking[0]
-    s = result.best_seed(c)
-    params, d = result.params_of(s, c), result.data.d
-    standardizer = result.data.standardizer or Standardizer(np.zeros(d), np.ones(d))
+    best = result.best_replicate(c)
+    replicate, d = result.sweep.replicates[best], result.data.d
+    params = result.params_of(best, c)
+    standardizer = result.data.seen_by(replicate, "train")[1] or Standardizer(np.zeros(d), np.ones(d))
     raw = fold_standardizer(params, standardizer)
     content = {
         **params._asdict(),
@@ -111,7 +120,7 @@ def _write_best_params(path: Path, result: SweepResult) -> None:
         "fingerprint": result.dataset.fingerprint,
         "variant": result.sweep.name,
         "loss": result.settings.loss,
-        "seed": result.settings.seeds[s],
+        "seed": replicate.seed,
         **result.configs[c]._asdict(),
     }
     with atomic_write(path) as partial:

@@ -6,17 +6,19 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
+from experiments.artifacts.intervals import (
+    ENOUGH_SEEDS,
+    Interval,
+    Selection,
+    accuracy_interval,
+)
 from experiments.runner.sweeps import SweepResult
-from linear_cifar.comparison import Comparison, best_per_seed, compare
+from linear_cifar.comparison import CONFIDENCE, best_per_seed
 
 # Rows of a table that are printed.
 PRINTED_ROWS = 100
-# Marks a configuration that may be as good as the best.
-NOT_SIGNIFICANT = "not significantly different"
-_COMPARISON_NOTE = (
-    "val − best: mean ± standard error, paired by seed; won: seeds above the best; "
-    f"{NOT_SIGNIFICANT}: the 95 % interval (Student's t) includes 0."
-)
+# Marks a configuration in the set of `confidence_set`.
+MAY_BE_BEST = "may be the best"
 
 
 class Table(NamedTuple):
@@ -36,44 +38,78 @@ class Table(NamedTuple):
         return "\n".join([self.title, rows, *more, *[self.note] * bool(self.note)])
 
 
-def ranking_table(result: SweepResult) -> Table:
-    """Return the configurations of a sweep, best first, and a note on the best.
-
-    With several seeds each configuration is compared with the best, and those that do not differ
-    significantly from it are marked.
-    """
-    num_seeds, varying, ranking = len(result.settings.seeds), _varying_fields(result), result.ranking
-    comparison = compare(result.final["val"].accuracy, ranking[0])
+def ranking_table(result: SweepResult, selection: Selection) -> Table:
+    """Return the configurations of a sweep, best first, and notes on the best and on what may be the best."""
+    varying, ranking = _varying_fields(result), result.ranking
     rows = []
     for place, c in enumerate(ranking, start=1):
         values = [f"{value:g}" for name, value in result.configs[c]._asdict().items() if name in varying]
-        difference, remark = [], _describe_divergence(result, c)
-        if num_seeds > 1:
-            difference = _describe_difference(comparison, c, num_seeds) if place > 1 else ["", ""]
-            if place > 1 and not comparison.significant[c]:
-                remark = NOT_SIGNIFICANT
-        by_class = percent(result.class_accuracy["val"][:, c])
-        measured = [*accuracies(result, c), by_class, _mean_loss(result, c)]
-        rows.append([str(place), *values, *measured, *difference, remark])
-    difference_columns = ["val − best", "won"] if num_seeds > 1 else []
+        by_class = _mean_percent(result.class_accuracy["val"][:, c])
+        difference = format_interval(selection.difference[c]) if place > 1 else ""
+        in_set = selection.may_be_best[c] and len(ranking) > 1
+        remark = MAY_BE_BEST if in_set else _describe_divergence(result, c)
+        measured = [*accuracies(result, c), by_class, _mean_loss(result, c), difference]
+        rows.append([str(place), *values, *measured, remark])
     accuracy_columns = [f"{split} acc" for split in result.splits]
-    columns = ["", *varying, *accuracy_columns, "val by class", "val loss", *difference_columns, ""]
-    note = _describe_best(result)
-    if num_seeds > 1:
-        note = f"{note}{_describe_best_per_seed(result)}.\n{_COMPARISON_NOTE}"
-    return Table("ranking", f"{heading(result)}, by validation accuracy (%):", columns, rows, note)
+    columns = ["", *varying, *accuracy_columns, "val by class", "val loss", "val − best", ""]
+    note = "\n".join([_describe_best(result), *_describe_selection(result, selection)])
+    title = f"{interval_heading(result)}, by validation accuracy (%):"
+    return Table("ranking", title, columns, rows, note)
+
+
+def refit_table(result: SweepResult, of_mean_weights: Sequence[Interval]) -> Table:
+    """Return the accuracies of the configurations that were trained again on all training examples.
+
+    Args:
+      result: sweep without a validation split, its configurations in the order of the selection.
+      of_mean_weights: test accuracy of each configuration's mean weights over the seeds; empty: not shown.
+    """
+    varying, held_out = _varying_fields(result), result.splits[1:]
+    rows = []
+    for c, config in enumerate(result.configs):
+        values = [f"{value:g}" for name, value in config._asdict().items() if name in varying]
+        by_class = [_mean_percent(result.class_accuracy[split][:, c]) for split in held_out]
+        mean_weights = [format_interval(of_mean_weights[c])] if of_mean_weights else []
+        remark = _describe_divergence(result, c)
+        rows.append([str(c + 1), *values, *accuracies(result, c), *by_class, *mean_weights, remark])
+    columns = ["", *varying, *(f"{split} acc" for split in result.splits)]
+    columns += [f"{split} by class" for split in held_out] + ["mean weights"] * bool(of_mean_weights) + [""]
+    note = (
+        "mean weights: test accuracy of one classifier, whose weights are the means over the seeds; its "
+        "interval is over examples."
+    )
+    title = (
+        f"{interval_heading(result)}, the best by validation, trained again on all "
+        f"{result.data.size('train'):,} training examples (%):"
+    )
+    return Table("refit", title, columns, rows, note if of_mean_weights else "")
 
 
 def heading(result: SweepResult, statistic: str = "mean ± standard deviation") -> str:
     """Return the name of the data set and, with several seeds, what is shown over which seeds."""
-    seeds = result.settings.seeds
-    over_seeds = f" ({statistic} over seeds {seeds[0]}-{seeds[-1]})" if len(seeds) > 1 else ""
-    return result.dataset.label + over_seeds
+    over = _describe_replicates(result)
+    return result.dataset.label + (f" ({statistic} over {over})" if over else "")
+
+
+def interval_heading(result: SweepResult) -> str:
+    """Return the name of the data set, and what the ± of `accuracies` covers."""
+    over = _describe_replicates(result)
+    several = len(result.sweep.seeds) > 1
+    covered = f"{over} and examples" if several else "examples, for the weights of one seed"
+    return f"{result.dataset.label} (± half of the {100 * CONFIDENCE:.0f} % interval over {covered})"
 
 
 def accuracies(result: SweepResult, config: int) -> list[str]:
-    """Return the accuracies of one configuration on each split, in percent."""
-    return [percent(result.final[split].accuracy[:, config]) for split in result.splits]
+    """Return the accuracies of one configuration on each split, in percent with their intervals."""
+    return [format_interval(accuracy_interval(result, split, config)) for split in result.splits]
+
+
+def format_interval(interval: Interval) -> str:
+    """Return a share in percent ± half of its interval, where there is one; "-" if a run diverged."""
+    mean, half_width = (100 * value for value in interval)
+    if np.isnan(mean):
+        return "-"
+    return f"{mean:.2f}" + (f" ± {half_width:.2f}" if np.isfinite(half_width) else "")
 
 
 def configuration_name(result: SweepResult, config: int) -> str:
@@ -83,12 +119,24 @@ def configuration_name(result: SweepResult, config: int) -> str:
     return " ".join(f"{name}={value:g}" for name, value in fields.items() if name in varying)
 
 
+def replicate_name(result: SweepResult, replicate: int) -> str:
+    """Return the seed and, where there are folds, the fold of a replicate, by its index."""
+    seed, fold = result.sweep.replicates[replicate]
+    return f"seed {seed}" if fold is None else f"seed {seed}, fold {fold}"
+
+
 def percent(shares: ArrayLike) -> str:
     """Return a share in percent, or mean ± standard deviation of several; "-" if one is NaN."""
     values = 100 * np.atleast_1d(np.asarray(shares, np.float64))
     if np.isnan(values).any():
         return "-"
     return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
+
+
+def format_difference(interval: Interval) -> str:
+    """Return a difference in points ± half of its interval, with its sign."""
+    text = format_interval(interval)
+    return text if text.startswith("-") else f"+{text}"
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -112,27 +160,58 @@ def _mean_loss(result: SweepResult, config: int) -> str:
     return "-" if np.isnan(loss) else f"{loss:.4g}"
 
 
+def _mean_percent(shares: ArrayLike) -> str:
+    return format_interval(Interval(float(np.mean(shares, dtype=np.float64)), np.nan))
+
+
 def _describe_divergence(result: SweepResult, config: int) -> str:
-    epochs = [result.diverged(s, config) for s in range(len(result.settings.seeds))]
+    epochs = [result.diverged(s, config) for s in range(len(result.sweep.replicates))]
     first = min((epoch for epoch in epochs if epoch), default=None)
     return f"diverged in epoch {first}" if first else ""
 
 
-def _describe_difference(comparison: Comparison, config: int, num_seeds: int) -> list[str]:
-    """Return the paired difference from the best in points, and the number of seeds won."""
-    difference, stderr = 100 * comparison.difference[config], 100 * comparison.stderr[config]
-    wins = f"{comparison.wins[config]}/{num_seeds}"
-    return ["-" if np.isnan(difference) else f"{difference:.2f} ± {stderr:.2f}", wins]
+def _describe_replicates(result: SweepResult) -> str:
+    """Return over which seeds and folds the results scatter; nothing if there is one replicate."""
+    seeds, folds = result.sweep.seeds, result.settings.folds
+    words = [f"seeds {seeds[0]}-{seeds[-1]}"] * (len(seeds) > 1) + [f"{folds} folds"] * (folds > 0)
+    return ", ".join(words)
+
+
+def _describe_selection(result: SweepResult, selection: Selection) -> list[str]:
+    """Return lines on the set of the best, and on what the choice of the best reaches."""
+    C, best = len(result.configs), result.ranking[0]
+    if C == 1 or not result.stayed_finite[best]:
+        return []
+    num_seeds, num_best = len(result.sweep.seeds), int(selection.may_be_best.sum())
+    covers = "other seeds and examples" if num_seeds > 1 else "other examples, for the weights of one seed,"
+    lines = [
+        f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
+        f"best on {covers} is among them."
+    ]
+    if num_seeds < ENOUGH_SEEDS:
+        lines[0] += f" That takes {ENOUGH_SEEDS} seeds: with fewer, it may be missing, or the set is large."
+    if np.isfinite(selection.expected):
+        parts = "folds" if result.settings.folds else "parts of the validation examples"
+        own = accuracy_interval(result, "val", best).mean
+        lines.append(
+            f"Choosing the best is expected to reach {100 * selection.expected:.2f} (cross-validated over "
+            f"{selection.parts} {parts}). The chosen one's own validation accuracy is {100 * own:.2f}, which "
+            "includes the luck of being chosen."
+        )
+    if result.settings.folds:
+        lines.append(
+            "With folds no interval is exact, because their training sets overlap (Bengio & Grandvalet 2004)."
+        )
+    return lines
 
 
 def _describe_best_per_seed(result: SweepResult) -> str:
-    """Return the accuracy on the last split of the configurations that each seed alone would choose."""
-    if not result.stayed_finite[result.ranking[0]]:
+    """Return the test accuracy of the configurations that each seed alone would choose."""
+    if len(result.sweep.seeds) == 1 or "test" not in result.splits:
         return ""
     chosen = best_per_seed(*result.final["val"])
-    split = result.splits[-1]
-    accuracy = result.final[split].accuracy[np.arange(len(chosen)), chosen]
-    return f"; each seed's own best: {split} {percent(accuracy)}"
+    accuracy = result.final["test"].accuracy[np.arange(len(chosen)), chosen]
+    return f"; each seed's own best: test {_mean_percent(accuracy)}"
 
 
 def _describe_best(result: SweepResult) -> str:
@@ -144,6 +223,7 @@ def _describe_best(result: SweepResult) -> str:
         f"{split} {accuracy}" for split, accuracy in zip(result.splits, accuracies(result, best), strict=True)
     )
     by_class = ", ".join(
-        f"{split} {percent(result.class_accuracy[split][:, best])}" for split in result.splits[1:]
+        f"{split} {_mean_percent(result.class_accuracy[split][:, best])}" for split in result.splits[1:]
     )
-    return f"{result.dataset.label}, best: {name}: {measured}; mean per class: {by_class}"
+    own_best = _describe_best_per_seed(result)
+    return f"{result.dataset.label}, best: {name}: {measured}; mean per class: {by_class}{own_best}."

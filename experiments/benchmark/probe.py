@@ -97,7 +97,7 @@ def _load_data() -> tuple[Examples, Examples, Standardizer | None]:
     dataset = load_dataset(FLAGS.dataset, data_dir)
     num_classes = len(dataset.classes)
     train = make_examples(dataset.train.features, dataset.train.labels, num_classes)
-    val = make_examples(dataset.val.features, dataset.val.labels, num_classes)
+    val = make_examples(*dataset.splits["val"], num_classes)
     return train, val, fit_standardizer(dataset.train.features)
 
 

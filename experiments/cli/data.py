@@ -1,6 +1,6 @@
 """The data set that the flags of a training command name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def source_from_flags() -> DataSource:
         if "image_shape" in FLAGS and FLAGS.image_shape is not None:
             raise UsageError("--image_shape: it is for --data only, and CIFAR-10's images have their shape")
         return DataSource(
-            lambda settings: train_size(settings.train, settings.val_size),
+            lambda settings: train_size(settings.train, settings.val_size, settings.folds),
             _make_prepare(cache(_find_raw_dataset)),  # experiments divide the images in several ways
         )
     for name in ("dataset", "data_dir"):
@@ -48,7 +48,7 @@ def source_from_flags() -> DataSource:
             raise UsageError(f"--data and --{name} cannot be combined: choose one")
     path = expand_path(file)
     return DataSource(
-        lambda settings: count_training(path, settings.val_size),
+        lambda settings: count_training(path, settings.val_size, settings.folds),
         _make_prepare(partial(read_features, path, FLAGS.image_shape, log)),
     )
 
@@ -57,24 +57,40 @@ def _make_prepare(find: Callable[[], RawDataset]) -> Callable[[Settings], Prepar
     """Return a function from settings to their data, of which each division is prepared once."""
 
     @cache
-    def prepare_division(train: str, val_size: int, standardize: str, dtype: str) -> PreparedData:
+    def prepare_division(train: str, val_size: int, folds: int, standardize: str, dtype: str) -> PreparedData:
         raw = find()
-        dataset = split_dataset(raw, train, val_size)  # type: ignore[arg-type]
-        if raw.user_file and raw.val is None:
-            log(
-                f"note: {raw.name} has no x_val: {val_size:,} of its {len(raw.train.labels):,} training "
-                "examples, drawn at random and stratified by class, validate instead"
-            )
-        if raw.test is None:
-            log(f"note: {raw.name} has no x_test: nothing is reported as test")
+        dataset = split_dataset(raw, train, val_size, folds)  # type: ignore[arg-type]
+        for line in _describe_division(raw, dataset):
+            log(f"note: {raw.name} {line}")
         return prepare_data(dataset, standardize, dtype)
 
     def prepare(settings: Settings) -> PreparedData:
-        data = prepare_division(settings.train, settings.val_size, settings.standardize, settings.dtype)
+        data = prepare_division(
+            settings.train, settings.val_size, settings.folds, settings.standardize, settings.dtype
+        )
         _check_settings(settings, data.dataset)
         return data
 
     return prepare
+
+
+def _describe_division(raw: RawDataset, dataset: Dataset) -> Iterator[str]:
+    """Yield what a user may not expect of the division of a data set."""
+    n = len(dataset.train.labels)
+    if raw.val is not None and dataset.val is None:
+        yield f"has x_val: its examples join the training examples, {n:,} in all"
+    if dataset.folds is not None:
+        folds, m = dataset.folds.shape
+        if folds * m < n:
+            yield f"has {n:,} training examples: {n - folds * m} are in no fold, so that each has {m:,}"
+    elif raw.user_file and raw.val is None and dataset.val is not None:
+        size = len(dataset.val.labels)
+        yield (
+            f"has no x_val: {size:,} of its {n + size:,} training examples, drawn at random and stratified "
+            "by class, validate instead"
+        )
+    if raw.test is None:
+        yield "has no x_test: nothing is reported as test"
 
 
 def _check_settings(settings: Settings, dataset: Dataset) -> None:
@@ -85,9 +101,10 @@ def _check_settings(settings: Settings, dataset: Dataset) -> None:
             f"--{augmentation} is for images, and {dataset.name} holds features: leave it out, or give "
             "--image_shape=channels,height,width"
         )
-    missing = [name for name in settings.evaluate if name not in dataset.splits]
-    if missing:
-        raise UsageError(f"--evaluate={missing[0]}: {dataset.name} has no x_{missing[0]}")
+    if "test" in settings.evaluate and settings.folds:
+        raise UsageError("--evaluate=test: with --folds only the refitted configurations are tested")
+    if "test" in settings.evaluate and dataset.test is None:
+        raise UsageError(f"--evaluate=test: {dataset.name} has no x_test")
 
 
 def _find_raw_dataset() -> RawDataset:

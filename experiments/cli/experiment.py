@@ -27,7 +27,7 @@ from experiments.cli.previous import (
 )
 from experiments.cli.progress import EpochsBar, log
 from experiments.cli.signals import check_signals, run_interruptible
-from experiments.runner.blocks import BlockManifest, is_complete, join_results, write_manifest
+from experiments.runner.blocks import BlockManifest, is_complete, join_results, take_wanted, write_manifest
 from experiments.runner.data import PreparedData
 from experiments.runner.errors import BlockError, Stopped, UsageError
 from experiments.runner.files import BLOCKS, CONFIG, TABLES, locked_run_folder, write_json
@@ -72,7 +72,7 @@ class Experiment(NamedTuple):
         self, sweeps: Sequence[Sweep], environment: dict[str, Any], complete: bool
     ) -> dict[str, Any]:
         """Return the content of config.json."""
-        pairs = [(sweep, self.prepare(sweep.settings).dataset) for sweep in sweeps]
+        pairs = [(sweep, self.prepare(sweep.settings)) for sweep in sweeps]
         return provenance.describe_run(self.name, _flag_values(), pairs, environment, complete)
 
 
@@ -130,6 +130,10 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, needs_all
 def check_sweep(sweep: Sweep, num_training: int) -> None:
     """Raise UsageError if a sweep's settings do not go together, or not with that many training examples."""
     settings = sweep.settings
+    if settings.folds == 1:
+        raise UsageError("--folds=1: give at least 2 folds, or 0 for none")
+    if settings.folds and num_training < 1:
+        raise UsageError(f"--folds={settings.folds}: there are fewer training examples")
     if num_training < 1:
         n = num_training + settings.val_size
         raise UsageError(f"--val_size={settings.val_size}: give less than the {n:,} training examples")
@@ -160,7 +164,7 @@ def _run_leader(experiment: Experiment) -> None:
         previous = read_previous_run(folder, experiment.name)
         environment = provenance.describe_environment() | {"processes": experiment.processes.count}
         first = list(experiment.stages[0].plan(()))
-        manifests = _read_manifests(experiment, first, experiment.stages)
+        manifests = _read_manifests(experiment, 0, first)
         same = previous is not None and is_same_run(previous, experiment.describe(first, environment, True))
         check_finished_run(previous, manifests, same)
         if previous and previous.complete and same and has_all_files(folder):
@@ -210,7 +214,7 @@ def _train_stages(
         sweeps = list(stage.plan(training.join()))
         if not sweeps:
             break
-        manifests = _read_manifests(experiment, sweeps, experiment.stages)
+        manifests = _read_manifests(experiment, number, sweeps)
         tasks = _plan_stage(experiment, sweeps, manifests)
         sizes += [task.block.sweep.size for task in tasks]
         training = Training(
@@ -224,7 +228,7 @@ def _train_stages(
         results = _train_stage(experiment, number, tasks, stopped)
         training.parts.extend(
             [
-                results[task.folder]
+                take_wanted(sweep, results[task.folder])
                 for task in tasks
                 if task.sweep.name == sweep.name and task.folder in results
             ]
@@ -304,19 +308,17 @@ def _train_share(tasks: Sequence[Task], processes: Processes) -> int | None:
     return run_interruptible(train, _log_signal)[1]
 
 
-def _read_manifests(
-    experiment: Experiment, sweeps: Sequence[Sweep], stages: Sequence[Stage]
-) -> list[BlockManifest]:
-    """Return the manifests of the blocks in the folder.
+def _read_manifests(experiment: Experiment, number: int, sweeps: Sequence[Sweep]) -> list[BlockManifest]:
+    """Return the manifests of the blocks in the folder, before the stage of this number trains these sweeps.
 
     Raises:
       FolderError: if a block cannot be used by these sweeps.
       UsageError: if a block is broken.
     """
-    names = [name for stage in stages for name in stage.sweep_names]
+    names = [name for stage in experiment.stages for name in stage.sweep_names]
     dataset = experiment.prepare(sweeps[0].settings).dataset
     try:
-        return read_usable_manifests(experiment.folder, sweeps, names, dataset)
+        return read_usable_manifests(experiment.folder, sweeps, names, dataset, configs_follow=number > 0)
     except BlockError as error:
         raise UsageError(str(error)) from None
 

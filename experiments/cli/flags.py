@@ -13,6 +13,7 @@ from absl import flags
 from experiments.cli.recipes import RECIPES, define_recipe
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import Flag, Settings
+from experiments.runner.sweeps import Sweep, name_replicates
 from linear_cifar.config import Config, check_config, grid
 from linear_cifar.data.dataset import ImageShape
 
@@ -130,7 +131,7 @@ def define_settings(
     seeds: int = 1,
     recipes: Sequence[str] = tuple(RECIPES),
     omit: Collection[str] = (),
-    takes_user_file: bool = False,
+    selects: bool = False,
     **defaults: Any,
 ) -> None:
     """Define the flags of a training command: its settings, its data, its folder and its processes.
@@ -139,13 +140,14 @@ def define_settings(
       seeds: default number of seeds.
       recipes: names of the recipes that make sense for this command.
       omit: settings without a flag, because the command sets them itself.
-      takes_user_file: whether the command also trains on a user's own file.
+      selects: whether the command looks for the best configuration. It then takes a user's own file, folds,
+        and a number of configurations to refit.
       **defaults: defaults of this command, where they differ from those in `Settings`.
     """
     declared = _declared_settings()
     assert declared.keys() >= {*omit, *defaults}, "every name belongs to a setting"
-    if not takes_user_file:
-        omit = {*omit, "image_shape"}
+    if not selects:
+        omit = {*omit, "image_shape", "folds"}
     for name, (kind, flag) in declared.items():
         if name not in omit:
             _define_setting(name, kind, flag._replace(default=defaults.get(name, flag.default)))
@@ -157,29 +159,41 @@ def define_settings(
     )
     define_recipe(recipes)
     define_data()
-    if takes_user_file:
+    if selects:
         _define_user_file()
+        _define_refit()
     _define_run_folder()
     _define_processes()
 
 
-def settings_from_flags(**fixed: Any) -> Settings:
-    """Return the settings that the flags give, and those that the command sets itself."""
+def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Sweep:
+    """Return a sweep with the settings and seeds that the flags give, and those that the command sets itself.
+
+    Args:
+      name: name of the sweep.
+      configs: its configurations.
+      **fixed: settings that replace those of the flags.
+    """
     defaults = {name: flag.default for name, (_, flag) in _declared_settings().items()}
     values: dict[str, Any] = {
         name: FLAGS[name].value if name in FLAGS else default for name, default in defaults.items()
     } | fixed
-    values["seeds"] = tuple(range(FLAGS.seed, FLAGS.seed + FLAGS.seeds))
     # The validation images are always measured. One order, so that equal sets are equal settings.
     evaluate = {"val", *values["evaluate"]}
     values["evaluate"] = tuple(name for name in ("train", "val", "test") if name in evaluate)
-    return Settings(**values)
+    seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)
+    return Sweep(name, Settings(**values), name_replicates(seeds, values["folds"]), tuple(configs))
+
+
+def refits_from_flags() -> int:
+    """Return how many configurations to train again on all training examples: with folds, one by default."""
+    return FLAGS.refit if FLAGS.refit is not None else 1 if FLAGS.folds else 0
 
 
 def _declared_settings() -> dict[str, tuple[Any, Flag]]:
-    """Return the type and the flag of each setting but the seeds, which have two flags of their own."""
+    """Return the type and the flag of each setting."""
     hints = get_type_hints(Settings, include_extras=True)
-    return {name: get_args(hint) for name, hint in hints.items() if name != "seeds"}
+    return {name: get_args(hint) for name, hint in hints.items()}
 
 
 def _define_setting(name: str, kind: Any, flag: Flag) -> None:
@@ -228,6 +242,16 @@ def _define_user_file() -> None:
         None,
         "file of your own features instead of CIFAR-10: an .npz with x_train [n, ...] and y_train [n], and "
         "optionally x_val, y_val, x_test, y_test and classes; --flip is then off unless it is given",
+    )
+
+
+def _define_refit() -> None:
+    flags.DEFINE_integer(
+        "refit",
+        None,
+        "train the N best configurations by validation again, on all training examples and from every seed, "
+        "and test them (default: 1 with --folds, else 0)",
+        lower_bound=0,
     )
 
 

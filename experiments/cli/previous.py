@@ -8,7 +8,7 @@ from typing import Any
 from experiments.artifacts.reader import ReadError, RunResult
 from experiments.runner.blocks import BlockManifest, find_incompatibility, read_manifests
 from experiments.runner.errors import FolderError
-from experiments.runner.files import BEST, BLOCKS, CONFIG, HISTORY, RESULTS, TABLES
+from experiments.runner.files import BEST, BLOCKS, CONFIG, CORRECT, HISTORY, RESULTS, TABLES
 from experiments.runner.sweeps import Sweep
 from linear_cifar.data.dataset import Dataset
 
@@ -45,7 +45,11 @@ def read_previous_run(folder: Path, experiment: str) -> RunResult | None:
 
 
 def read_usable_manifests(
-    folder: Path, sweeps: Iterable[Sweep], later_names: Sequence[str], dataset: Dataset
+    folder: Path,
+    sweeps: Iterable[Sweep],
+    later_names: Sequence[str],
+    dataset: Dataset,
+    configs_follow: bool = False,
 ) -> list[BlockManifest]:
     """Return the manifests of the blocks in the folder, all of which a run of these sweeps can use.
 
@@ -54,6 +58,8 @@ def read_usable_manifests(
       sweeps: sweeps that the run trains now.
       later_names: names of sweeps that later stages may train, whose blocks are not checked yet.
       dataset: the run's data.
+      configs_follow: whether the sweeps' configurations follow from earlier results, so that the folder may
+        hold runs of others.
 
     Raises:
       FolderError: if a block cannot be used.
@@ -64,7 +70,7 @@ def read_usable_manifests(
     for manifest in manifests:
         if manifest.sweep in later_names and manifest.sweep not in by_name:
             continue
-        difference = find_incompatibility(manifest, by_name, dataset)
+        difference = find_incompatibility(manifest, by_name, dataset, configs_follow)
         if difference:
             raise FolderError(
                 folder, f"holds runs with {difference}: give the same, or choose another folder"
@@ -97,4 +103,4 @@ def is_same_run(previous: RunResult, description: Mapping[str, Any]) -> bool:
 
 def has_all_files(folder: Path) -> bool:
     """Tell whether the files that every finished run writes are there."""
-    return all((folder / name).exists() for name in (RESULTS, HISTORY, TABLES))
+    return all((folder / name).exists() for name in (RESULTS, HISTORY, CORRECT, TABLES))

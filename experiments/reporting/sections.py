@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.artifacts.reader import RunResult
-from experiments.artifacts.tables import Table, percent
+from experiments.artifacts.tables import Table, format_interval
 from experiments.reporting.claims import Finding, judge_claims
 from linear_cifar.config import Config
 from linear_cifar.data.dataset import SPLITS
@@ -42,6 +42,7 @@ DIGITS = 4
 # Figures that not every run has: not all data are images, and every configuration may have diverged.
 OPTIONAL = {
     "weights": "Weights of each class as an image, each scaled to its range.",
+    "differences": "Validation accuracy of each configuration minus that of the best, with 95 % intervals.",
     "confusion": "Which classes the best configuration takes for which.",
 }
 
@@ -78,7 +79,7 @@ SECTIONS = {
         "The report's best: η 0.01, batch 400, λ 0.1, test accuracy 43.20 %.",
         None,
         {
-            "heatmap": "Validation accuracy after the last epoch; the best is framed.",
+            "heatmap": "Validation accuracy after the last epoch; what may be the best is framed.",
             "curves": "Loss per epoch of the configurations whose loss stays low.",
         },
     ),
@@ -100,7 +101,7 @@ SECTIONS = {
         "",
         None,
         {
-            "steps": "Test accuracy of each step: a dot per seed, mean and standard deviation.",
+            "steps": "Test accuracy of each step: a dot per seed, and the mean with its 95 % interval.",
             "curves": "Figure 4. The best configuration, epoch by epoch.",
         },
     ),
@@ -176,8 +177,8 @@ def _find_figures(run: RunResult, section: Section) -> Section:
 
 
 def _has_split(run: RunResult, split: str) -> bool:
-    """Tell whether the run's data has a split."""
-    return f"{split}_examples" in next(iter(run.sweeps.values()))
+    """Tell whether a sweep of the run was measured on a split."""
+    return any(f"{split}_examples" in sweep for sweep in run.sweeps.values())
 
 
 def _warnings(runs: Sequence[RunResult]) -> list[str]:
@@ -214,17 +215,17 @@ def _describe_source(run: RunResult) -> Source:
 
 
 def _explorer_rows(run: RunResult) -> list[dict[str, Any]]:
-    """Return a row per configuration: its name, its final accuracies and its curves, as means over seeds."""
-    measured: dict[tuple[str, Config], dict[int, list[list[float]]]] = {}
+    """Return a row per configuration: its name, its final accuracies as intervals, and its mean curves."""
+    measured: dict[tuple[str, Config], dict[tuple[int, int | None], list[list[float]]]] = {}
     for row in run.history:
         values = [np.nan if row.cells[name] is None else row.cells[name] for name in CURVES]
-        measured.setdefault((row.sweep, row.config), {}).setdefault(row.seed, []).append(values)
+        by_replicate = measured.setdefault((row.sweep, row.config), {})
+        by_replicate.setdefault((row.seed, row.fold), []).append(values)
     rows = []
-    for (sweep, config), by_seed in measured.items():
-        curves = np.asarray(list(by_seed.values())).mean(axis=0).T
-        final = {
-            split: run.values(f"{split}_acc", sweep, config) for split in SPLITS if _has_split(run, split)
-        }
+    for (sweep, config), by_replicate in measured.items():
+        curves = np.asarray(list(by_replicate.values())).mean(axis=0).T
+        present = [split for split in SPLITS if f"{split}_examples" in run.sweeps[sweep]]
+        final = {split: run.interval(split, sweep, config) for split in present}
         rows.append(
             {
                 "key": [
@@ -232,8 +233,8 @@ def _explorer_rows(run: RunResult) -> list[dict[str, Any]]:
                     sweep,
                     *config,
                 ],
-                **{split: _round(100 * values.mean()) for split, values in final.items()},
-                "text": {split: percent(values) for split, values in final.items()},
+                **{split: _round(100 * interval.mean) for split, interval in final.items()},
+                "text": {split: format_interval(interval) for split, interval in final.items()},
                 "curves": {
                     name: [_round(value * (100 if name.endswith("acc") else 1)) for value in curve]
                     for name, curve in zip(CURVES, curves, strict=True)

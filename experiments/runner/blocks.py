@@ -1,7 +1,7 @@
 """The blocks of a run: runs that train together, with checkpoints of their own.
 
-A block is some of the configurations and seeds of a sweep. It has a folder in the run's folder, which holds
-block.json, its manifest, and its checkpoints. A run that is extended adds blocks to those it has.
+A block is some of the configurations and replicates of a sweep. It has a folder in the run's folder, which
+holds block.json, its manifest, and its checkpoints. A run that is extended adds blocks to those it has.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from experiments.runner.checkpoints import epochs_on_disk
+from experiments.runner.data import ReplicateName
 from experiments.runner.errors import BlockError
 from experiments.runner.files import BLOCKS, SCHEMA, read_json, write_json
 from experiments.runner.settings import Settings
@@ -26,8 +27,8 @@ from linear_cifar.planning import join_blocks, plan_blocks
 
 MANIFEST = "block.json"
 
-# The weights that a finished block keeps: of all its runs, from which it can be extended; of the best seed of
-# each configuration; or of the best configuration only.
+# The weights that a finished block keeps: of all its runs, from which it can be extended; of the best
+# replicate of each configuration; or of the best configuration only.
 ALL, CONFIGURATIONS, BEST = RETENTIONS = ("all", "configurations", "best")
 
 
@@ -44,7 +45,7 @@ class BlockManifest(NamedTuple):
     sweep: str
     settings: dict[str, Any]
     configs: list[Config]
-    seeds: list[int]
+    replicates: list[ReplicateName]
     dataset: str
     fingerprint: str
     environment: dict[str, Any]
@@ -53,21 +54,25 @@ class BlockManifest(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """The numbers of seeds and configurations."""
-        return len(self.seeds), len(self.configs)
+        """The numbers of replicates and configurations."""
+        return len(self.replicates), len(self.configs)
 
 
 def block_folder(run: Path, sweep: Sweep, fingerprint: str) -> Path:
     """Return a block's folder, which is named by a hash of all that its checkpoints depend on."""
-    settings = sweep.settings
-    return run / BLOCKS / _hash(sweep.name, settings._asdict(), sweep.configs, settings.seeds, fingerprint)
+    settings = sweep.settings._asdict()
+    return run / BLOCKS / _hash(sweep.name, settings, sweep.configs, sweep.replicates, fingerprint)
 
 
 def _hash(
-    sweep: str, settings: Mapping[str, Any], configs: Sequence[Any], seeds: Sequence[int], fingerprint: str
+    sweep: str,
+    settings: Mapping[str, Any],
+    configs: Sequence[Any],
+    replicates: Sequence[ReplicateName],
+    fingerprint: str,
 ) -> str:
-    fixed = {name: settings[name] for name in sorted(settings) if name not in ("seeds", "epochs")}
-    content = json.dumps([sweep, fixed, configs, seeds, fingerprint])
+    fixed = {name: settings[name] for name in sorted(settings) if name != "epochs"}
+    content = json.dumps([sweep, fixed, configs, replicates, fingerprint])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -80,6 +85,7 @@ def write_manifest(run: Path, block: Block, dataset: Dataset, environment: Mappi
         "sweep": block.sweep.name,
         "settings": block.sweep.settings._asdict(),
         "configs": block.sweep.configs,
+        "replicates": block.sweep.replicates,
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "environment": environment,
@@ -98,9 +104,9 @@ def read_manifests(run: Path) -> list[BlockManifest]:
     """
     manifests = [read_manifest(path.parent) for path in sorted((run / BLOCKS).glob(f"*/{MANIFEST}"))]
     runs = [
-        (manifest.sweep, seed, config)
+        (manifest.sweep, replicate, config)
         for manifest in manifests
-        for seed in manifest.seeds
+        for replicate in manifest.replicates
         for config in manifest.configs
     ]
     if len(set(runs)) < len(runs):
@@ -127,14 +133,14 @@ def read_manifest(folder: Path) -> BlockManifest:
             str(content["sweep"]),
             settings,
             [_parse_config(values) for values in configs],
-            [operator.index(seed) for seed in settings["seeds"]],
+            [_parse_replicate(values) for values in content["replicates"]],
             str(content["dataset"]),
             str(content["fingerprint"]),
             dict(content["environment"]),
             RETENTIONS[RETENTIONS.index(content["retention"])],
             max(epochs_on_disk(folder), default=0),
         )
-        name = _hash(manifest.sweep, settings, configs, manifest.seeds, manifest.fingerprint)
+        name = _hash(manifest.sweep, settings, configs, manifest.replicates, manifest.fingerprint)
         if folder.name != name or not all(manifest.size):
             raise ValueError("its folder belongs to another block")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
@@ -151,6 +157,11 @@ def _parse_config(values: Iterable[Any]) -> Config:
     return config
 
 
+def _parse_replicate(values: Iterable[Any]) -> ReplicateName:
+    seed, fold = values
+    return ReplicateName(operator.index(seed), None if fold is None else operator.index(fold))
+
+
 def restore_block(manifest: BlockManifest) -> Block:
     """Return the block of a manifest that this version wrote.
 
@@ -160,21 +171,21 @@ def restore_block(manifest: BlockManifest) -> Block:
     try:
         settings = Settings(**manifest.settings)
         shape: Any = settings.image_shape and tuple(settings.image_shape)
-        settings = settings._replace(
-            seeds=tuple(manifest.seeds), evaluate=tuple(settings.evaluate), image_shape=shape
-        )
+        settings = settings._replace(evaluate=tuple(settings.evaluate), image_shape=shape)
     except TypeError as error:
         raise BlockError(f"the block's settings are of another version: {error}") from None
-    return Block(Sweep(manifest.sweep, settings, tuple(manifest.configs)), manifest.retention)
+    sweep = Sweep(manifest.sweep, settings, tuple(manifest.replicates), tuple(manifest.configs))
+    return Block(sweep, manifest.retention)
 
 
 def find_incompatibility(
-    manifest: BlockManifest, sweeps: Mapping[str, Sweep], dataset: Dataset
+    manifest: BlockManifest, sweeps: Mapping[str, Sweep], dataset: Dataset, configs_follow: bool = False
 ) -> str | None:
     """Say in words what the block has that a run of these sweeps does not; None if the run can use the block.
 
     The run may have more configurations and seeds than the block. It may have more epochs where the first
-    ones do not depend on their number.
+    ones do not depend on their number. It may leave out configurations of the block where they follow from
+    the results of earlier sweeps (`configs_follow`), which more seeds may change.
     """
     if manifest.sweep not in sweeps:
         return f"the sweep {manifest.sweep!r}, which this command leaves out"
@@ -184,25 +195,25 @@ def find_incompatibility(
         return f"the data of {manifest.dataset} ({theirs}…), not of {dataset.name} ({ours}…)"
     settings = json.loads(json.dumps(sweep.settings._asdict()))
     for name in settings.keys() | manifest.settings.keys():
-        if name not in ("seeds", "epochs") and settings.get(name) != manifest.settings.get(name):
+        if name != "epochs" and settings.get(name) != manifest.settings.get(name):
             return f"{name} {manifest.settings.get(name)}, not {settings.get(name)}"
     axes: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
         (name, [config[i] for config in manifest.configs], [config[i] for config in sweep.configs])
         for i, name in enumerate(Config._fields)
     ]
-    axes += [
-        ("the configuration", manifest.configs, sweep.configs),
-        ("seed", manifest.seeds, sweep.settings.seeds),
-    ]
+    axes.append(("the configuration", manifest.configs, sweep.configs))
+    if configs_follow:
+        axes.clear()
+    axes.append(("seed", [replicate.seed for replicate in manifest.replicates], sweep.seeds))
     for name, on_disk, wanted in axes:
         kept = set(wanted)
         left_out = [value for value in on_disk if value not in kept]
         if left_out:
             return f"{name} {left_out[0]}, which this command leaves out"
     wanted_epochs, epochs = sweep.settings.epochs, manifest.settings.get("epochs")
-    if manifest.retention == BEST and len(sweep.settings.seeds) > len(manifest.seeds):
-        seeds = f"{len(manifest.seeds)} seeds, not {len(sweep.settings.seeds)}"
-        return f"{seeds} (it keeps the best weights only)"
+    if manifest.retention == BEST and len(sweep.replicates) > len(manifest.replicates):
+        num_seeds = len({replicate.seed for replicate in manifest.replicates})
+        return f"{num_seeds} seeds, not {len(sweep.seeds)} (it keeps the best weights only)"
     if sweep.settings.extendable and manifest.retention == ALL:
         return (
             f"epochs {manifest.epochs_done}, not {wanted_epochs}"
@@ -221,6 +232,8 @@ def plan_sweep(
 ) -> list[Block]:
     """Return the blocks of a sweep: those on disk, which it can use, and new ones of what is missing.
 
+    A block on disk may hold more configurations than the sweep, see `find_incompatibility`.
+
     Args:
       sweep: sweep to train.
       manifests: blocks on disk.
@@ -229,26 +242,26 @@ def plan_sweep(
       keep_all: whether a finished block keeps the weights of all its runs.
     """
     blocks = [
-        Block(_take_part(sweep, manifest.seeds, manifest.configs), manifest.retention)
+        Block(_take_part(sweep, manifest.replicates, manifest.configs), manifest.retention)
         for manifest in manifests
-        if manifest.sweep == sweep.name
+        if manifest.sweep == sweep.name and not set(sweep.configs).isdisjoint(manifest.configs)
     ]
     on_disk = {
-        (seed, config)
+        (replicate, config)
         for block in blocks
-        for seed in block.sweep.settings.seeds
+        for replicate in block.sweep.replicates
         for config in block.sweep.configs
     }
-    missing: dict[tuple[Config, ...], list[int]] = {}
-    for seed in sweep.settings.seeds:
-        configs = tuple(config for config in sweep.configs if (seed, config) not in on_disk)
+    missing: dict[tuple[Config, ...], list[ReplicateName]] = {}
+    for replicate in sweep.replicates:
+        configs = tuple(config for config in sweep.configs if (replicate, config) not in on_disk)
         if configs:
-            missing.setdefault(configs, []).append(seed)
-    for configs, seeds in missing.items():
-        for block_seeds, block_configs in plan_blocks(seeds, configs, max_runs, processes):
-            has_all_seeds = len(block_seeds) == len(sweep.settings.seeds)
-            retention = ALL if keep_all else BEST if has_all_seeds else CONFIGURATIONS
-            blocks.append(Block(_take_part(sweep, block_seeds, block_configs), retention))
+            missing.setdefault(configs, []).append(replicate)
+    for configs, replicates in missing.items():
+        for block_replicates, block_configs in plan_blocks(replicates, configs, max_runs, processes):
+            has_all = len(block_replicates) == len(sweep.replicates)
+            retention = ALL if keep_all else BEST if has_all else CONFIGURATIONS
+            blocks.append(Block(_take_part(sweep, block_replicates, block_configs), retention))
     return blocks
 
 
@@ -259,12 +272,35 @@ def is_complete(sweep: Sweep, parts: Sequence[SweepResult]) -> bool:
     )
 
 
+def take_wanted(sweep: Sweep, part: SweepResult) -> SweepResult:
+    """Return a block's results without the configurations that the sweep does not have."""
+    wanted = [c for c, config in enumerate(part.configs) if config in sweep.configs]
+    if len(wanted) == len(part.configs):
+        return part
+    measured = (part.final, part.class_accuracy, part.correct)
+    final, by_class, correct = jax.tree.map(lambda leaf: leaf[:, wanted], measured)
+    kept = np.isin(part.saved.configs, wanted)
+    saved: SavedParams = jax.tree.map(lambda leaf: leaf[kept], part.saved)
+    return SweepResult(
+        part.sweep._replace(configs=tuple(part.configs[c] for c in wanted)),
+        part.data,
+        jax.tree.map(lambda leaf: leaf[:, :, wanted], part.history),
+        final,
+        by_class,
+        correct,
+        saved._replace(configs=np.searchsorted(wanted, saved.configs)),
+    )
+
+
 def join_results(sweep: Sweep, parts: Sequence[SweepResult]) -> SweepResult:
     """Join the results of a sweep's blocks."""
-    seeds = {seed: i for i, seed in enumerate(sweep.settings.seeds)}
+    replicates = {replicate: i for i, replicate in enumerate(sweep.replicates)}
     configs = {config: i for i, config in enumerate(sweep.configs)}
     places = [
-        ([seeds[seed] for seed in part.settings.seeds], [configs[config] for config in part.configs])
+        (
+            [replicates[replicate] for replicate in part.sweep.replicates],
+            [configs[config] for config in part.configs],
+        )
         for part in parts
     ]
     saved = [
@@ -281,12 +317,10 @@ def join_results(sweep: Sweep, parts: Sequence[SweepResult]) -> SweepResult:
         join_blocks(sweep.size, places, [part.history for part in parts], leading=1),
         join_blocks(sweep.size, places, [part.final for part in parts]),
         join_blocks(sweep.size, places, [part.class_accuracy for part in parts]),
+        join_blocks(sweep.size, places, [part.correct for part in parts]),
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *saved),
     )
 
 
-def _take_part(sweep: Sweep, seeds: Iterable[int], configs: Iterable[Config]) -> Sweep:
-    return sweep._replace(
-        settings=sweep.settings._replace(seeds=tuple(seeds)),
-        configs=tuple(configs),
-    )
+def _take_part(sweep: Sweep, replicates: Iterable[ReplicateName], configs: Iterable[Config]) -> Sweep:
+    return sweep._replace(replicates=tuple(replicates), configs=tuple(configs))

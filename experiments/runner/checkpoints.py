@@ -7,17 +7,16 @@ folder holds `metrics-N.npz`, and the newest state where the block can still be 
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from experiments.runner.errors import SaveError
 from experiments.runner.sweeps import HELD_OUT, Sweep
-from linear_cifar.data.dataset import SPLITS
 from linear_cifar.engine import EpochMetrics
 from linear_cifar.evaluation import Metrics
 from linear_cifar.fitting import SavedParams
@@ -39,15 +38,16 @@ class BlockState(NamedTuple):
     """State of a block after an epoch."""
 
     snapshot: Snapshot
-    history: EpochMetrics  # [E, S, C] of the epochs so far, as measured
+    history: EpochMetrics  # [E, R, C] of the epochs so far, as measured
 
 
 class BlockResult(NamedTuple):
     """Results of a finished block: measurements and the parameters that are kept."""
 
-    history: EpochMetrics  # [E, S, C], NaN where a run diverged
-    final: dict[str, Metrics]  # of each split [S, C]
-    class_accuracy: dict[str, Float[np.ndarray, "S C"]]  # of each split held out
+    history: EpochMetrics  # [E, R, C], NaN where a run diverged
+    final: dict[str, Metrics]  # of each split [R, C]
+    class_accuracy: dict[str, Float[np.ndarray, "R C"]]  # of each split held out
+    correct: dict[str, UInt8[np.ndarray, "R C bytes"]]  # of each split held out, packed
     saved: SavedParams
 
 
@@ -66,9 +66,9 @@ class Checkpoints:
         block: Sweep,
         d: int,
         K: int,
+        sizes: Mapping[str, int],
         log: Callable[[str], None],
         save_every: int | None = None,
-        splits: Sequence[str] = SPLITS,
     ) -> None:
         """Prepare to save and read.
 
@@ -77,12 +77,12 @@ class Checkpoints:
           block: the block, of which the checkpoints must be.
           d: number of features.
           K: number of classes.
+          sizes: number of examples of each split that a run is measured on.
           log: gets a line about each file that cannot be used.
           save_every: epochs from one save to the next; by default so that saving takes `SHARE` of the time.
-          splits: names of the data set's splits.
         """
-        self._folder, self._block, self._d, self._K, self._log = folder, block, d, K, log
-        self._save_every, self._splits = save_every, splits
+        self._folder, self._block, self._d, self._K, self._sizes = folder, block, d, K, sizes
+        self._log, self._save_every = log, save_every
         for partial in folder.glob(".*.partial.npz"):  # a process was killed while it wrote
             partial.unlink()
         nbytes = 2 * block.num_runs * (d + 1) * K * np.dtype(block.settings.dtype).itemsize
@@ -153,6 +153,9 @@ class Checkpoints:
             self._check_saved(path, result.saved)
             for leaf in jax.tree.leaves((result.final, result.class_accuracy)):
                 _expect(path, leaf, self._block.size, self._dtype)
+            for name, packed in result.correct.items():
+                nbytes = -(-self._sizes[name] // 8)
+                _expect(path, packed, (*self._block.size, nbytes), np.dtype(np.uint8))
         except (ValueError, FileNotFoundError) as error:
             self._set_aside(path, "the finished block", error)
             return None
@@ -172,8 +175,10 @@ class Checkpoints:
 
     def _describe(self) -> dict[str, Any]:
         """Return what a finished block is of, as JSON gives it back."""
-        settings = self._block.settings
-        return {"configs": [list(config) for config in self._block.configs], "seeds": list(settings.seeds)}
+        return {
+            "configs": [list(config) for config in self._block.configs],
+            "replicates": [list(replicate) for replicate in self._block.replicates],
+        }
 
     def _write(self, kind: str, epoch: int, arrays: dict[str, Any], description: dict[str, Any]) -> None:
         path = self._path(kind, epoch)
@@ -201,12 +206,14 @@ class Checkpoints:
         """Return the names of a finished block's arrays, in their places."""
         final: Any = {
             name: Metrics(*(f"final.{name}.{field}" for field in Metrics._fields))  # type: ignore[arg-type]
-            for name in self._splits
+            for name in self._sizes
         }
-        by_class: Any = {name: f"class_accuracy.{name}" for name in HELD_OUT if name in self._splits}
+        held_out = [name for name in HELD_OUT if name in self._sizes]
+        by_class: Any = {name: f"class_accuracy.{name}" for name in held_out}
+        correct: Any = {name: f"correct.{name}" for name in held_out}
         params: Any = Params("params.W", "params.b")  # type: ignore[arg-type]
         saved = SavedParams("replicates", "configs", params)  # type: ignore[arg-type]
-        return BlockResult(_history_names(self._block), final, by_class, saved)
+        return BlockResult(_history_names(self._block), final, by_class, correct, saved)
 
     def _check_history(self, path: Path, history: EpochMetrics, epochs: int) -> None:
         shape = (epochs, *self._block.size)

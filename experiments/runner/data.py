@@ -1,14 +1,17 @@
 """The data of a sweep, prepared once for all blocks that share it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from experiments.runner.settings import CENTER, STANDARD, UNIT
 from linear_cifar.data.dataset import DataError, Dataset
 from linear_cifar.examples import Examples, make_examples
 from linear_cifar.memory import COPIES_OF_EXAMPLES, example_bytes, process_memory
+from linear_cifar.replicates import Replicate
 from linear_cifar.standardizer import Standardizer, fit_standardizer, scale_to_unit_length
 
 # float32 has 7 digits. If a standard deviation is a smaller share of the mean, fewer than two of them count.
@@ -17,15 +20,31 @@ MIN_RELATIVE_STD = 1e-5
 MIN_FEATURE = 1e-30
 
 
+class ReplicateName(NamedTuple):
+    """Name of a replicate: its seed and, with folds, the fold (from 0) that it is trained without."""
+
+    seed: int
+    fold: int | None = None
+
+
+class Fold(NamedTuple):
+    """Rows of the training examples that a fold trains on ("train") and leaves out ("val")."""
+
+    rows: dict[str, Int[np.ndarray, " m"]]
+    standardizer: Standardizer | None  # of the rows that it trains on
+
+
 class PreparedData(NamedTuple):
     """A divided data set: its splits as examples, and the standardiser of its training examples.
 
-    Without a standardiser the examples are used as they are.
+    Without a standardiser the examples are used as they are. With folds, the splits train and val are the
+    same examples, of which each fold has its rows.
     """
 
     dataset: Dataset
-    splits: dict[str, Examples]  # train, val and, where there is one, test
-    standardizer: Standardizer | None
+    splits: dict[str, Examples]  # train, and those of val and test that there are
+    standardizer: Standardizer | None  # None also where each fold has one
+    folds: tuple[Fold, ...] = ()
 
     @property
     def d(self) -> int:
@@ -36,6 +55,41 @@ class PreparedData(NamedTuple):
     def K(self) -> int:
         """Number of classes."""
         return len(self.dataset.classes)
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples in the memory."""
+        return sum(len(split.labels) for split in self.dataset.splits.values())
+
+    def size(self, split: str) -> int:
+        """Return how many examples of a split a run is trained or measured on."""
+        return len(self.folds[0].rows[split] if self.folds else self.splits[split].targets)
+
+    def rows(self, split: str, replicates: Sequence[ReplicateName]) -> Int[np.ndarray, "R m"] | None:
+        """Return the rows of a split that each replicate is measured on; None: all."""
+        if not self.folds:
+            return None
+        return np.stack([self.folds[replicate.fold or 0].rows[split] for replicate in replicates])
+
+    def replicates(self, names: Sequence[ReplicateName], evaluate: Sequence[str]) -> list[Replicate]:
+        """Return the replicates of these names; `evaluate` names the splits to measure after every epoch."""
+        if not self.folds:
+            return [Replicate(name.seed) for name in names]
+        folds = [self.folds[name.fold or 0] for name in names]
+        return [
+            Replicate(
+                *name, fold.rows["train"], fold.standardizer, {split: fold.rows[split] for split in evaluate}
+            )
+            for name, fold in zip(names, folds, strict=True)
+        ]
+
+    def seen_by(self, replicate: ReplicateName, split: str) -> tuple[Examples, Standardizer | None]:
+        """Return the examples of a split that a replicate is measured on, and its standardiser."""
+        examples = self.splits[split]
+        if not self.folds:
+            return examples, self.standardizer
+        fold = self.folds[replicate.fold or 0]
+        return Examples(*(leaf[fold.rows[split]] for leaf in examples)), fold.standardizer
 
 
 def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32") -> PreparedData:
@@ -51,13 +105,14 @@ def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32")
     """
     train = dataset.train.features
     _check_memory(dataset, np.dtype(dtype).itemsize if mode == UNIT else train.itemsize)
-    standardizer = None
-    if mode in (STANDARD, CENTER):
-        standardizer = fit_standardizer(train)
+
+    def fit(features: np.ndarray) -> Standardizer | None:
+        if mode not in (STANDARD, CENTER):
+            return None
+        standardizer = fit_standardizer(features)
         if train.dtype == np.float64 and dtype == "float32":
-            _check_float32(dataset, standardizer)
-        if mode == CENTER:
-            standardizer = standardizer._replace(std=np.ones_like(standardizer.std))
+            _check_float32(dataset.name, features, standardizer)
+        return standardizer if mode == STANDARD else standardizer._replace(std=np.ones_like(standardizer.std))
 
     def convert(features: np.ndarray) -> np.ndarray:
         return scale_to_unit_length(features, dtype) if mode == UNIT else features
@@ -68,7 +123,14 @@ def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32")
             name: make_examples(convert(split.features), split.labels, len(dataset.classes))
             for name, split in dataset.splits.items()
         }
-    return PreparedData(dataset, examples, standardizer)
+    if dataset.folds is None:
+        return PreparedData(dataset, examples, fit(train))
+    examples["val"] = examples["train"]
+    folds = []
+    for fold, left_out in enumerate(dataset.folds):
+        rows = np.sort(np.delete(dataset.folds, fold, axis=0), axis=None)
+        folds.append(Fold({"train": rows, "val": left_out}, fit(train[rows])))
+    return PreparedData(dataset, examples, None, tuple(folds))
 
 
 def _check_memory(dataset: Dataset, feature_bytes: int) -> None:
@@ -83,9 +145,9 @@ def _check_memory(dataset: Dataset, feature_bytes: int) -> None:
         )
 
 
-def _check_float32(dataset: Dataset, standardizer: Standardizer) -> None:
+def _check_float32(name: str, features: Float[np.ndarray, "n d"], standardizer: Standardizer) -> None:
     """Raise DataError if a feature varies by less than float32 can tell apart around its mean."""
-    features, (mean, std) = dataset.train.features, standardizer
+    mean, std = standardizer
     lowest, highest = features.min(axis=0), features.max(axis=0)
     tiny = np.maximum(-lowest, highest) < MIN_FEATURE
     # A constant feature becomes 0 however it is rounded.
@@ -93,7 +155,7 @@ def _check_float32(dataset: Dataset, standardizer: Standardizer) -> None:
     if lost.any():
         column = int(np.argmax(lost))
         raise DataError(
-            f"{dataset.name}: feature {column} has mean {mean[column]:.3g} and standard deviation "
+            f"{name}: feature {column} has mean {mean[column]:.3g} and standard deviation "
             f"{std[column]:.3g}, which float32 cannot hold: subtract its mean and scale it, or give "
             "--dtype=float64"
         )

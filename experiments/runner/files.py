@@ -12,9 +12,10 @@ from experiments.runner.errors import FolderError
 from linear_cifar.files import atomic_write
 
 # Version of config.json, block.json and the CSV files, see experiments/README.md.
-SCHEMA = 5
+SCHEMA = 6
 CONFIG, TABLES = "config.json", "tables.json"
-RESULTS, HISTORY, MEASURES, BEST = "results.csv", "history.csv", "measures.csv", "best_params.npz"
+RESULTS, HISTORY, MEASURES = "results.csv", "history.csv", "measures.csv"
+BEST, CORRECT, VALUES = "best_params.npz", "correct.npz", "values.npz"
 BLOCKS, PROCESSES, LOCK = "blocks", "processes", ".lock"
 # No JSON file of a run comes near this.
 LARGEST_JSON = 16 * 1024**2

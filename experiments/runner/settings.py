@@ -38,7 +38,7 @@ class Flag(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Settings of a sweep, each with the flag of the same name; --seed and --seeds give `seeds`."""
+    """Settings of a sweep, each with the flag of the same name."""
 
     train: Annotated[
         TrainSplit,
@@ -56,6 +56,16 @@ class Settings(NamedTuple):
             "choice stratified by class where --data has no x_val",
             default=1_000,
             lower=1,
+        ),
+    ]
+    folds: Annotated[
+        int,
+        Flag(
+            "train each configuration N times from each seed, each time without one of N folds of the "
+            "training examples, which validates (0: no folds)",
+            default=0,
+            lower=0,
+            upper=1_000,
         ),
     ]
     image_shape: Annotated[
@@ -122,7 +132,6 @@ class Settings(NamedTuple):
             choices=PRECISIONS,
         ),
     ]
-    seeds: tuple[int, ...]
     evaluate: Annotated[
         tuple[str, ...],
         Flag(

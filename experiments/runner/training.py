@@ -29,6 +29,7 @@ from linear_cifar.engine import (
     EpochMetrics,
     class_accuracy_of_runs,
     evaluate_runs,
+    mark_correct_of_runs,
     mask_diverged,
     mask_metrics,
     sweep,
@@ -37,6 +38,7 @@ from linear_cifar.fitting import SavedParams, select_all
 from linear_cifar.memory import device_memory, max_runs
 from linear_cifar.params import Params
 from linear_cifar.snapshots import Snapshot
+from linear_cifar.uncertainty import pack_correct
 
 T = TypeVar("T")
 
@@ -197,7 +199,7 @@ def train_sweep(
             data.splits["train"],
             {name: data.splits[name] for name in settings.evaluate},
             epochs=settings.epochs,
-            seeds=settings.seeds,
+            seeds=data.replicates(block.replicates, settings.evaluate),
             standardizer=data.standardizer,
             schedule=settings.eta_schedule(),
             average=settings.average,
@@ -223,7 +225,7 @@ def train_sweep(
     for epoch in iter(()) if found and stopped() else epochs:
         measured.append(jax.tree.map(lambda values: values[None], epoch.metrics))
         best = max(best, _best_accuracy(epoch.metrics))
-        on_epoch(f"best val acc {best:.2%}")
+        on_epoch(f"best val acc {best:.2%}" if "val" in epoch.metrics.evaluated else "")
         stop = stopped()
         if epoch.number == settings.epochs:
             # After the last epoch the state serves only to train the block for longer.
@@ -239,14 +241,17 @@ def train_sweep(
     history = _stack(measured)
     masked = mask_diverged(history, settings.max_loss)
 
+    replicates = data.replicates(block.replicates, ())
+
     def measure(evaluate: Callable[..., T], name: str, **options: Any) -> T:
         return evaluate(
             configs,
             params,
             data.splits[name],
-            seeds=settings.seeds,
+            seeds=replicates,
             standardizer=data.standardizer,
             precision=spec.precision,
+            rows=data.rows(name, block.replicates),
             **options,
         )
 
@@ -257,20 +262,22 @@ def train_sweep(
         else measure(evaluate_runs, name, loss=spec.loss)
         for name in data.splits
     }
-    by_class = {name: measure(class_accuracy_of_runs, name) for name in HELD_OUT if name in data.splits}
+    held_out = [name for name in HELD_OUT if name in data.splits]
+    by_class = {name: measure(class_accuracy_of_runs, name) for name in held_out}
+    correct = {name: pack_correct(measure(mark_correct_of_runs, name)) for name in held_out}
     final, by_class = mask_metrics((final, by_class), masked.finite[-1])
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
     saved = SavedParams(*select_all(*block.size), flat)
-    return SweepResult(block, data, masked, final, by_class, saved)
+    return SweepResult(block, data, masked, final, by_class, correct, saved)
 
 
 def keep_best(result: SweepResult, count: int) -> SweepResult:
-    """Keep only the parameters of the best seed of each of the `count` best configurations."""
+    """Keep only the parameters of the best replicate of each of the `count` best configurations."""
     configs = result.ranking[:count]
-    seeds = [result.best_seed(c) for c in configs]
-    chosen = [result.params_of(s, c) for s, c in zip(seeds, configs, strict=True)]
+    replicates = [result.best_replicate(c) for c in configs]
+    chosen = [result.params_of(r, c) for r, c in zip(replicates, configs, strict=True)]
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
-    return result._replace(saved=SavedParams(np.asarray(seeds), np.asarray(configs), params))
+    return result._replace(saved=SavedParams(np.asarray(replicates), np.asarray(configs), params))
 
 
 def _train_block(
@@ -278,9 +285,8 @@ def _train_block(
 ) -> SweepResult:
     """Train a block, or read it if it is finished; `share` is its part of the bar."""
     data, (block, retention) = task.data, task.block
-    checkpoints = Checkpoints(
-        task.folder, block, data.d, data.K, progress.log, save_every, splits=tuple(data.splits)
-    )
+    sizes = {name: data.size(name) for name in data.splits}
+    checkpoints = Checkpoints(task.folder, block, data.d, data.K, sizes, progress.log, save_every)
 
     def log_reused(epochs: int) -> None:
         progress.skip(epochs * share)
@@ -301,7 +307,7 @@ def _train_block(
     if retention != ALL and result.complete:
         result = keep_best(result, 1 if retention == BEST else len(block.configs))
     if result.complete:
-        finished = BlockResult(result.history, result.final, result.class_accuracy, result.saved)
+        finished = BlockResult(*result[2:])
         checkpoints.save_result(finished, extendable)
     return result
 
@@ -312,7 +318,7 @@ def _max_runs(sweep: Sweep, data: PreparedData) -> int:
     return max_runs(
         devices,
         device_memory(devices),
-        n=sum(len(split.features) for split in data.splits.values()),
+        n=data.num_examples,
         d=data.d,
         K=data.K,
         dtype=sweep.settings.dtype,
@@ -323,9 +329,11 @@ def _max_runs(sweep: Sweep, data: PreparedData) -> int:
 
 
 def _stack(measured: Sequence[EpochMetrics]) -> EpochMetrics:
-    """Join measurements [E, S, C] along the epochs."""
+    """Join measurements [E, R, C] along the epochs."""
     return jax.tree.map(lambda *values: np.concatenate(values), *measured)
 
 
 def _best_accuracy(metrics: EpochMetrics) -> float:
+    if "val" not in metrics.evaluated:
+        return 0.0
     return float(np.max(metrics.evaluated["val"].accuracy, where=metrics.finite, initial=0))

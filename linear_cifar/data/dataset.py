@@ -13,8 +13,8 @@ ImageShape = tuple[int, int, int]
 
 # CIFAR-10 publishes its 50,000 training images in five batches of this many.
 BATCH_FILE_SIZE = 10_000
-# Seed of the rows that validate where a file has no validation split. It is not a run's seed, so that all
-# runs on a file are validated on the same rows.
+# Seed of the rows that validate where there is no validation split, and of the folds. It is not a run's seed,
+# so that all runs on a data set are validated on the same rows.
 VALIDATION_SEED = 0
 
 
@@ -51,18 +51,23 @@ class RawDataset(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A data set divided into splits: the data of an experiment."""
+    """A data set divided into splits: the data of an experiment.
+
+    With folds, `train` has all training examples. Each fold is some of its rows: they validate the runs that
+    train on the others, and nothing is tested.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Split
-    val: Split
+    val: Split | None
     test: Split | None
     origin: str
     verified: bool
     fingerprint: str  # of the raw data set, whichever division was taken
     image_shape: ImageShape | None = None
     user_file: bool = False
+    folds: Int[np.ndarray, "F m"] | None = None  # rows of each fold
 
     @property
     def label(self) -> str:
@@ -71,7 +76,7 @@ class Dataset(NamedTuple):
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits by name; test is missing where the data have none."""
+        """The splits by name, without those that there are not."""
         found = {name: getattr(self, name) for name in SPLITS}
         return {name: split for name, split in found.items() if split is not None}
 
@@ -97,27 +102,37 @@ def fingerprint(raw: RawDataset) -> str:
     return digest.hexdigest()
 
 
-def train_size(train: TrainSplit, val_size: int, n: int = 50_000) -> int:
-    """Return how many of n published training images are trained on, see `split_dataset`."""
-    return BATCH_FILE_SIZE if train == "batch1" else n - val_size
+def train_size(train: TrainSplit, val_size: int, folds: int = 0, *, n: int = 50_000) -> int:
+    """Return how many of n published training images a run is trained on, see `split_dataset`."""
+    if train == "batch1":
+        n, val_size = BATCH_FILE_SIZE, 0
+    return n // folds * (folds - 1) if folds else n - val_size
 
 
-def split_dataset(raw: RawDataset, train: TrainSplit = "full", val_size: int = 1_000) -> Dataset:
-    """Divide a data set into training, validation and test splits.
+def split_dataset(
+    raw: RawDataset, train: TrainSplit = "full", val_size: int = 1_000, folds: int = 0
+) -> Dataset:
+    """Divide a data set into training, validation and test splits, or into folds.
 
     Args:
       raw: the data set. Its validation split is kept where it has one.
       train: `full` trains on all training examples less `val_size`, which validate: of published images the
         last ones (the splits are views), of a user's own file a random choice, see `draw_stratified`.
         `batch1` trains on the first published batch file and validates on the second.
-      val_size: number of validation examples to take with `full`.
+      val_size: number of validation examples to take with `full`. 0: there is no validation split, and all
+        training examples are trained on, with those of the data set's own validation split.
+      folds: number of folds into which all training examples are divided instead: five of the published
+        50,000 images are the batch files; others are drawn, see `draw_folds`. 0: none.
 
     Raises:
       DataError: if there are too few training examples, or no batch files.
     """
     if raw.user_file and train == "batch1":
         raise DataError(f"{raw.name} has no batch files as CIFAR-10 has: give train=full")
-    if raw.val is not None:
+    val: Split | None = None
+    if folds or val_size == 0:
+        training = _join_training(raw, train)
+    elif raw.val is not None:
         training, val = raw.train, raw.val
     elif raw.user_file:
         training, val = _split_stratified(raw, val_size)
@@ -128,13 +143,47 @@ def split_dataset(raw: RawDataset, train: TrainSplit = "full", val_size: int = 1
         classes=raw.classes,
         train=training,
         val=val,
-        test=raw.test,
+        test=None if folds else raw.test,
         origin=raw.origin,
         verified=raw.verified,
         fingerprint=fingerprint(raw),
         image_shape=raw.image_shape,
         user_file=raw.user_file,
+        folds=_divide(raw, training.labels, folds) if folds else None,
     )
+
+
+def draw_folds(
+    labels: Integer[np.ndarray, " n"], folds: int, seed: int = VALIDATION_SEED
+) -> Int[np.ndarray, "folds m"]:
+    """Divide rows at random into folds of equal size m = ⌊n / folds⌋, with each class spread over all folds.
+
+    The numbers of a class in two folds differ by at most one. The n − m · folds rows that are left over are
+    in no fold; they are of the largest classes.
+
+    Args:
+      labels: class of each row, whole numbers from 0.
+      folds: number of folds.
+      seed: seed of the draw.
+
+    Returns:
+      Indices in ascending order.
+
+    Raises:
+      ValueError: if there are fewer than two folds, or a class would have a row in one fold only.
+    """
+    if folds < 2:
+        raise ValueError(f"folds is {folds}: give at least 2")
+    counts = np.bincount(labels)
+    random = np.random.default_rng(seed).random(len(labels))
+    # Dealt like cards: the rows of a class follow one another, and the smallest class comes first.
+    order = np.lexsort((random, labels, counts[labels]))
+    m = len(labels) // folds
+    dealt = order[: m * folds].reshape(m, folds).T
+    rare = np.flatnonzero((counts > 0) & (np.bincount(labels[dealt.ravel()], minlength=len(counts)) < 2))
+    if len(rare):
+        raise ValueError(f"class {rare[0]} has {counts[rare[0]]} of {len(labels)} rows, too few to divide")
+    return np.sort(dealt, axis=1)
 
 
 def draw_stratified(
@@ -176,10 +225,29 @@ def draw_stratified(
     return np.sort(np.concatenate(chosen))
 
 
+def _join_training(raw: RawDataset, train: TrainSplit) -> Split:
+    """Return all examples that may be trained on: all but the test split, or the first batch file."""
+    if train == "batch1":
+        return _split_in_order(raw, train, 0)[0]
+    if raw.val is None:
+        return raw.train
+    return Split(*(np.concatenate(pair) for pair in zip(raw.train, raw.val, strict=True)))
+
+
+def _divide(raw: RawDataset, labels: Integer[np.ndarray, " n"], folds: int) -> Int[np.ndarray, "folds m"]:
+    n = len(labels)
+    if not raw.user_file and n == folds * BATCH_FILE_SIZE:
+        return np.arange(n).reshape(folds, -1)
+    try:
+        return draw_folds(labels, folds)
+    except ValueError as error:
+        raise DataError(f"{raw.name} cannot be divided into {folds} folds: {error}") from None
+
+
 def _split_in_order(raw: RawDataset, train: TrainSplit, val_size: int) -> tuple[Split, Split]:
     """Take the validation split from the end of the training images, or from the second batch file."""
     n = len(raw.train.labels)
-    first = train_size(train, val_size, n)
+    first = train_size(train, val_size, n=n)
     last = 2 * BATCH_FILE_SIZE if train == "batch1" else n
     if not 0 < first < last <= n:
         raise DataError(

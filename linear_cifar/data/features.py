@@ -88,18 +88,22 @@ def read_features(
     )
 
 
-def count_training(path: Path, val_size: int) -> int:
-    """Return how many rows a file has to train on, without reading them.
+def count_training(path: Path, val_size: int, folds: int = 0) -> int:
+    """Return how many rows of a file a run is trained on, without reading them.
 
     Args:
       path: the file.
       val_size: number of rows to validate on, where the file has no `x_val`.
+      folds: number of folds, see `split_dataset`.
 
     Raises:
       DataError: if the file's headers show that it cannot be used.
     """
     headers = read_headers(path)
-    return headers["x_train"].shape[0] - (0 if "x_val" in headers else val_size)
+    num_train, num_val = (headers[name].shape[0] if name in headers else 0 for name in ("x_train", "x_val"))
+    if folds:
+        return (num_train + num_val) // folds * (folds - 1)
+    return num_train - (0 if num_val else val_size)
 
 
 def read_headers(path: Path) -> dict[str, ArrayHeader]:

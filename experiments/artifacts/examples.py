@@ -1,0 +1,77 @@
+"""Files of values per example: correct.npz of every command, and values.npz of some measures.
+
+A file holds, for each sweep, a few configurations and an array per name: `0.test` is "test" of the first
+sweep. Its description says what the axes are. `numpy.load` opens it too.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from experiments.runner.sweeps import SweepResult
+from linear_cifar.config import Config
+from linear_cifar.npz import read_npz, write_npz
+
+
+class ExampleValues(NamedTuple):
+    """Values per example of some configurations of a sweep.
+
+    `arrays` are [R, C, n] by name, in the order of the sweep's replicates, or [R, C, bytes] where they are
+    packed bits. `sizes` are the numbers n.
+    """
+
+    sweep: str
+    configs: tuple[Config, ...]
+    arrays: dict[str, Shaped[np.ndarray, "R C _"]]
+    sizes: dict[str, int]
+
+
+def write_correct(path: Path, results: Sequence[SweepResult]) -> None:
+    """Write which examples held out each run predicts right, as packed bits."""
+    write_example_values(
+        path,
+        [
+            ExampleValues(
+                result.sweep.name,
+                result.configs,
+                result.correct,
+                {split: result.data.size(split) for split in result.correct},
+            )
+            for result in results
+        ],
+    )
+
+
+def write_example_values(path: Path, values: Sequence[ExampleValues]) -> None:
+    """Write a file of values per example."""
+    arrays = {f"{i}.{name}": array for i, part in enumerate(values) for name, array in part.arrays.items()}
+    description = {
+        "sweeps": [{"sweep": part.sweep, "configs": part.configs, "sizes": part.sizes} for part in values]
+    }
+    write_npz(path, arrays, description)
+
+
+def read_example_values(path: Path) -> list[ExampleValues]:
+    """Read back a file of values per example.
+
+    Raises:
+      ValueError: if the file is damaged or holds something else.
+      OSError: if it cannot be opened.
+    """
+    arrays, description = read_npz(path)
+    try:
+        parts: Sequence[Mapping[str, Any]] = description["sweeps"]
+        return [
+            ExampleValues(
+                str(part["sweep"]),
+                tuple(Config(*values) for values in part["configs"]),
+                {name: arrays[f"{i}.{name}"] for name in part["sizes"]},
+                {name: int(size) for name, size in part["sizes"].items()},
+            )
+            for i, part in enumerate(parts)
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not describe its arrays: {error}") from None

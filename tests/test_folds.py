@@ -1,0 +1,260 @@
+"""Cross-validation: the division into folds, runs without a fold, and the refit of the best."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import grid
+from experiments.cli import data as cli_data
+from experiments.cli import experiment
+from experiments.cli.data import source_from_flags
+from experiments.cli.launch import parse_flags
+from experiments.runner.data import ReplicateName, prepare_data
+from experiments.runner.errors import UsageError
+from experiments.runner.stages import REFIT
+from linear_cifar.data.dataset import DataError, RawDataset, Split, draw_folds, split_dataset, train_size
+from linear_cifar.data.features import count_training
+from linear_cifar.data.synthetic import make_synthetic
+from linear_cifar.npz import read_npz
+from linear_cifar.uncertainty import unpack_correct
+
+
+@pytest.mark.parametrize("folds", [2, 5, 7])
+def test_folds_are_disjoint_equal_and_stratified(folds):
+    labels = np.random.default_rng(0).choice(4, size=103, p=[0.5, 0.3, 0.15, 0.05])
+    rows = draw_folds(labels, folds)
+    assert rows.shape == (folds, 103 // folds)
+    assert len(np.unique(rows)) == rows.size
+    assert (np.diff(rows, axis=1) > 0).all()
+    counts = np.array([np.bincount(labels[fold], minlength=4) for fold in rows])
+    assert np.ptp(counts, axis=0).max() <= 1
+    # The rows left over are of the largest class.
+    left_over = np.setdiff1d(np.arange(103), rows)
+    assert len(left_over) == 103 % folds
+    assert set(labels[left_over]) <= {0}
+    np.testing.assert_array_equal(draw_folds(labels, folds), rows)
+    assert not np.array_equal(draw_folds(labels, folds, seed=1), rows)
+
+
+def test_a_class_is_trained_on_in_every_fold():
+    labels = np.array([0] * 9 + [1] * 2)
+    for fold in draw_folds(labels, 5):
+        assert set(np.delete(labels, fold)) == {0, 1}
+    for folds, classes, message in ((5, [1], "class 1 has 1 of 10 rows"), (1, [1, 1], "give at least 2")):
+        with pytest.raises(ValueError, match=message):
+            draw_folds(np.array([0] * 9 + classes), folds)
+
+
+def test_five_folds_of_the_published_images_are_the_batch_files():
+    labels = (np.arange(50_000) % 10).astype(np.uint8)
+    split = Split(np.arange(50_000)[:, None].astype(np.uint16), labels)
+    raw = RawDataset("cifar10", tuple("abcdefghij"), split, split, "", False, None)
+    dataset = split_dataset(raw, folds=5)
+    np.testing.assert_array_equal(dataset.folds, np.arange(50_000).reshape(5, 10_000))
+    assert dataset.val is dataset.test is None
+    assert split_dataset(raw, folds=4).folds.shape == (4, 12_500)
+    assert split_dataset(raw, "batch1", folds=5).folds.shape == (5, 2_000)
+    sizes = [train_size("full", 1_000, 5), train_size("full", 1_000, 7), train_size("batch1", 0, 5)]
+    assert sizes == [40_000, 6 * 7_142, 8_000]
+    whole = split_dataset(raw, val_size=0)
+    assert (len(whole.train.labels), whole.val, len(whole.test.labels)) == (50_000, None, 50_000)
+
+
+def user_file(path, **arrays):
+    rng = np.random.default_rng(0)
+    y = np.arange(41) % 3
+    x = (rng.normal(size=(41, 4)) + y[:, None]).astype(np.float32)
+    np.savez(path, x_train=x, y_train=y, **arrays)
+    return path
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_validation_examples_of_a_file_join_the_folds(in_folder, capsys):
+    user_file("own.npz", x_val=np.ones((5, 4), np.float32), y_val=np.array([0, 1, 2, 0, 1]))
+    with flagsaver.flagsaver():
+        grid.define_flags()
+        parse_flags(["grid", "--data=own.npz", "--folds=4"])
+        settings, source = grid.make_sweep().settings, source_from_flags()
+        data = source.prepare(settings)
+        refit = source.prepare(settings._replace(folds=0, val_size=0))
+    assert source.count_training(settings) == count_training(in_folder / "own.npz", 9, folds=4) == 33
+    assert (data.size("train"), data.size("val"), data.num_examples) == (33, 11, 46)
+    assert refit.size("train") == 46
+    lines = capsys.readouterr().err.splitlines()
+    assert "note: own.npz has x_val: its examples join the training examples, 46 in all" in lines
+    assert "note: own.npz has 46 training examples: 2 are in no fold, so that each has 11" in lines
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--folds=1"], "--folds=1: give at least 2 folds, or 0 for none"),
+        (["--folds=100"], "--folds=100: there are fewer training examples"),
+        (["--folds=20"], "own.npz cannot be divided into 20 folds: class "),
+        (["--folds=4", "--batch=31"], "batch is 31: the training set holds 30"),
+        (["--folds=4", "--evaluate=test"], "--evaluate=test: with --folds only the refitted"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line(in_folder, flags, message):
+    y = np.array([0] * 39 + [1, 2])
+    np.savez("own.npz", x_train=np.ones((41, 4), np.float32), y_train=y)
+    if flags != ["--folds=20"]:
+        user_file("own.npz", x_test=np.ones((1, 4), np.float32), y_test=np.array([0]))
+    with flagsaver.flagsaver(), pytest.raises((UsageError, DataError), match=re.escape(message)) as raised:
+        grid.define_flags()
+        parse_flags(["grid", "--data=own.npz", "--batch=10", *flags])
+        sweep, source = grid.make_sweep(), source_from_flags()
+        experiment.check_sweep(sweep, source.count_training(sweep.settings))
+        source.prepare(sweep.settings)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_each_fold_has_the_standardiser_of_its_own_training_rows():
+    raw = make_synthetic(n_train=83, n_test=10)
+    data = prepare_data(split_dataset(raw, folds=4))
+    replicates = data.replicates([ReplicateName(7, fold) for fold in range(4)], ("val",))
+    for replicate, left_out in zip(replicates, data.dataset.folds, strict=True):
+        rows = sorted(set(data.dataset.folds.flat) - set(left_out))
+        np.testing.assert_array_equal(replicate.rows, rows)
+        np.testing.assert_array_equal(replicate.evaluation_rows["val"], left_out)
+        features = raw.train.features[rows].astype(np.float64)
+        np.testing.assert_allclose(replicate.standardizer.mean, features.mean(axis=0), rtol=1e-9)
+        np.testing.assert_allclose(replicate.standardizer.std, features.std(axis=0), rtol=1e-9)
+
+
+FLAGS = ("--dataset=synthetic", "--val_size=50", "--epochs=2", "--batch=40", "--lam=0", "--dtype=float64")
+NUM_TRAIN, NUM_TEST, FOLDS = 123, 60, 3
+
+
+@pytest.fixture(scope="module")
+def run_grid(tmp_path_factory):
+    """Run the grid on synthetic images, and return its folder."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def run(name, *words, eta="0.001,0.01"):
+        with flagsaver.flagsaver(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["experiments.grid", *FLAGS])
+            patch.setattr(
+                cli_data, "find_dataset", lambda *_: make_synthetic(n_train=NUM_TRAIN, n_test=NUM_TEST)
+            )
+            for plot in ("heatmap", "differences", "curves", "weights", "confusion"):
+                patch.setattr(grid.figures, f"plot_{plot}", lambda *_: None)
+            grid.define_flags()
+            parse_flags(["grid", *FLAGS, f"--eta={eta}", f"--out={root / name}", *words])
+            grid.main()
+        return root / name
+
+    return run
+
+
+def read_rows(folder, variant):
+    """Return the rows of a sweep as numbers, by η, seed and fold."""
+    with (folder / "results.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["variant"] == variant]
+    return {(float(row["eta"]), int(row["seed"]), row["fold"]): row for row in rows}
+
+
+def assert_same(row, expected):
+    """Compare the losses of a run that was trained beside others."""
+    for name in ("train_loss", "val_loss", "test_loss"):
+        assert (row[name] == "") == (expected[name] == "")
+        if row[name]:
+            assert float(row[name]) == pytest.approx(float(expected[name]), rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def folded(run_grid):
+    return run_grid("folded", f"--folds={FOLDS}", "--seeds=2", "--refit=2")
+
+
+def test_a_run_without_a_fold_is_a_sweep_on_the_other_images(folded):
+    import linear_cifar as lc
+
+    raw = make_synthetic(n_train=NUM_TRAIN, n_test=NUM_TEST)
+    rows = read_rows(folded, "grid")
+    assert len(rows) == 2 * 2 * FOLDS
+    arrays, description = read_npz(folded / "correct.npz")
+    assert [part["sizes"] for part in description["sweeps"]] == [{"val": 41}, {"test": NUM_TEST}]
+    with flagsaver.flagsaver():
+        grid.define_flags()
+        parse_flags(["grid", *FLAGS])
+        spec = grid.make_sweep().settings.train_spec([], raw.image_shape)
+    for fold, left_out in enumerate(split_dataset(raw, folds=FOLDS).folds):
+        kept = np.setdiff1d(split_dataset(raw, folds=FOLDS).folds, left_out)
+        train, val = (
+            lc.make_examples(raw.train.features[i], raw.train.labels[i], 10) for i in (kept, left_out)
+        )
+        standardizer = lc.fit_standardizer(raw.train.features[kept])
+        *_, last = lc.sweep(
+            lc.grid([0.001, 0.01], [40], [0.0]),
+            train,
+            {"val": val, "train": train},
+            epochs=2,
+            seeds=[1],
+            standardizer=standardizer,
+            init=lambda seed: lc.jax_params(seed, 3072, 10, np.float64),
+            **spec._asdict(),
+        )
+        marks = lc.mark_correct(last.params(), val, standardizer)
+        for c, eta in enumerate((0.001, 0.01)):
+            row = rows[eta, 1, str(fold)]
+            for split in ("train", "val"):
+                loss, accuracy = (values[0, c] for values in last.metrics.evaluated[split])
+                assert float(row[f"{split}_loss"]) == pytest.approx(loss, rel=1e-9)
+                assert float(row[f"{split}_acc"]) == pytest.approx(accuracy, rel=1e-12)
+            assert row["test_acc"] == ""
+            packed = arrays["0.val"][FOLDS + fold, c]  # seed 1 comes after all folds of seed 0
+            np.testing.assert_array_equal(unpack_correct(packed, 41), marks[0, c])
+
+
+def test_the_best_are_trained_again_on_all_images_and_tested(folded, run_grid):
+    by_eta = {}
+    for (eta, _, _), row in read_rows(folded, "grid").items():
+        by_eta.setdefault(eta, []).append(float(row["val_acc"]))
+    best = max(by_eta, key=lambda eta: np.mean(by_eta[eta]))
+    refits = read_rows(folded, REFIT)
+    assert next(iter(refits))[0] == best
+    assert sorted(refits) == [(eta, seed, "") for eta in (0.001, 0.01) for seed in (0, 1)]
+    assert all(row["val_acc"] == "" and row["test_acc"] for row in refits.values())
+    with np.load(folded / "best_params.npz") as saved:
+        assert saved["eta"] == best
+        x, b = make_synthetic(n_train=NUM_TRAIN, n_test=NUM_TEST).test, saved["b_raw"]
+        predicted = (x.features @ saved["W_raw"].T + b).argmax(axis=1)
+    assert np.mean(predicted == x.labels) == pytest.approx(float(refits[best, 0, ""]["test_acc"]))
+    # Without folds, --refit adds the validation images in the same way.
+    plain = run_grid("plain", "--refit=1")
+    for key, row in read_rows(plain, REFIT).items():
+        assert_same(row, refits[key])
+
+
+def test_a_run_extended_by_seeds_and_in_blocks_is_the_run_at_once(folded, run_grid, capsys):
+    words = (f"--folds={FOLDS}", "--block_runs=4")
+    run_grid("extended", *words, "--refit=1", eta="0.001")
+    extended = run_grid("extended", *words, "--seeds=2", "--refit=2")
+    assert "reused: grid, 1 configuration x 3 folds" in capsys.readouterr().err
+    for variant in ("grid", REFIT):
+        expected, found = read_rows(folded, variant), read_rows(extended, variant)
+        assert list(found) == list(expected)
+        for key, row in expected.items():
+            assert_same(found[key], row)
+    ours, theirs = (read_npz(folder / "correct.npz")[0] for folder in (folded, extended))
+    for name, array in ours.items():
+        np.testing.assert_array_equal(theirs[name], array)
+
+
+def test_a_refit_that_is_no_longer_the_best_stays_on_disk_and_is_left_out(run_grid):
+    words = (f"--folds={FOLDS}", "--refit=1")
+    first = run_grid("changing", *words, eta="1.0")
+    assert {eta for eta, *_ in read_rows(first, REFIT)} == {1.0}
+    second = run_grid("changing", *words, eta="1.0,0.01")
+    assert {eta for eta, *_ in read_rows(second, REFIT)} == {0.01}
+    assert len(list((second / "blocks").iterdir())) == 4
