@@ -11,7 +11,7 @@ from linear_cifar.calibration import (
     label_metrics,
     reliability,
 )
-from linear_cifar.comparison import Comparison, best_per_seed, compare, rank
+from linear_cifar.comparison import best_per_seed, rank
 from linear_cifar.config import Config, check_config, grid
 from linear_cifar.devices import use_all_cores
 from linear_cifar.engine import (
@@ -85,7 +85,6 @@ __all__ = [
     "SCHEDULES",
     "Augmentation",
     "Best",
-    "Comparison",
     "Config",
     "Epoch",
     "EpochMetrics",
@@ -118,7 +117,6 @@ __all__ = [
     "chain",
     "check_config",
     "class_accuracy_of_runs",
-    "compare",
     "compute_logits",
     "confidence_set",
     "confusion_matrix",

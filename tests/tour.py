@@ -61,13 +61,13 @@ def execute(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def output_structure(cell: nbformat.NotebookNode) -> list[str]:
     """Return the outputs of a cell as text, without numbers, spacing and remarks that depend on digits."""
-    from experiments.artifacts.tables import NOT_SIGNIFICANT
+    from experiments.artifacts.tables import MAY_BE_BEST
 
     structure = []
     for output in cell.outputs:
         data = output.get("data", {})
         text = output.get("text") or data.get("text/plain", "")
-        text = NUMBER.sub("#", text.replace(NOT_SIGNIFICANT, ""))
+        text = NUMBER.sub("#", text.replace(MAY_BE_BEST, ""))
         kinds = [output.output_type, output.get("name", ""), *sorted(data)]
         structure.append(" ".join([*kinds, *text.split()]))
     return structure

@@ -188,7 +188,7 @@ def _describe_selection(result: SweepResult, selection: Selection) -> list[str]:
         f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
         f"best on {covers} is among them."
     ]
-    if num_seeds < ENOUGH_SEEDS:
+    if 1 < num_seeds < ENOUGH_SEEDS:
         lines[0] += f" That takes {ENOUGH_SEEDS} seeds: with fewer, it may be missing, or the set is large."
     if np.isfinite(selection.expected):
         parts = "folds" if result.settings.folds else "parts of the validation examples"
