@@ -52,7 +52,7 @@ class Step(NamedTuple):
 def _step_of_recipe(name: str, base: str, recipe: str) -> Step:
     """Return a step with the settings and the grid of a recipe."""
     values = RECIPES[recipe]
-    changes = {field: values[field] for field in Settings._fields if field in values and field != "seeds"}
+    changes = {field: values[field] for field in Settings._fields if field in values}
     return Step(name, base, changes, grid(*(values.get(axis, (0.0,)) for axis in Config._fields)))
 
 

@@ -290,7 +290,7 @@ def evaluate_runs(
       Mean losses and accuracies [S, C].
 
     Raises:
-      ValueError: if the parameters are not those of S × C runs.
+      ValueError: if the parameters are not those of S × C runs, or a row is not an index.
     """
 
     def measure(params: Params, *data: Any) -> Metrics:
@@ -362,6 +362,8 @@ def _measure_runs(
         raise ValueError(
             f"the parameters are of {params.W.shape[:2]} runs: there are {(len(replicates), len(configs))}"
         )
+    if rows is not None:
+        _check_rows(rows, len(replicates), len(examples.features))
     layout = _make_run_layout(configs, params, devices)
     in_slots = [replicates[s] for s in layout.replicates]
     per_replicate = layout.shard(stack_standardizers(in_slots), BY_REPLICATE)
@@ -476,6 +478,14 @@ def check_arguments(
         check_config(config, num_rows)
         if config.q and not loss.takes_q:
             raise ValueError(f"q is {config.q}: the loss {loss.name} has no power q")
+
+
+def _check_rows(rows: np.ndarray, S: int, n: int) -> None:
+    """Raise ValueError if rows are not indices [S, m] of n examples."""
+    if rows.ndim != 2 or len(rows) != S or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(f"the rows are {rows.dtype}{rows.shape}: give indices {(S, 'm')}")
+    if rows.size and not 0 <= rows.min() <= rows.max() < n:
+        raise ValueError(f"the rows go from {rows.min()} to {rows.max()}: give rows from 0 to {n - 1}")
 
 
 def _find_loss(loss: str | Loss) -> Loss:

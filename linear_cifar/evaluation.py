@@ -55,7 +55,7 @@ def evaluate(
         have one each. None: the features are used as they are.
       precision: precision of the product, see `multiply`.
       rows: indices [R, m] of the examples that runs [R, ...] are measured on, as where each replicate is a
-        fold. None: all examples.
+        fold; they are not checked. None: all examples.
 
     Returns:
       Mean losses and accuracies [*runs] as NumPy arrays, in the parameters' type.

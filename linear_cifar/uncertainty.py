@@ -32,8 +32,8 @@ from linear_cifar.comparison import CONFIDENCE
 Means = Float[np.ndarray | np.float64, "*means"]
 # A value of each seed on each example, such as whether its prediction was right.
 Values = Bool[np.ndarray, "S n"] | Float[np.ndarray, "S n"]
-# Configurations compared with one another at a time, which bounds the memory.
-CONFIGS_AT_ONCE = 500
+# Predictions of some configurations that are compared with others at a time, which bounds the memory.
+PREDICTIONS_AT_ONCE = 10**8
 
 
 class Estimate(NamedTuple):
@@ -149,21 +149,19 @@ def confidence_set(
     """
     S, C, n = correct.shape
     _check_shape(S, n)
-    finite = np.ones(C, bool) if diverged is None else ~diverged.any(axis=0)
+    finite = np.ones(C, bool) if diverged is None else np.asarray(~diverged.any(axis=0))
     if not finite.any():
         raise ValueError("there is no configuration that did not diverge")
-    if not finite.all():
-        chosen = np.zeros(C, bool)
-        chosen[finite] = confidence_set(correct[:, finite], confidence=confidence)
-        return chosen
     if not 0.5 <= confidence < 1:
         raise ValueError(f"confidence is {confidence}: give 0.5 to below 1")
-    level = 1 - (1 - confidence) / max(1, C - 1)
-    chosen = np.ones(C, bool)
+    level = 1 - (1 - confidence) / max(1, finite.sum() - 1)
+    chosen = finite.copy()
     # The best rivals leave most configurations out, and only the others are compared with all.
     order = np.argsort(-correct.mean(axis=(0, 2)), kind="stable")
-    for rivals in (order[:10], *_split(order[10:])):
-        for candidates in _split(np.flatnonzero(chosen)):
+    order = order[finite[order]]
+    at_once = max(1, PREDICTIONS_AT_ONCE // (S * n))
+    for rivals in (order[:10], *_split(order[10:], at_once)):
+        for candidates in _split(np.flatnonzero(chosen), at_once):
             worse = _are_worse(correct[:, candidates], correct[:, rivals], level)
             chosen[candidates] = ~worse.any(axis=1)
     return chosen
@@ -232,9 +230,9 @@ def _estimate(values: Float[np.ndarray, "S n"]) -> Estimate:
     return Estimate(float(mean), float(spread.stderr), float(half_width), *parts)
 
 
-def _split(indices: Int[np.ndarray, " C"]) -> list[Int[np.ndarray, " c"]]:
-    """Split indices into parts that are compared at a time."""
-    return np.split(indices, range(CONFIGS_AT_ONCE, len(indices), CONFIGS_AT_ONCE))
+def _split(indices: Int[np.ndarray, " C"], length: int) -> list[Int[np.ndarray, " c"]]:
+    """Split indices into parts of at most this length."""
+    return np.split(indices, range(length, len(indices), length))
 
 
 def _are_worse(

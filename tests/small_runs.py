@@ -50,7 +50,7 @@ def draw_result(sweep, data, diverged=()):
     history_shape = (sweep.settings.epochs, *sweep.size)
 
     def draw_metrics(shape, n=1_000):
-        loss, accuracy = rng.uniform(1.5, 2.0, shape), rng.integers(n // 5, n // 4, shape) / n
+        loss, accuracy = rng.uniform(1.5, 2.0, shape), rng.integers(n // 5, n // 4 + 1, shape) / n
         return Metrics(loss.astype(np.float32), accuracy.astype(np.float32))
 
     def draw_correct(accuracy, n):

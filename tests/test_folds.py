@@ -8,13 +8,16 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import grid
+from experiments.artifacts.reader import ReadError, RunResult
 from experiments.cli import data as cli_data
 from experiments.cli import experiment
 from experiments.cli.data import source_from_flags
 from experiments.cli.launch import parse_flags
+from experiments.runner import training
 from experiments.runner.data import ReplicateName, prepare_data
-from experiments.runner.errors import UsageError
+from experiments.runner.errors import Stopped, UsageError
 from experiments.runner.stages import REFIT
+from linear_cifar.config import Config
 from linear_cifar.data.dataset import DataError, RawDataset, Split, draw_folds, split_dataset, train_size
 from linear_cifar.data.features import count_training
 from linear_cifar.data.synthetic import make_synthetic
@@ -249,6 +252,47 @@ def test_a_run_extended_by_seeds_and_in_blocks_is_the_run_at_once(folded, run_gr
     ours, theirs = (read_npz(folder / "correct.npz")[0] for folder in (folded, extended))
     for name, array in ours.items():
         np.testing.assert_array_equal(theirs[name], array)
+
+
+def test_more_epochs_extend_the_grid_and_the_refit(run_grid):
+    words = (f"--folds={FOLDS}", "--max_loss=1e9")
+    extended = run_grid("longer", *words, eta="0.01")
+    extended = run_grid("longer", *words, "--epochs=3", eta="0.01")
+    at_once = run_grid("three", *words, "--epochs=3", eta="0.01")
+    for variant in ("grid", REFIT):
+        found = read_rows(extended, variant)
+        for key, row in read_rows(at_once, variant).items():
+            assert_same(found[key], row)
+
+
+def test_a_stop_in_the_refit_keeps_the_best_weights_of_the_grid(run_grid, monkeypatch):
+    grid_alone = run_grid("alone", f"--folds={FOLDS}", "--refit=0")
+
+    asked = []  # whether to stop, since the refit began
+
+    def stopped():
+        asked.extend([True] * train_tasks.in_refit)
+        return len(asked) > 1
+
+    def train_tasks(tasks, *arguments):
+        train_tasks.in_refit = any(task.sweep.name == REFIT for task in tasks)
+        return training.train_tasks(tasks, *arguments)
+
+    monkeypatch.setattr(experiment, "run_interruptible", lambda work, on_signal: (work(stopped), 15))
+    monkeypatch.setattr(experiment, "train_tasks", train_tasks)
+    train_tasks.in_refit = False
+    with pytest.raises(Stopped, match="stopped after epoch 1 of 2 of refit"):
+        run_grid("stopped", f"--folds={FOLDS}")
+    stopped = grid_alone.with_name("stopped")
+    assert {row["epochs"] for row in read_rows(stopped, REFIT).values()} == {"1"}
+    with np.load(stopped / "best_params.npz") as found, np.load(grid_alone / "best_params.npz") as expected:
+        assert found["fold"] == expected["fold"]
+        np.testing.assert_allclose(found["W"], expected["W"], rtol=1e-9)
+    with pytest.raises(ReadError, match="is incomplete"):
+        RunResult(stopped).example_values("val_acc", "grid", Config(0.01, 40, 0.0))
+    monkeypatch.undo()
+    run_grid("stopped", f"--folds={FOLDS}")
+    assert {row["epochs"] for row in read_rows(stopped, REFIT).values()} == {"2"}
 
 
 def test_a_refit_that_is_no_longer_the_best_stays_on_disk_and_is_left_out(run_grid):

@@ -117,6 +117,13 @@ def test_a_fold_is_evaluated_on_its_own_rows(together):
             assert by_class[fold, c] == pytest.approx(np.mean(expected))
 
 
+@pytest.mark.parametrize("rows", [[[0, 20]], [[-1, 3]], [[1, 2]] * 3])
+def test_rows_that_do_not_fit_are_named(rows):
+    params = lc.Params(np.zeros((1, 1, 3, 6)), np.zeros((1, 1, 3)))
+    with pytest.raises(ValueError, match=r"^the rows (are|go from)"):
+        lc.evaluate_runs(CONFIGS[:1], params, VAL, seeds=[0], rows=np.array(rows))
+
+
 def replicates(**second):
     return [REPLICATES[0], REPLICATES[1]._replace(**second)]
 

@@ -27,6 +27,7 @@ from experiments.runner.training import train_sweep
 from linear_cifar.config import Config
 from linear_cifar.data.dataset import split_dataset
 from linear_cifar.data.synthetic import make_synthetic
+from linear_cifar.npz import read_npz, write_npz
 
 SEEDS = (5, 6, 7)
 PAIRS = ((0.1, 0.0), (0.001, 0.0), (0.001, 0.1), (0.001, 1.0))
@@ -114,6 +115,14 @@ def test_intervals_are_those_of_the_tables(runs):
 def test_broken_values_per_example_are_named(folder, tmp_path):
     shutil.copytree(folder / "bce", tmp_path / "bce")
     (path,) = tmp_path.rglob("values.npz")
+    arrays, description = read_npz(path)
+    for changed in (arrays["0.second"][0], arrays["0.second"].astype(float), arrays["0.second"][..., 1:]):
+        write_npz(path, arrays | {"0.second": changed}, description)
+        with pytest.raises(ReadError, match=r"values\.npz does not describe its arrays: 0\.second is float"):
+            RunResult(path.parent).example_values("second", "bce", claims.TABLE2["bce"])
+    write_npz(path, arrays | {"1.second": arrays["1.second"][:2]}, description)
+    with pytest.raises(ReadError, match="of another run"):
+        RunResult(path.parent).example_values("second", "bce", claims.TABLE2["bce"])
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ReadError, match=r"values\.npz cannot be read"):
         RunResult(path.parent).example_values("second", "bce", claims.TABLE2["bce"])

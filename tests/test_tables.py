@@ -5,7 +5,10 @@ from small_runs import draw_result, make_sweep, small_data
 from experiments.artifacts import tables
 from experiments.artifacts.intervals import Interval, describe_selection, mean_weights_intervals
 from experiments.artifacts.tables import MAY_BE_BEST, PRINTED_ROWS, format_difference, format_interval
+from experiments.runner.data import prepare_data
 from linear_cifar.config import Config, grid
+from linear_cifar.data.dataset import split_dataset
+from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.evaluation import Metrics
 from linear_cifar.uncertainty import estimate_accuracy, estimate_difference, pack_correct
 
@@ -33,7 +36,9 @@ def test_the_ranking_names_the_data_the_seeds_and_what_diverged(result):
     text = str(ranking_table(result))
     lines = text.splitlines()
     assert len(lines) == len(CONFIGS) + 5
-    assert lines[0].startswith("synthetic (± half of the 95 % interval over seeds 3-4 and examples)")
+    assert lines[0].startswith(
+        "synthetic (± half of the 95 % interval over seeds 3-4 and examples; train: seeds)"
+    )
     assert "diverged in epoch 1" in lines[-4]
     assert lines[-3].startswith("synthetic, best:")
     assert " of 9 configurations may be the best: with 95 % confidence" in lines[-2]
@@ -100,7 +105,7 @@ def test_a_selection_that_only_luck_makes_is_said_to_reach_less(result):
 def test_one_seed_gives_intervals_over_examples():
     table = ranking_table(draw_result(make_sweep(CONFIGS[:2]), small_data()))
     assert {len(row) for row in table.rows} == {len(table.columns)}
-    assert "over examples, for the weights of one seed" in table.title
+    assert "over examples, for these weights" in table.title
     assert "±" not in table.rows[0][4]  # there is none over one seed
     assert "±" in table.rows[0][5]
     assert "each seed" not in table.note
@@ -110,6 +115,26 @@ def test_a_difference_has_its_sign():
     assert format_difference(Interval(0.0123, 0.004)) == "+1.23 ± 0.40"
     assert format_difference(Interval(-0.0123, np.nan)) == "-1.23"
     assert format_interval(Interval(np.nan, np.nan)) == "-"
+
+
+@pytest.mark.parametrize("val_size", [1, 3])
+def test_very_few_validation_examples_are_enough_for_a_table(val_size):
+    data = prepare_data(split_dataset(make_synthetic(n_train=300, n_test=1), val_size=val_size))
+    table = ranking_table(draw_result(make_sweep(CONFIGS[:3], seeds=SEEDS, val_size=val_size), data))
+    assert len(table.rows) == 3
+    assert ("±" in table.rows[0][5]) == (val_size > 1)
+    assert "±" not in table.rows[0][6]
+    assert ("cross-validated over 3 parts" in table.note) == (val_size > 1)
+
+
+def test_a_refit_that_diverged_is_last():
+    data = small_data()
+    splits = {name: data.splits[name] for name in ("train", "test")}
+    sweep = make_sweep(CONFIGS[:3], seeds=SEEDS, val_size=0, evaluate=())
+    refit = draw_result(sweep, data._replace(splits=splits), diverged=[0])
+    assert refit.ranking == [1, 2, 0]
+    table = tables.refit_table(refit, mean_weights_intervals(refit))
+    assert [row[-1] for row in table.rows] == ["", "", "diverged in epoch 1"]
 
 
 def test_refitted_configurations_keep_the_order_of_the_selection():

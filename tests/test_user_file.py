@@ -60,11 +60,11 @@ def example(tmp_path_factory):
 def test_the_example_ends_in_a_ranked_table_with_deviations(example):
     _, output, errors, _ = example
     lines = output.splitlines()
-    assert re.match(r"digits.npz [0-9a-f]{8} \(mean ± standard deviation over seeds 0-9\)", lines[0])
-    assert re.search(r"^1 .* ± .* ± .* ± ", output, re.M)
+    assert re.match(r"digits.npz [0-9a-f]{8} \(± half of the 95 % interval over seeds 0-9 and ", lines[0])
+    assert re.search(r"^1 .* ± .* ± .* ± .* may be the best$", output, re.M)
     assert "note: digits.npz has no x_val: 360 of its 1,437 training examples, drawn at random" in errors
     # What the README shows is what the command prints, but for the rounding of other machines.
-    shown = re.search(r"^digits.npz [0-9a-f]{8} \(mean ±.*?(?=\n…)", README, re.M | re.S)[0].splitlines()
+    shown = re.search(r"^digits.npz [0-9a-f]{8} \(± half.*?(?=\n…)", README, re.M | re.S)[0].splitlines()
     assert shown[0][19:] == lines[0][19:]  # but for the fingerprint, which another version might change
     assert shown[1] == lines[1]
     for row in shown[2:]:

@@ -4,6 +4,7 @@ A file holds, for each sweep, a few configurations and an array per name: `0.tes
 sweep. Its description says what the axes are. `numpy.load` opens it too.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,15 +64,25 @@ def read_example_values(path: Path) -> list[ExampleValues]:
     """
     arrays, description = read_npz(path)
     try:
-        parts: Sequence[Mapping[str, Any]] = description["sweeps"]
-        return [
-            ExampleValues(
-                str(part["sweep"]),
-                tuple(Config(*values) for values in part["configs"]),
-                {name: arrays[f"{i}.{name}"] for name in part["sizes"]},
-                {name: int(size) for name, size in part["sizes"].items()},
-            )
-            for i, part in enumerate(parts)
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
+        parts = [_parse(i, part, arrays) for i, part in enumerate(description["sweeps"])]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} does not describe its arrays: {error}") from None
+    return parts
+
+
+def _parse(i: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> ExampleValues:
+    """Return the values of the sweep with index i.
+
+    Raises:
+      ValueError: if an array has another shape or type than described; other errors if it is missing.
+    """
+    configs = tuple(Config(*values) for values in description["configs"])
+    sizes = {str(name): operator.index(size) for name, size in description["sizes"].items()}
+    found = {name: arrays[f"{i}.{name}"] for name in sizes}
+    for name, array in found.items():
+        # Bits are packed into bytes.
+        last = -(-sizes[name] // 8) if array.dtype == np.uint8 else sizes[name]
+        shape = (*array.shape[:1], len(configs), last)
+        if array.dtype not in (np.uint8, np.float32) or array.shape != shape or sizes[name] < 1:
+            raise ValueError(f"{i}.{name} is {array.dtype}{list(array.shape)}")
+    return ExampleValues(str(description["sweep"]), configs, found, sizes)

@@ -1,7 +1,7 @@
 """The figures, each saved as .png and as .svg.
 
 All have the same style: colours that any colour vision can distinguish, readable in print, with the data set
-named. Bands and ± are one standard deviation over the seeds.
+named. Bands are one standard deviation over the replicates, and bars are 95 % intervals.
 """
 
 from collections.abc import Callable, Iterator, Sequence

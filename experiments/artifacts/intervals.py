@@ -11,11 +11,9 @@ from experiments.runner.sweeps import SweepResult
 from linear_cifar.comparison import half_width
 from linear_cifar.evaluation import mark_correct
 from linear_cifar.uncertainty import (
-    Estimate,
     confidence_set,
     cross_validate_selection,
     estimate_accuracy,
-    estimate_difference,
 )
 
 # Fewer seeds make a set that is too small, see `confidence_set`.
@@ -66,8 +64,13 @@ def interval_over_seeds(values: Float[np.ndarray, "S folds"]) -> Interval:
 
 
 def interval_over_examples(values: Bool[np.ndarray, "S n"] | Float[np.ndarray, "S n"]) -> Interval:
-    """Return the mean of values per example, with its interval over seeds and examples."""
-    return _interval(estimate_accuracy(values))
+    """Return the mean of values per example, with its interval over seeds and examples.
+
+    One example gives no interval.
+    """
+    if values.shape[1] == 1:
+        return Interval(float(values.mean()), np.nan)
+    return Interval(*estimate_accuracy(values)[:3:2])
 
 
 def difference_interval(first: Choice, second: Choice, split: str) -> Interval:
@@ -79,8 +82,8 @@ def difference_interval(first: Choice, second: Choice, split: str) -> Interval:
     """
     if not all(result.stayed_finite[config] for result, config in (first, second)):
         return NONE
-    marks = (result.marks(split, config) for result, config in (first, second))
-    return _interval(estimate_difference(*marks))
+    before, after = (result.marks(split, config).astype(float) for result, config in (second, first))
+    return interval_over_examples(after - before)
 
 
 def describe_selection(result: SweepResult) -> Selection:
@@ -88,17 +91,19 @@ def describe_selection(result: SweepResult) -> Selection:
     best, C = result.ranking[0], len(result.configs)
     difference = [difference_interval((result, c), (result, best), "val") for c in range(C)]
     finite = result.stayed_finite
-    if not finite.any():
-        return Selection(difference, np.zeros(C, bool), np.nan, 0)
     correct = np.stack([result.marks("val", c) for c in range(C)], axis=1)
+    n = correct.shape[2]
+    if n == 1 or not finite.any():
+        return Selection(difference, finite, np.nan, 0)
     may_be_best = confidence_set(correct, np.broadcast_to(~finite, (len(correct), C)))
     if C == 1:
         return Selection(difference, may_be_best, np.nan, 0)
     if result.settings.folds:
         parts = np.split(correct, result.settings.folds, axis=2)
     else:
-        # Every so-manieth example, because a file may hold its classes one after another.
-        parts = [correct[:, :, start::PARTS] for start in range(PARTS)]
+        # Not one part after another, because a file may hold its classes one after another.
+        count = min(PARTS, n)
+        parts = [correct[:, :, start::count] for start in range(count)]
     accuracy = np.stack([part.mean(axis=2) for part in parts], axis=1)  # [S, parts, C]
     accuracy[:, :, ~finite] = np.nan
     expected = cross_validate_selection(accuracy)
@@ -119,7 +124,3 @@ def mean_weights_intervals(result: SweepResult) -> list[Interval]:
         mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), result.params)
         marks = mark_correct(mean, result.data.splits["test"], result.data.standardizer, spec.precision)
     return [interval_over_examples(marks[None, c]) if result.stayed_finite[c] else NONE for c in range(C)]
-
-
-def _interval(estimate: Estimate) -> Interval:
-    return Interval(estimate.mean, estimate.half_width)

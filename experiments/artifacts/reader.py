@@ -134,7 +134,7 @@ class RunResult:
     def example_values(self, column: str, sweep: str, config: Config) -> Float[np.ndarray, "S n"]:
         """Return the values per example whose mean is a column of results.csv or measures.csv.
 
-        With folds, the n examples are those of all folds. NaN where a run diverged.
+        With folds, the n examples are those of all folds. NaN where a run diverged. The run is complete.
 
         Args:
           column: `val_acc` or `test_acc`, or a measure that the command has written to values.npz.
@@ -155,6 +155,8 @@ class RunResult:
         else:
             raise MissingResult(f"{column} of {sweep} with eta {config.eta:g}, batch {config.batch}")
         diverged = np.isnan(self.values(column, sweep, config))
+        if not self.complete or len(diverged) != len(values):
+            raise ReadError(f"{self.folder} is incomplete, or holds values per example of another run")
         values = np.where(diverged[:, None], np.nan, values.astype(np.float64))
         return values.reshape(len(self.sweeps[sweep]["seeds"]), -1)
 

@@ -29,28 +29,35 @@ RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, *(f"{split}_class_acc" for split i
 HISTORY_COLUMNS = (*KEYS, "epoch", "running_loss", "running_acc", *_METRICS, "W_norm")
 
 
-def write_results(folder: Path, results: Sequence[SweepResult]) -> None:
+def write_results(folder: Path, results: Sequence[SweepResult], complete: bool = True) -> None:
     """Write the four files, with sweeps, replicates and configurations in the order of the command.
 
     If every configuration diverged there is no best one, and no best_params.npz.
+
+    Args:
+      folder: the run's folder.
+      results: results of the sweeps, or of the blocks that were trained before a stop.
+      complete: whether all sweeps are trained to their end.
     """
     write_csv(folder / RESULTS, RESULT_COLUMNS, (row for result in results for row in _result_rows(result)))
     write_csv(folder / HISTORY, HISTORY_COLUMNS, (row for result in results for row in _history_rows(result)))
     write_correct(folder / CORRECT, results)
-    best = best_sweep(results)
+    best = best_sweep(results, complete)
     if best.stayed_finite.any():
         _write_best_params(folder / BEST, best)
     else:
         (folder / BEST).unlink(missing_ok=True)
 
 
-def best_sweep(results: Sequence[SweepResult]) -> SweepResult:
+def best_sweep(results: Sequence[SweepResult], complete: bool = True) -> SweepResult:
     """Return the best sweep by validation, among those validated on the same examples as the last one.
 
-    If the last one has no validation split, its configurations were chosen by an earlier one: it is the best.
+    If the last one has no validation split, its configurations were chosen by an earlier one: it is the best,
+    unless its training was stopped.
     """
-    if "val" not in results[-1].final:
+    if complete and "val" not in results[-1].final:
         return results[-1]
+    results = [result for result in results if "val" in result.final]
 
     def validation_examples(result: SweepResult) -> tuple[str, int]:
         return result.settings.train, result.settings.val_size
@@ -121,6 +128,7 @@ def _write_best_params(path: Path, result: SweepResult) -> None:
         "variant": result.sweep.name,
         "loss": result.settings.loss,
         "seed": replicate.seed,
+        **({} if replicate.fold is None else {"fold": replicate.fold}),
         **result.configs[c]._asdict(),
     }
     with atomic_write(path) as partial:

@@ -66,8 +66,8 @@ def refit_table(result: SweepResult, of_mean_weights: Sequence[Interval]) -> Tab
     """
     varying, held_out = _varying_fields(result), result.splits[1:]
     rows = []
-    for c, config in enumerate(result.configs):
-        values = [f"{value:g}" for name, value in config._asdict().items() if name in varying]
+    for c in result.ranking:
+        values = [f"{value:g}" for name, value in result.configs[c]._asdict().items() if name in varying]
         by_class = [_mean_percent(result.class_accuracy[split][:, c]) for split in held_out]
         mean_weights = [format_interval(of_mean_weights[c])] if of_mean_weights else []
         remark = _describe_divergence(result, c)
@@ -95,7 +95,7 @@ def interval_heading(result: SweepResult) -> str:
     """Return the name of the data set, and what the ± of `accuracies` covers."""
     over = _describe_replicates(result)
     several = len(result.sweep.seeds) > 1
-    covered = f"{over} and examples" if several else "examples, for the weights of one seed"
+    covered = f"{over} and examples; train: seeds" if several else "examples, for these weights"
     return f"{result.dataset.label} (± half of the {100 * CONFIDENCE:.0f} % interval over {covered})"
 
 
@@ -180,23 +180,23 @@ def _describe_replicates(result: SweepResult) -> str:
 def _describe_selection(result: SweepResult, selection: Selection) -> list[str]:
     """Return lines on the set of the best, and on what the choice of the best reaches."""
     C, best = len(result.configs), result.ranking[0]
-    if C == 1 or not result.stayed_finite[best]:
+    if not result.stayed_finite[best]:
         return []
     num_seeds, num_best = len(result.sweep.seeds), int(selection.may_be_best.sum())
-    covers = "other seeds and examples" if num_seeds > 1 else "other examples, for the weights of one seed,"
+    covers = "other seeds and examples" if num_seeds > 1 else "other examples, for these weights,"
     lines = [
         f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
         f"best on {covers} is among them."
-    ]
-    if 1 < num_seeds < ENOUGH_SEEDS:
+    ] * (C > 1)
+    if C > 1 and 1 < num_seeds < ENOUGH_SEEDS:
         lines[0] += f" That takes {ENOUGH_SEEDS} seeds: with fewer, it may be missing, or the set is large."
     if np.isfinite(selection.expected):
         parts = "folds" if result.settings.folds else "parts of the validation examples"
-        own = accuracy_interval(result, "val", best).mean
+        of_best = accuracy_interval(result, "val", best).mean
         lines.append(
             f"Choosing the best is expected to reach {100 * selection.expected:.2f} (cross-validated over "
-            f"{selection.parts} {parts}). The chosen one's own validation accuracy is {100 * own:.2f}, which "
-            "includes the luck of being chosen."
+            f"{selection.parts} {parts}). The chosen one's own validation accuracy is {100 * of_best:.2f}, "
+            "which includes the luck of being chosen."
         )
     if result.settings.folds:
         lines.append(

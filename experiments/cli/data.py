@@ -11,7 +11,7 @@ from experiments.cli.progress import download_bar, log
 from experiments.runner.data import PreparedData, prepare_data
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import Settings
-from linear_cifar.data.dataset import Dataset, RawDataset, split_dataset, train_size
+from linear_cifar.data.dataset import DataError, Dataset, RawDataset, split_dataset, train_size
 from linear_cifar.data.features import count_training, read_features
 from linear_cifar.data.find import find_dataset
 
@@ -55,13 +55,18 @@ def source_from_flags() -> DataSource:
 
 def _make_prepare(find: Callable[[], RawDataset]) -> Callable[[Settings], PreparedData]:
     """Return a function from settings to their data, of which each division is prepared once."""
+    fingerprints: set[str] = set()
+    log_once = cache(log)
 
     @cache
     def prepare_division(train: str, val_size: int, folds: int, standardize: str, dtype: str) -> PreparedData:
         raw = find()
         dataset = split_dataset(raw, train, val_size, folds)  # type: ignore[arg-type]
+        fingerprints.add(dataset.fingerprint)
+        if len(fingerprints) > 1:
+            raise DataError(f"{raw.name} has changed since the command was started: start it again")
         for line in _describe_division(raw, dataset):
-            log(f"note: {raw.name} {line}")
+            log_once(f"note: {raw.name} {line}")
         return prepare_data(dataset, standardize, dtype)
 
     def prepare(settings: Settings) -> PreparedData:

@@ -194,7 +194,7 @@ def _train_and_write(experiment: Experiment, environment: dict[str, Any]) -> Seq
     trained = [part for parts in training.parts for part in parts]
     if not trained:
         raise Stopped(f"stopped; to resume: {experiment.resume_command}", number)
-    write_results(experiment.folder, trained)
+    write_results(experiment.folder, trained, complete=False)
     last = next((part for part in trained if not part.complete), trained[-1])
     raise Stopped(
         f"stopped after epoch {last.epochs} of {last.settings.epochs} of {last.sweep.name}: state saved, "

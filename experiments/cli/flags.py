@@ -186,7 +186,16 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
 
 
 def refits_from_flags() -> int:
-    """Return how many configurations to train again on all training examples: with folds, one by default."""
+    """Return how many configurations to train again on all training examples: with folds, one by default.
+
+    Raises:
+      UsageError: if there are no more training examples than the configurations were trained on.
+    """
+    if FLAGS.refit and FLAGS.train == "batch1" and not FLAGS.folds:
+        raise UsageError(
+            f"--refit={FLAGS.refit}: --train=batch1 trains on all of data_batch_1 already: give --folds or "
+            "--train=full"
+        )
     return FLAGS.refit if FLAGS.refit is not None else 1 if FLAGS.folds else 0
 
 

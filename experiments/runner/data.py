@@ -129,7 +129,8 @@ def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32")
     folds = []
     for fold, left_out in enumerate(dataset.folds):
         rows = np.sort(np.delete(dataset.folds, fold, axis=0), axis=None)
-        folds.append(Fold({"train": rows, "val": left_out}, fit(train[rows])))
+        by_split = {"train": rows.astype(np.int32), "val": left_out.astype(np.int32)}
+        folds.append(Fold(by_split, fit(train[rows])))
     return PreparedData(dataset, examples, None, tuple(folds))
 
 

@@ -130,9 +130,12 @@ class SweepResult(NamedTuple):
     def ranking(self) -> list[int]:
         """The indices of the configurations by validation, best first, see `rank`.
 
-        Without a validation split they are in the order in which an earlier sweep has ranked them.
+        Without a validation split they are in the order in which an earlier sweep has ranked them. Those that
+        diverged come last.
         """
-        return rank(*self.final["val"]) if "val" in self.final else list(range(len(self.configs)))
+        if "val" in self.final:
+            return rank(*self.final["val"])
+        return sorted(range(len(self.configs)), key=lambda c: not self.stayed_finite[c])
 
     def best_replicate(self, config: int) -> int:
         """Return the index of the replicate in which a configuration has the best validation accuracy.

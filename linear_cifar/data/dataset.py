@@ -149,7 +149,7 @@ def split_dataset(
         fingerprint=fingerprint(raw),
         image_shape=raw.image_shape,
         user_file=raw.user_file,
-        folds=_divide(raw, training.labels, folds) if folds else None,
+        folds=_make_folds(raw, training.labels, folds) if folds else None,
     )
 
 
@@ -234,7 +234,8 @@ def _join_training(raw: RawDataset, train: TrainSplit) -> Split:
     return Split(*(np.concatenate(pair) for pair in zip(raw.train, raw.val, strict=True)))
 
 
-def _divide(raw: RawDataset, labels: Integer[np.ndarray, " n"], folds: int) -> Int[np.ndarray, "folds m"]:
+def _make_folds(raw: RawDataset, labels: Integer[np.ndarray, " n"], folds: int) -> Int[np.ndarray, "folds m"]:
+    """Return the rows of each fold: the published batch files, or a stratified draw."""
     n = len(labels)
     if not raw.user_file and n == folds * BATCH_FILE_SIZE:
         return np.arange(n).reshape(folds, -1)
