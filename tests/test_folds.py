@@ -283,16 +283,16 @@ def test_a_stop_in_the_refit_keeps_the_best_weights_of_the_grid(run_grid, monkey
     train_tasks.in_refit = False
     with pytest.raises(Stopped, match="stopped after epoch 1 of 2 of refit"):
         run_grid("stopped", f"--folds={FOLDS}")
-    stopped = grid_alone.with_name("stopped")
-    assert {row["epochs"] for row in read_rows(stopped, REFIT).values()} == {"1"}
-    with np.load(stopped / "best_params.npz") as found, np.load(grid_alone / "best_params.npz") as expected:
+    folder = grid_alone.with_name("stopped")
+    assert {row["epochs"] for row in read_rows(folder, REFIT).values()} == {"1"}
+    with np.load(folder / "best_params.npz") as found, np.load(grid_alone / "best_params.npz") as expected:
         assert found["fold"] == expected["fold"]
         np.testing.assert_allclose(found["W"], expected["W"], rtol=1e-9)
     with pytest.raises(ReadError, match="is incomplete"):
-        RunResult(stopped).example_values("val_acc", "grid", Config(0.01, 40, 0.0))
+        RunResult(folder).example_values("val_acc", "grid", Config(0.01, 40, 0.0))
     monkeypatch.undo()
     run_grid("stopped", f"--folds={FOLDS}")
-    assert {row["epochs"] for row in read_rows(stopped, REFIT).values()} == {"2"}
+    assert {row["epochs"] for row in read_rows(folder, REFIT).values()} == {"2"}
 
 
 def test_a_refit_that_is_no_longer_the_best_stays_on_disk_and_is_left_out(run_grid):
