@@ -153,7 +153,7 @@ def render(folder: Path, sweep_results: Sequence[SweepResult]) -> list[Table]:
         list(by_name),
         [np.asarray(result.final["test"].accuracy[:, c]) for result, c in choices],
         [accuracy_interval(result, "test", c) for result, c in choices],
-        f"{heading}:\ntest accuracy",
+        f"{tables.interval_heading(sweep_results[0], with_train=False)}:\ntest accuracy",
     )
     best = results.best_sweep(sweep_results)
     figures.plot_learning_curves(folder / "curves", best, best.ranking[0])

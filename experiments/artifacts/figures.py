@@ -143,7 +143,7 @@ def plot_differences(path: Path, result: SweepResult, selection: Selection) -> N
     finite = [c for c in result.ranking if result.stayed_finite[c]]
     drawn = finite[:MAX_DIFFERENCES]
     selected = f", the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
-    title = f"{interval_heading(result)}:\nvalidation accuracy − that of the best{selected}"
+    title = f"{interval_heading(result, with_train=False)}:\nvalidation accuracy − that of the best{selected}"
     with _figure(path, (7.2, 1.4 + 0.2 * len(drawn)), title) as figure:
         panel = figure.subplots()
         for in_set, color, marker, label in (

@@ -91,11 +91,12 @@ def heading(result: SweepResult, statistic: str = "mean ± standard deviation") 
     return result.dataset.label + (f" ({statistic} over {over})" if over else "")
 
 
-def interval_heading(result: SweepResult) -> str:
-    """Return the name of the data set, and what the ± of `accuracies` covers."""
+def interval_heading(result: SweepResult, with_train: bool = True) -> str:
+    """Return the name of the data set, and what the ± of `accuracies` covers, on training examples too."""
     over = _describe_replicates(result)
     several = len(result.sweep.seeds) > 1
-    covered = f"{over} and examples; train: seeds" if several else "examples, for these weights"
+    of_train = "; train: seeds" * with_train
+    covered = f"{over} and examples{of_train}" if several else "examples, for these weights"
     return f"{result.dataset.label} (± half of the {100 * CONFIDENCE:.0f} % interval over {covered})"
 
 
