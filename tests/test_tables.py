@@ -64,7 +64,9 @@ def test_configurations_are_compared_with_the_best_by_seed_and_example(result):
     rng = np.random.default_rng(0)
     share = np.array([0.40, 0.80, 0.75])
     marks = {name: rng.random((2, 3, n)) < share[:, None] for name, n in (("val", 50), ("test", 100))}
-    table = ranking_table(with_marks(result, CONFIGS[:3], marks))
+    changed = with_marks(result, CONFIGS[:3], marks)
+    np.testing.assert_array_equal(changed.marks("test", 1), marks["test"][:, 1])
+    table = ranking_table(changed)
     assert table.columns[-2:] == ["val − best", ""]
     order = sorted(range(3), key=lambda c: -marks["val"][:, c].mean())
     for place, (c, row) in enumerate(zip(order, table.rows, strict=True)):

@@ -132,6 +132,10 @@ def test_equal_configurations_are_all_kept_and_a_diverged_one_is_not():
     diverged = np.zeros((3, 4), bool)
     diverged[1, 3] = True
     assert lc.confidence_set(correct, diverged).tolist() == [True, True, True, False]
+    better = correct.copy()
+    better[:, 3] = True
+    assert lc.confidence_set(better).tolist() == [False, False, False, True]
+    assert lc.confidence_set(better, diverged).tolist() == [True, True, True, False]
     with pytest.raises(ValueError, match="no configuration that did not diverge"):
         lc.confidence_set(correct, np.ones((3, 4), bool))
 
@@ -183,6 +187,19 @@ def test_right_predictions_are_marked(n):
     assert (marked_scaled == expected).mean() > 0.999  # rounding may decide a prediction
     accuracy = lc.evaluate(lc.Params(W[0], b[0]), examples, lc.get_loss("softmax")).accuracy
     np.testing.assert_allclose(marked[0].mean(axis=-1), accuracy, atol=1e-6)
+
+
+def test_the_interval_of_a_share_is_that_of_a_proportion_of_its_subset():
+    # 400 of 1,000 examples are in the subset, 120 of these count.
+    denominators = (np.arange(1_000) < 400).astype(float)[None]
+    numerators = (np.arange(1_000) < 120).astype(float)[None]
+    values = lc.linearize_ratio(numerators, denominators)
+    estimate = lc.estimate_accuracy(values)
+    assert estimate.mean == pytest.approx(0.3)
+    assert estimate.stderr == pytest.approx(np.sqrt(0.3 * 0.7 / 400), rel=0.002)
+    # Each seed has a share of its own.
+    two = lc.linearize_ratio(np.repeat(numerators, 2, axis=0), np.concatenate([denominators, numerators]))
+    np.testing.assert_allclose(two.mean(axis=1), [0.3, 1.0])
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 1)])
