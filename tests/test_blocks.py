@@ -103,6 +103,9 @@ def test_blocks_of_very_many_runs_keep_the_weights_that_may_be_the_best():
     assert retentions([A, B, C], [0, 1], 3) == {"configurations"}
     assert retentions(many, range(9), 1000) == {"best"}
     assert retentions(many, range(99), 1000) == {"configurations"}
+    # Without validation, the results of another sweep decide which configuration is the best.
+    (block,) = plan_sweep(sweep([A, B], [0], val_size=0), [], 2, keep_all=False)
+    assert block.retention == "configurations"
 
 
 def test_blocks_are_wide_enough_to_share_their_images():

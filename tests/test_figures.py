@@ -7,7 +7,7 @@ import pytest
 from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import figures, measures
-from experiments.artifacts.intervals import NONE, Interval, describe_selection
+from experiments.artifacts.intervals import DIVERGED, Interval, describe_selection
 from linear_cifar.config import Config, grid
 from linear_cifar.data.dataset import SPLITS
 from linear_cifar.evaluation import Metrics
@@ -38,7 +38,7 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
     result = draw_result(sweep, data, diverged)
     predictions = measures.predict(result)
     selections = [(result, 0, predictions), (result, result.ranking[0], predictions)]
-    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan])], [Interval(0.35, 0.1), NONE]
+    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan])], [Interval(0.35, 0.1), DIVERGED]
     selection = describe_selection(result)
     drawings = {
         "heatmap": lambda path: figures.plot_heatmap(path, result, selection),
@@ -109,6 +109,18 @@ def test_no_cell_of_a_heat_map_is_the_best_if_every_configuration_diverged(tmp_p
     assert frames == {"some": True, "none": False}
 
 
+@pytest.mark.parametrize("may_be_best", [[True, False], [True, True]])
+def test_a_heat_map_frames_what_may_be_the_best(tmp_path, data, may_be_best):
+    result = draw_result(make_sweep(CONFIGS[:2]), data)
+    order = np.argsort(result.ranking)
+    selection = describe_selection(result)._replace(may_be_best=np.array(may_be_best)[order])
+    figures.plot_heatmap(tmp_path / "heatmap", result, selection)
+    svg = read_svg(tmp_path / "heatmap")
+    widths = re.findall(f"stroke: {figures.ORANGE.lower()}; stroke-width: ([0-9.]+)", svg)
+    assert sorted(widths) == ["1.2", "3"][-sum(may_be_best) :]
+    assert ("thin frames" in svg) == all(may_be_best)
+
+
 def test_curves_that_diverged_have_a_note_and_no_ticks(tmp_path, data):
     result = draw_result(make_sweep(CONFIGS, seeds=SEEDS, evaluate=SPLITS), data, diverged=[2])
     diverged = (result, 2, None)
@@ -151,6 +163,6 @@ def test_a_diverged_selection_is_named_and_hides_no_legend(tmp_path, data):
 
 
 def test_a_diverged_step_has_a_note(tmp_path):
-    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan, 0.4])], [Interval(0.35, 0.1), NONE]
+    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan, 0.4])], [Interval(0.35, 0.1), DIVERGED]
     figures.plot_steps(tmp_path / "steps", ["a", "b"], accuracies, intervals, "synthetic")
     assert read_svg(tmp_path / "steps").count("<!-- diverged -->") == 1

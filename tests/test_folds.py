@@ -96,6 +96,18 @@ def test_the_validation_examples_of_a_file_join_the_folds(in_folder, capsys):
     assert "note: own.npz has 46 training examples: 2 are in no fold, so that each has 11" in lines
 
 
+def test_a_file_that_changes_between_the_grid_and_the_refit_is_refused(in_folder):
+    user_file("own.npz")
+    with flagsaver.flagsaver():
+        grid.define_flags()
+        parse_flags(["grid", "--data=own.npz", "--folds=4"])
+        settings, source = grid.make_sweep().settings, source_from_flags()
+        source.prepare(settings)
+        user_file("own.npz", x_test=np.ones((1, 4), np.float32), y_test=np.array([0]))
+        with pytest.raises(DataError, match=r"own\.npz has changed since the command was started"):
+            source.prepare(settings._replace(folds=0, val_size=0))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

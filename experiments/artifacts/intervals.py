@@ -40,7 +40,7 @@ class Selection(NamedTuple):
     parts: int  # folds, or parts of the validation examples, by which it was estimated
 
 
-NONE = Interval(np.nan, np.nan)
+DIVERGED = Interval(np.nan, np.nan)
 
 
 def accuracy_interval(result: SweepResult, split: str, config: int) -> Interval:
@@ -50,7 +50,7 @@ def accuracy_interval(result: SweepResult, split: str, config: int) -> Interval:
     examples are taken as given: there it is over the seeds, by Student's t.
     """
     if not result.stayed_finite[config]:
-        return NONE
+        return DIVERGED
     if split == "train":
         accuracy = np.asarray(result.final["train"].accuracy[:, config], np.float64)
         return interval_over_seeds(accuracy.reshape(len(result.sweep.seeds), -1))
@@ -70,7 +70,8 @@ def interval_over_examples(values: Bool[np.ndarray, "S n"] | Float[np.ndarray, "
     """
     if values.shape[1] == 1:
         return Interval(float(values.mean()), np.nan)
-    return Interval(*estimate_accuracy(values)[:3:2])
+    estimate = estimate_accuracy(values)
+    return Interval(estimate.mean, estimate.half_width)
 
 
 def difference_interval(first: Choice, second: Choice, split: str) -> Interval:
@@ -81,7 +82,7 @@ def difference_interval(first: Choice, second: Choice, split: str) -> Interval:
       split: a split held out.
     """
     if not all(result.stayed_finite[config] for result, config in (first, second)):
-        return NONE
+        return DIVERGED
     before, after = (result.marks(split, config).astype(float) for result, config in (second, first))
     return interval_over_examples(after - before)
 
@@ -123,4 +124,4 @@ def mean_weights_intervals(result: SweepResult) -> list[Interval]:
     with jax.enable_x64(result.settings.dtype == "float64"):
         mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), result.params)
         marks = mark_correct(mean, result.data.splits["test"], result.data.standardizer, spec.precision)
-    return [interval_over_examples(marks[None, c]) if result.stayed_finite[c] else NONE for c in range(C)]
+    return [interval_over_examples(marks[None, c]) if result.stayed_finite[c] else DIVERGED for c in range(C)]

@@ -202,10 +202,8 @@ def find_incompatibility(
         for i, name in enumerate(Config._fields)
     ]
     axes.append(("the configuration", manifest.configs, sweep.configs))
-    if configs_follow:
-        axes.clear()
-    axes.append(("seed", [replicate.seed for replicate in manifest.replicates], sweep.seeds))
-    for name, on_disk, wanted in axes:
+    seeds = ("seed", [replicate.seed for replicate in manifest.replicates], sweep.seeds)
+    for name, on_disk, wanted in [seeds] if configs_follow else [*axes, seeds]:
         kept = set(wanted)
         left_out = [value for value in on_disk if value not in kept]
         if left_out:
@@ -260,7 +258,9 @@ def plan_sweep(
     for configs, replicates in missing.items():
         for block_replicates, block_configs in plan_blocks(replicates, configs, max_runs, processes):
             has_all = len(block_replicates) == len(sweep.replicates)
-            retention = ALL if keep_all else BEST if has_all else CONFIGURATIONS
+            # Without validation, results of other sweeps decide which configuration is the best.
+            knows_best = has_all and sweep.settings.validates
+            retention = ALL if keep_all else BEST if knows_best else CONFIGURATIONS
             blocks.append(Block(_take_part(sweep, block_replicates, block_configs), retention))
     return blocks
 

@@ -153,6 +153,11 @@ class Settings(NamedTuple):
         """True if the first epochs do not depend on the number of epochs."""
         return self.schedule == "constant" and self.average == 1
 
+    @property
+    def validates(self) -> bool:
+        """True if there are validation examples: a split of them, or folds."""
+        return self.folds > 0 or self.val_size > 0
+
     def train_spec(self, configs: Sequence[Config], image_shape: ImageShape | None) -> TrainSpec:
         """Return the training spec of a sweep of these configurations on images of this shape, if on any."""
         return TrainSpec(

@@ -307,7 +307,9 @@ def _train_block(
     if retention != ALL and result.complete:
         result = keep_best(result, 1 if retention == BEST else len(block.configs))
     if result.complete:
-        finished = BlockResult(*result[2:])
+        finished = BlockResult(
+            result.history, result.final, result.class_accuracy, result.correct, result.saved
+        )
         checkpoints.save_result(finished, extendable)
     return result
 
