@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from linear_cifar.augment import Augmentation
 from linear_cifar.config import Config, as_configs, check_config
-from linear_cifar.evaluation import Metrics, evaluate, mark_correct, mean_class_accuracy, mean_metrics
+from linear_cifar.evaluation import Metrics, evaluate, mark_correct, mean_metrics
 from linear_cifar.examples import Examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, Layout, make_layout
 from linear_cifar.losses import Loss, get_loss
@@ -296,29 +296,6 @@ def evaluate_runs(
     def measure(params: Params, *data: Any) -> Metrics:
         examples, standardizer, rows = data
         return evaluate(params, examples, _find_loss(loss), standardizer, precision, rows)
-
-    return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
-
-
-def class_accuracy_of_runs(
-    configs: Sequence[Config],
-    params: Params,
-    examples: Examples,
-    *,
-    seeds: Sequence[int | Replicate],
-    standardizer: Standardizer | None = None,
-    precision: str = FULL_PRECISION,
-    rows: Integer[np.ndarray, "S m"] | None = None,
-    devices: Sequence[jax.Device] | None = None,
-) -> Float[np.ndarray, "S C"]:
-    """Measure the mean accuracy per class of the runs of a sweep, see `mean_class_accuracy`.
-
-    Arguments and errors are those of `evaluate_runs`.
-    """
-
-    def measure(params: Params, *data: Any) -> np.ndarray:
-        examples, standardizer, rows = data
-        return mean_class_accuracy(params, examples, standardizer, precision, rows)
 
     return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
 

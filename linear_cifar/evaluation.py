@@ -64,30 +64,6 @@ def evaluate(
     return mean_metrics(sums, _num_measured(examples, rows))
 
 
-def mean_class_accuracy(
-    params: Params,
-    examples: Examples,
-    standardizer: Standardizer | None = None,
-    precision: str = FULL_PRECISION,
-    rows: Rows = None,
-) -> Float[np.ndarray, "*runs"]:
-    """Measure each run's accuracy on the examples of each class, and average over the classes.
-
-    Every class counts alike, however many examples it has; scikit-learn calls this `balanced_accuracy_score`.
-    Classes without examples are left out.
-
-    Args:
-      params, standardizer, precision, rows: as for `evaluate`.
-      examples: n examples with one-hot targets.
-
-    Returns:
-      Shares in [0, 1], in the parameters' type.
-    """
-    sums = _sum_examples(_count_correct, params, examples, standardizer, precision, rows)
-    correct, counts = map(np.asarray, sums)
-    return (correct / np.maximum(counts, 1)).sum(axis=-1) / (counts > 0).sum(axis=-1, dtype=correct.dtype)
-
-
 def confusion_matrix(
     params: Params,
     examples: Examples,
@@ -139,18 +115,31 @@ def mark_correct(
     return np.concatenate(marked, axis=-1) & np.asarray(finite)[..., None]
 
 
+def mean_class_accuracy(
+    correct: Bool[np.ndarray, "*runs n"], labels: Integer[np.ndarray, "*replicates n"]
+) -> Float[np.ndarray, "*runs"]:
+    """Compute the accuracy on the examples of each class, and average over the classes.
+
+    Every class counts alike, however many examples it has; scikit-learn calls this `balanced_accuracy_score`.
+    Classes without examples are left out.
+
+    Args:
+      correct: which examples each run predicts right, see `mark_correct`.
+      labels: class of each example, [n], or [R, n] for runs [R, ...] that are measured on other examples.
+
+    Returns:
+      Shares in [0, 1], in float64.
+    """
+    if labels.ndim == 2:
+        return np.stack([mean_class_accuracy(*pair) for pair in zip(correct, labels, strict=True)])
+    by_class = [correct[..., labels == label].mean(axis=-1) for label in np.unique(labels)]
+    return np.mean(by_class, axis=0)
+
+
 @cache
 def _make_metrics_sum(loss: Loss) -> Measure:
     """Return the same function each time, because JAX compiles a program for each function it meets."""
     return lambda logits, y: jax.tree.map(jnp.sum, measure_examples(logits, y, loss))
-
-
-def _count_correct(
-    logits: Float[Array, "n K"], y: Float[Array, "n K"]
-) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
-    """Count the correct predictions among the examples of each class, and those examples."""
-    correct = is_correct(logits, y).astype(y.dtype)
-    return multiply(correct[None, :], y)[0], jnp.sum(y, axis=0)
 
 
 def _count_predictions(logits: Float[Array, "n K"], y: Float[Array, "n K"]) -> Float[Array, "K K"]:

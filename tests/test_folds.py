@@ -12,6 +12,7 @@ from experiments.artifacts.reader import ReadError, RunResult
 from experiments.cli import data as cli_data
 from experiments.cli import experiment
 from experiments.cli.data import source_from_flags
+from experiments.cli.flags import refits_from_flags
 from experiments.cli.launch import parse_flags
 from experiments.runner import training
 from experiments.runner.data import ReplicateName, prepare_data
@@ -231,7 +232,7 @@ def test_a_run_without_a_fold_is_a_sweep_on_the_other_images(folded):
             np.testing.assert_array_equal(unpack_correct(packed, 41), marks[0, c])
 
 
-def test_the_best_are_trained_again_on_all_images_and_tested(folded, run_grid):
+def test_the_best_are_trained_again_on_all_images_and_tested(folded):
     by_eta = {}
     for (eta, _, _), row in read_rows(folded, "grid").items():
         by_eta.setdefault(eta, []).append(float(row["val_acc"]))
@@ -245,14 +246,24 @@ def test_the_best_are_trained_again_on_all_images_and_tested(folded, run_grid):
         x, b = make_synthetic(n_train=NUM_TRAIN, n_test=NUM_TEST).test, saved["b_raw"]
         predicted = (x.features @ saved["W_raw"].T + b).argmax(axis=1)
     assert np.mean(predicted == x.labels) == pytest.approx(float(refits[best, 0, ""]["test_acc"]))
-    # Without folds, --refit adds the validation images in the same way.
-    plain = run_grid("plain", "--refit=1")
-    for key, row in read_rows(plain, REFIT).items():
-        assert_same(row, refits[key])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], 0), (["--folds=5"], 1), (["--folds=5", "--refit=0"], 0), (["--refit=3"], 3)],
+)
+def test_with_folds_one_configuration_is_trained_again_by_default(words, expected):
+    with flagsaver.flagsaver():
+        grid.define_flags()
+        parse_flags(["grid", *words])
+        assert refits_from_flags() == expected
+        parse_flags(["grid", "--folds=0", "--refit=1", "--train=batch1"])
+        with pytest.raises(UsageError, match="--train=batch1 trains on all of data_batch_1 already"):
+            refits_from_flags()
 
 
 def test_a_run_extended_by_seeds_and_in_blocks_is_the_run_at_once(folded, run_grid, capsys):
-    words = (f"--folds={FOLDS}", "--block_runs=4")
+    words = (f"--folds={FOLDS}", "--block_runs=6")
     run_grid("extended", *words, "--refit=1", eta="0.001")
     extended = run_grid("extended", *words, "--seeds=2", "--refit=2")
     assert "reused: grid, 1 configuration x 3 folds" in capsys.readouterr().err

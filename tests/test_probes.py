@@ -82,18 +82,25 @@ def test_accuracy_per_class_and_confusions_are_those_of_scikit_learn(digits):
     rng = np.random.default_rng(0)
     params = lc.Params(rng.normal(size=(2, 3, 10, 64)).astype(np.float32), np.zeros((2, 3, 10), np.float32))
     examples = lc.make_examples(x, y, 10)
-    by_class, counts = lc.mean_class_accuracy(params, examples), lc.confusion_matrix(params, examples)
+    marks, counts = lc.mark_correct(params, examples), lc.confusion_matrix(params, examples)
+    by_class = lc.mean_class_accuracy(marks, y)
     accuracy = lc.evaluate(params, examples, lc.get_loss("softmax")).accuracy
     for run in np.ndindex(2, 3):
         predicted = (x @ params.W[run].T).argmax(axis=1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a class is predicted that has no example
-            assert by_class[run] == pytest.approx(balanced_accuracy_score(y, predicted), abs=1e-6)
+            assert by_class[run] == pytest.approx(balanced_accuracy_score(y, predicted), rel=1e-12)
         np.testing.assert_array_equal(counts[run], confusion_matrix(y, predicted, labels=range(10)))
         assert np.trace(counts[run]) / len(y) == pytest.approx(accuracy[run])
     configs = [lc.Config(0.1, batch, 0.0) for batch in (5, 7, 5)]  # not in the order of the devices
-    of_runs = lc.class_accuracy_of_runs(configs, params, examples, seeds=(0, 1))
-    np.testing.assert_array_equal(of_runs, by_class)
+    of_runs = lc.mark_correct_of_runs(configs, params, examples, seeds=(0, 1))
+    np.testing.assert_array_equal(of_runs, marks)
+    # Each replicate has examples of its own.
+    half = len(y) // 2
+    halves = np.stack([marks[0, :, :half], marks[1, :, half : 2 * half]])
+    expected = [lc.mean_class_accuracy(marks[0, :, :half], y[:half])]
+    expected.append(lc.mean_class_accuracy(marks[1, :, half : 2 * half], y[half : 2 * half]))
+    np.testing.assert_array_equal(lc.mean_class_accuracy(halves, y[: 2 * half].reshape(2, -1)), expected)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float64"])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from experiments.runner.settings import CENTER, STANDARD, UNIT
 from linear_cifar.data.dataset import DataError, Dataset
@@ -70,6 +70,11 @@ class PreparedData(NamedTuple):
         if not self.folds:
             return None
         return np.stack([self.folds[replicate.fold or 0].rows[split] for replicate in replicates])
+
+    def labels(self, split: str, replicates: Sequence[ReplicateName]) -> Integer[np.ndarray, "*R n"]:
+        """Return the labels of the examples that all replicates are measured on, [n]; or each fold, [R, n]."""
+        rows = self.rows(split, replicates)
+        return self.dataset.splits[split].labels if rows is None else self.dataset.train.labels[rows]
 
     def replicates(self, names: Sequence[ReplicateName], evaluate: Sequence[str]) -> list[Replicate]:
         """Return the replicates of these names; `evaluate` names the splits to measure after every epoch."""

@@ -27,13 +27,13 @@ from experiments.runner.sweeps import HELD_OUT, Sweep, SweepResult
 from linear_cifar.engine import (
     Epoch,
     EpochMetrics,
-    class_accuracy_of_runs,
     evaluate_runs,
     mark_correct_of_runs,
     mask_diverged,
     mask_metrics,
     sweep,
 )
+from linear_cifar.evaluation import mean_class_accuracy
 from linear_cifar.fitting import SavedParams, select_all
 from linear_cifar.memory import device_memory, max_runs
 from linear_cifar.params import Params
@@ -263,8 +263,11 @@ def train_sweep(
         for name in data.splits
     }
     held_out = [name for name in HELD_OUT if name in data.splits]
-    by_class = {name: measure(class_accuracy_of_runs, name) for name in held_out}
-    correct = {name: pack_correct(measure(mark_correct_of_runs, name)) for name in held_out}
+    by_class, correct = {}, {}
+    for name in held_out:
+        marks = measure(mark_correct_of_runs, name)
+        accuracy = mean_class_accuracy(marks, data.labels(name, block.replicates))
+        by_class[name], correct[name] = accuracy.astype(settings.dtype), pack_correct(marks)
     final, by_class = mask_metrics((final, by_class), masked.finite[-1])
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
     saved = SavedParams(*select_all(*block.size), flat)
