@@ -264,9 +264,9 @@ def test_with_folds_one_configuration_is_trained_again_by_default(words, expecte
 
 def test_a_run_extended_by_seeds_and_in_blocks_is_the_run_at_once(folded, run_grid, capsys):
     words = (f"--folds={FOLDS}", "--block_runs=6")
-    run_grid("extended", *words, "--refit=1", eta="0.001")
+    run_grid("extended", *words, "--refit=1")
     extended = run_grid("extended", *words, "--seeds=2", "--refit=2")
-    assert "reused: grid, 1 configuration x 3 folds" in capsys.readouterr().err
+    assert "reused: grid, 2 configurations x 3 folds" in capsys.readouterr().err
     for variant in ("grid", REFIT):
         expected, found = read_rows(folded, variant), read_rows(extended, variant)
         assert list(found) == list(expected)

@@ -72,7 +72,7 @@ class PreparedData(NamedTuple):
         return np.stack([self.folds[replicate.fold or 0].rows[split] for replicate in replicates])
 
     def labels(self, split: str, replicates: Sequence[ReplicateName]) -> Integer[np.ndarray, "*R n"]:
-        """Return the labels of the examples that all replicates are measured on, [n]; or each fold, [R, n]."""
+        """Return the labels of the examples that replicates are measured on: [n], or of each fold [R, n]."""
         rows = self.rows(split, replicates)
         return self.dataset.splits[split].labels if rows is None else self.dataset.train.labels[rows]
 
