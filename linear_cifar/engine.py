@@ -460,7 +460,7 @@ def check_arguments(
 def _check_rows(rows: np.ndarray, S: int, n: int) -> None:
     """Raise ValueError if rows are not indices [S, m] of n examples."""
     if rows.ndim != 2 or len(rows) != S or not np.issubdtype(rows.dtype, np.integer):
-        raise ValueError(f"the rows are {rows.dtype}{rows.shape}: give indices {(S, 'm')}")
+        raise ValueError(f"the rows are {rows.dtype}{rows.shape}: give indices of shape ({S}, m)")
     if rows.size and not 0 <= rows.min() <= rows.max() < n:
         raise ValueError(f"the rows go from {rows.min()} to {rows.max()}: give rows from 0 to {n - 1}")
 

@@ -124,7 +124,7 @@ def mean_class_accuracy(
     Classes without examples are left out.
 
     Args:
-      correct: which examples each run predicts right, see `mark_correct`.
+      correct: which of n ≥ 1 examples each run predicts right, see `mark_correct`.
       labels: class of each example, [n], or [R, n] for runs [R, ...] that are measured on other examples.
 
     Returns:

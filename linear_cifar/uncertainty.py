@@ -32,8 +32,9 @@ from linear_cifar.comparison import CONFIDENCE
 Means = Float[np.ndarray | np.float64, "*means"]
 # A value of each seed on each example, such as whether its prediction was right.
 Values = Bool[np.ndarray, "S n"] | Float[np.ndarray, "S n"]
-# Predictions of some configurations that are compared with others at a time, which bounds the memory.
-PREDICTIONS_AT_ONCE = 10**8
+# Most configurations that are compared with as many others at a time, and most of their predictions: both take
+# memory, pairs as well as predictions.
+CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE = 500, 10**8
 
 
 class Estimate(NamedTuple):
@@ -130,9 +131,9 @@ def confidence_set(
     aim is that of multiple comparisons with the best (Hsu 1984, "Constrained Simultaneous Confidence
     Intervals for Multiple Comparisons with the Best").
 
-    The confidence holds from ten seeds on. From fewer the set is too small: where seeds matter much, it held
-    the best of 48 configurations in 89 % of simulations with three seeds. With one seed it is about these
-    weights on other examples.
+    The confidence holds from ten seeds on. With fewer, the set may miss the best, or be very large: where
+    seeds matter much, it held the best of 48 configurations in 89 % of simulations with three seeds. With one
+    seed it is about these weights on other examples.
 
     Args:
       correct: whether the predictions were right.
@@ -159,7 +160,7 @@ def confidence_set(
     # The best rivals leave most configurations out, and only the others are compared with all.
     order = np.argsort(-correct.mean(axis=(0, 2)), kind="stable")
     order = order[finite[order]]
-    at_once = max(1, PREDICTIONS_AT_ONCE // (S * n))
+    at_once = max(1, min(CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE // (S * n)))
     for rivals in (order[:10], *_split(order[10:], at_once)):
         for candidates in _split(np.flatnonzero(chosen), at_once):
             worse = _are_worse(correct[:, candidates], correct[:, rivals], level)

@@ -311,7 +311,7 @@ def test_a_stop_in_the_refit_keeps_the_best_weights_of_the_grid(run_grid, monkey
     with np.load(folder / "best_params.npz") as found, np.load(grid_alone / "best_params.npz") as expected:
         assert found["fold"] == expected["fold"]
         np.testing.assert_allclose(found["W"], expected["W"], rtol=1e-9)
-    with pytest.raises(ReadError, match="is incomplete"):
+    with pytest.raises(ReadError, match="is incomplete: to resume it, run its command"):
         RunResult(folder).example_values("val_acc", "grid", Config(0.01, 40, 0.0))
     monkeypatch.undo()
     run_grid("stopped", f"--folds={FOLDS}")

@@ -120,6 +120,11 @@ def test_broken_values_per_example_are_named(folder, tmp_path):
         write_npz(path, arrays | {"0.second": changed}, description)
         with pytest.raises(ReadError, match=r"values\.npz does not describe its arrays: 0\.second is float"):
             RunResult(path.parent).example_values("second", "bce", claims.TABLE2["bce"])
+    correct = path.with_name("correct.npz")
+    marks, sweeps = read_npz(correct)
+    write_npz(correct, marks | {"0.test": np.zeros((3, 1, 120), np.float32)}, sweeps)
+    with pytest.raises(ReadError, match=r"correct\.npz does not describe its arrays: 0\.test is float32"):
+        RunResult(path.parent).example_values("test_acc", "bce", claims.TABLE2["bce"])
     write_npz(path, arrays | {"1.second": arrays["1.second"][:2]}, description)
     with pytest.raises(ReadError, match="of another run"):
         RunResult(path.parent).example_values("second", "bce", claims.TABLE2["bce"])

@@ -4,6 +4,7 @@ from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import tables
 from experiments.artifacts.intervals import Interval, describe_selection, mean_weights_intervals
+from experiments.artifacts.results import best_sweep
 from experiments.artifacts.tables import MAY_BE_BEST, PRINTED_ROWS, format_difference, format_interval
 from experiments.runner.data import prepare_data
 from linear_cifar.config import Config, grid
@@ -127,6 +128,17 @@ def test_very_few_validation_examples_are_enough_for_a_table(val_size):
     assert ("±" in table.rows[0][5]) == (val_size > 1)
     assert "±" not in table.rows[0][6]
     assert ("cross-validated over 3 parts" in table.note) == (val_size > 1)
+
+
+def test_a_grid_whose_refit_diverged_has_the_best():
+    data = small_data()
+    splits = {name: data.splits[name] for name in ("train", "test")}
+    whole = draw_result(make_sweep(CONFIGS[:3], seeds=SEEDS), data)
+    sweep = make_sweep(CONFIGS[:1], seeds=SEEDS, val_size=0, evaluate=())
+    for diverged, expected in (([], "refit"), ([0], "small")):
+        refit = draw_result(sweep._replace(name="refit"), data._replace(splits=splits), diverged)
+        assert best_sweep([whole, refit]).sweep.name == expected
+        assert best_sweep([whole, refit], complete=False) is whole
 
 
 def test_a_refit_that_diverged_is_last():

@@ -55,8 +55,8 @@ def write_example_values(path: Path, values: Sequence[ExampleValues]) -> None:
     write_npz(path, arrays, description)
 
 
-def read_example_values(path: Path) -> list[ExampleValues]:
-    """Read back a file of values per example.
+def read_example_values(path: Path, packed: bool) -> list[ExampleValues]:
+    """Read back a file of values per example, which are packed bits or float32.
 
     Raises:
       ValueError: if the file is damaged or holds something else.
@@ -64,13 +64,15 @@ def read_example_values(path: Path) -> list[ExampleValues]:
     """
     arrays, description = read_npz(path)
     try:
-        parts = [_parse(i, part, arrays) for i, part in enumerate(description["sweeps"])]
+        parts = [_parse(i, part, arrays, packed) for i, part in enumerate(description["sweeps"])]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} does not describe its arrays: {error}") from None
     return parts
 
 
-def _parse(i: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> ExampleValues:
+def _parse(
+    i: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray], packed: bool
+) -> ExampleValues:
     """Return the values of the sweep with index i.
 
     Raises:
@@ -80,9 +82,9 @@ def _parse(i: int, description: Mapping[str, Any], arrays: Mapping[str, np.ndarr
     sizes = {str(name): operator.index(size) for name, size in description["sizes"].items()}
     found = {name: arrays[f"{i}.{name}"] for name in sizes}
     for name, array in found.items():
-        # Bits are packed into bytes.
-        last = -(-sizes[name] // 8) if array.dtype == np.uint8 else sizes[name]
+        last = -(-sizes[name] // 8) if packed else sizes[name]
         shape = (*array.shape[:1], len(configs), last)
-        if array.dtype not in (np.uint8, np.float32) or array.shape != shape or sizes[name] < 1:
+        dtype = np.uint8 if packed else np.float32
+        if array.dtype != dtype or array.shape != shape or sizes[name] < 1:
             raise ValueError(f"{i}.{name} is {array.dtype}{list(array.shape)}")
     return ExampleValues(str(description["sweep"]), configs, found, sizes)

@@ -16,7 +16,7 @@ from linear_cifar.uncertainty import (
     estimate_accuracy,
 )
 
-# Fewer seeds make a set that is too small, see `confidence_set`.
+# With fewer seeds the set of the best is not reliable, see `confidence_set`.
 ENOUGH_SEEDS = 10
 # Without folds, the validation examples are divided into so many parts to cross-validate the selection.
 PARTS = 5
@@ -28,7 +28,7 @@ class Interval(NamedTuple):
     """A mean, and half of its 95 % interval; both are NaN where a run diverged."""
 
     mean: float
-    half_width: float  # NaN also where one seed gives no interval
+    half_width: float  # NaN also where one seed or one example gives no interval
 
 
 class Selection(NamedTuple):
@@ -83,8 +83,8 @@ def difference_interval(first: Choice, second: Choice, split: str) -> Interval:
     """
     if not all(result.stayed_finite[config] for result, config in (first, second)):
         return DIVERGED
-    before, after = (result.marks(split, config).astype(float) for result, config in (second, first))
-    return interval_over_examples(after - before)
+    minuend, subtrahend = (result.marks(split, config).astype(float) for result, config in (first, second))
+    return interval_over_examples(minuend - subtrahend)
 
 
 def describe_selection(result: SweepResult) -> Selection:

@@ -134,7 +134,7 @@ class RunResult:
     def example_values(self, column: str, sweep: str, config: Config) -> Float[np.ndarray, "S n"]:
         """Return the values per example whose mean is a column of results.csv or measures.csv.
 
-        With folds, the n examples are those of all folds. NaN where a run diverged. The run is complete.
+        With folds, the n examples are those of all folds. NaN where a run diverged.
 
         Args:
           column: `val_acc` or `test_acc`, or a measure that the command has written to values.npz.
@@ -143,8 +143,11 @@ class RunResult:
 
         Raises:
           MissingResult: if there are no such values.
-          ReadError: if the file is broken.
+          ReadError: if the run is incomplete, or the file is broken or of another run.
         """
+        if not self.complete:
+            command = self.command
+            raise ReadError(f"{self.folder} is incomplete: to resume it, run its command again ({command})")
         split = column.removesuffix("_acc")
         name = column if split == column else split
         for part in self._values if split == column else self._correct:
@@ -155,8 +158,8 @@ class RunResult:
         else:
             raise MissingResult(f"{column} of {sweep} with eta {config.eta:g}, batch {config.batch}")
         diverged = np.isnan(self.values(column, sweep, config))
-        if not self.complete or len(diverged) != len(values):
-            raise ReadError(f"{self.folder} is incomplete, or holds values per example of another run")
+        if len(diverged) != len(values):
+            raise ReadError(f"{self.folder} holds values per example of another run: remove the folder")
         values = np.where(diverged[:, None], np.nan, values.astype(np.float64))
         return values.reshape(len(self.sweeps[sweep]["seeds"]), -1)
 
@@ -165,7 +168,7 @@ class RunResult:
 
         Raises:
           MissingResult: if that configuration was not run, or not measured on that split.
-          ReadError: if a file is broken.
+          ReadError: if the run is incomplete, or a file is broken or of another run.
         """
         if split == "train":
             values = self.values("train_acc", sweep, config)
@@ -188,11 +191,11 @@ class RunResult:
 
     @cached_property
     def _correct(self) -> list[ExampleValues]:
-        return _read_examples(self.folder / CORRECT)
+        return _read_examples(self.folder / CORRECT, packed=True)
 
     @cached_property
     def _values(self) -> list[ExampleValues]:
-        return _read_examples(self.folder / VALUES)
+        return _read_examples(self.folder / VALUES, packed=False)
 
     @cached_property
     def _results_by_config(self) -> dict[tuple[str, Config], list[Row]]:
@@ -232,9 +235,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ReadError(f"{path} cannot be read: {error}") from None
 
 
-def _read_examples(path: Path) -> list[ExampleValues]:
+def _read_examples(path: Path, packed: bool) -> list[ExampleValues]:
     try:
-        return read_example_values(path)
+        return read_example_values(path, packed)
     except (OSError, ValueError) as error:
         raise ReadError(str(error)) from None
 

@@ -53,10 +53,11 @@ def best_sweep(results: Sequence[SweepResult], complete: bool = True) -> SweepRe
     """Return the best sweep by validation, among those validated on the same examples as the last one.
 
     If the last one has no validation split, its configurations were chosen by an earlier one: it is the best,
-    unless its training was stopped.
+    unless its training was stopped, or all of it diverged.
     """
-    if complete and "val" not in results[-1].final:
-        return results[-1]
+    last = results[-1]
+    if "val" not in last.final and complete and last.stayed_finite.any():
+        return last
     results = [result for result in results if "val" in result.final]
 
     def validation_examples(result: SweepResult) -> tuple[str, int]:

@@ -92,7 +92,12 @@ def heading(result: SweepResult, statistic: str = "mean ± standard deviation") 
 
 
 def interval_heading(result: SweepResult, with_train: bool = True) -> str:
-    """Return the name of the data set, and what the ± of `accuracies` covers, on training examples too."""
+    """Return the name of the data set, and what the ± of `accuracies` covers.
+
+    Args:
+      result: the sweep.
+      with_train: whether there are training accuracies, whose intervals are over the seeds only.
+    """
     over = _describe_replicates(result)
     several = len(result.sweep.seeds) > 1
     of_train = "; train: seeds" * with_train

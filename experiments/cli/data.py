@@ -64,7 +64,8 @@ def _make_prepare(find: Callable[[], RawDataset]) -> Callable[[Settings], Prepar
         dataset = split_dataset(raw, train, val_size, folds)  # type: ignore[arg-type]
         fingerprints.add(dataset.fingerprint)
         if len(fingerprints) > 1:
-            raise DataError(f"{raw.name} has changed since the command was started: start it again")
+            reason = "has changed since the command was started: start it again in another folder"
+            raise DataError(f"{raw.name} {reason}")
         for line in _describe_division(raw, dataset):
             log_once(f"note: {raw.name} {line}")
         return prepare_data(dataset, standardize, dtype)

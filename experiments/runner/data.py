@@ -134,6 +134,7 @@ def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32")
     folds = []
     for fold, left_out in enumerate(dataset.folds):
         rows = np.sort(np.delete(dataset.folds, fold, axis=0), axis=None)
+        # There may be very many replicates, and each has a copy of its rows.
         by_split = {"train": rows.astype(np.int32), "val": left_out.astype(np.int32)}
         folds.append(Fold(by_split, fit(train[rows])))
     return PreparedData(dataset, examples, None, tuple(folds))
