@@ -32,8 +32,8 @@ from linear_cifar.comparison import CONFIDENCE
 Means = Float[np.ndarray | np.float64, "*means"]
 # A value of each seed on each example, such as whether its prediction was right.
 Values = Bool[np.ndarray, "S n"] | Float[np.ndarray, "S n"]
-# Most configurations that are compared with as many others at a time, and most of their predictions: pairs and
-# predictions both take memory.
+# Most configurations that are compared with as many others at a time, and most of their predictions. Both
+# pairs and predictions take memory.
 CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE = 500, 10**8
 
 
