@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache, partial
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -292,11 +292,7 @@ def evaluate_runs(
     Raises:
       ValueError: if the parameters are not those of S × C runs, or a row is not an index.
     """
-
-    def measure(params: Params, *data: Any) -> Metrics:
-        examples, standardizer, rows = data
-        return evaluate(params, examples, _find_loss(loss), standardizer, precision, rows)
-
+    measure = partial(evaluate, loss=_find_loss(loss), precision=precision)
     return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
 
 
@@ -315,11 +311,7 @@ def mark_correct_of_runs(
 
     Arguments and errors are those of `evaluate_runs`.
     """
-
-    def measure(params: Params, *data: Any) -> np.ndarray:
-        examples, standardizer, rows = data
-        return mark_correct(params, examples, standardizer, precision, rows)
-
+    measure = partial(mark_correct, precision=precision)
     return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
 
 
@@ -347,7 +339,8 @@ def _measure_runs(
     rows = None if rows is None else layout.shard(rows[list(layout.replicates)], BY_REPLICATE)
     params = layout.shard(layout.to_slots(params), BY_RUN)
     examples, standardizer = layout.broadcast((examples, standardizer))
-    return layout.from_slots(measure(params, examples, per_replicate or standardizer, rows))
+    measured = measure(params, examples, standardizer=per_replicate or standardizer, rows=rows)
+    return layout.from_slots(measured)
 
 
 def mask_diverged(metrics: EpochMetrics, max_loss: float | None = None) -> EpochMetrics:

@@ -103,13 +103,9 @@ def mark_correct(
     # On the device once, and not again for each chunk.
     params, standardizer = jax.tree.map(jnp.asarray, (params, standardizer))
     marked = []
-    at_once = _examples_at_once(params, standardizer, rows)
-    for start in range(0, _num_measured(examples, rows), at_once):
-        places = slice(start, start + at_once)
-        if rows is None:
-            chunk, chosen = Examples(examples.features[places], examples.targets[places]), None
-        else:
-            chunk, chosen = examples, rows[:, places]
+    n, at_once = _num_measured(examples, rows), _examples_at_once(params, standardizer, rows)
+    for start in range(0, n, at_once):
+        chunk, chosen = _take_chunk(examples, rows, start, min(at_once, n - start))
         marked.append(np.asarray(_measure_runs(is_correct, params, chunk, standardizer, precision, chosen)))
     finite = jnp.isfinite(params.W).all(axis=(-2, -1)) & jnp.isfinite(params.b).all(axis=-1)
     return np.concatenate(marked, axis=-1) & np.asarray(finite)[..., None]
@@ -160,10 +156,7 @@ def _sum_examples(
     n = _num_measured(examples, rows)
 
     def measure_chunk(start: Index, size: int) -> Any:
-        if rows is None:
-            chunk, chosen = jax.tree.map(lambda leaf: take_rows(leaf, start, size), examples), None
-        else:
-            chunk, chosen = examples, jax.lax.dynamic_slice_in_dim(rows, start, size, axis=1)
+        chunk, chosen = _take_chunk(examples, rows, start, size)
         return _measure_runs(measure, params, chunk, standardizer, precision, chosen)
 
     def add_chunk(sums: Any, start: Index, size: int) -> Any:
@@ -217,6 +210,15 @@ def _has_replicates(standardizer: Standardizer | None) -> bool:
 def _num_measured(examples: Examples, rows: Rows) -> int:
     """Return the number of examples that each run is measured on."""
     return examples.features.shape[0] if rows is None else rows.shape[1]
+
+
+def _take_chunk(
+    examples: Examples, rows: Rows, start: Index, size: int
+) -> tuple[Examples, Integer[Array, "R size"] | None]:
+    """Return the next examples to measure; or all of them, and the next rows of each replicate."""
+    if rows is None:
+        return jax.tree.map(lambda leaf: take_rows(leaf, start, size), examples), None
+    return examples, jax.lax.dynamic_slice_in_dim(rows, start, size, axis=1)
 
 
 def _examples_at_once(params: Params, standardizer: Standardizer | None, rows: Rows) -> int:

@@ -30,7 +30,8 @@ def render_confusion(folder: Path, result: SweepResult) -> list[Table]:
             path.with_suffix(suffix).unlink(missing_ok=True)
         return []
     best, split = result.best_replicate(c), result.splits[-1]
-    examples, standardizer = result.data.seen_by(result.sweep.replicates[best], split)
+    replicate = result.sweep.replicates[best]
+    examples, standardizer = result.data.examples_of(replicate, split), result.data.standardizer_of(replicate)
     spec = result.settings.train_spec(result.configs, result.dataset.image_shape)
     with jax.enable_x64(result.settings.dtype == "float64"):
         counts = confusion_matrix(result.params_of(best, c), examples, standardizer, spec.precision)

@@ -83,16 +83,17 @@ def difference_interval(first: Choice, second: Choice, split: str) -> Interval:
     """
     if not all(result.stayed_finite[config] for result, config in (first, second)):
         return DIVERGED
-    minuend, subtrahend = (result.marks(split, config).astype(float) for result, config in (first, second))
-    return interval_over_examples(minuend - subtrahend)
+    return _paired_interval(*(result.marks(split, config) for result, config in (first, second)))
 
 
 def describe_selection(result: SweepResult) -> Selection:
     """Compare all configurations of a sweep with the best, and estimate what choosing the best reaches."""
-    best, C = result.ranking[0], len(result.configs)
-    difference = [difference_interval((result, c), (result, best), "val") for c in range(C)]
-    finite = result.stayed_finite
+    best, C, finite = result.ranking[0], len(result.configs), result.stayed_finite
     correct = np.stack([result.marks("val", c) for c in range(C)], axis=1)
+    # If the best diverged, all did.
+    difference = [
+        _paired_interval(correct[:, c], correct[:, best]) if finite[c] else DIVERGED for c in range(C)
+    ]
     n = correct.shape[2]
     if n == 1 or not finite.any():
         return Selection(difference, finite, np.nan, 0)
@@ -109,6 +110,11 @@ def describe_selection(result: SweepResult) -> Selection:
     accuracy[:, :, ~finite] = np.nan
     expected = cross_validate_selection(accuracy)
     return Selection(difference, may_be_best, float(expected.mean()), len(parts))
+
+
+def _paired_interval(first: Bool[np.ndarray, "S n"], second: Bool[np.ndarray, "S n"]) -> Interval:
+    """Return the difference of two accuracies, paired by seed and example."""
+    return interval_over_examples(first.astype(np.float64) - second)
 
 
 def mean_weights_intervals(result: SweepResult) -> list[Interval]:

@@ -148,15 +148,17 @@ class RunResult:
         if not self.complete:
             command = self.command
             raise ReadError(f"{self.folder} is incomplete: to resume it, run its command again ({command})")
-        split = column.removesuffix("_acc")
-        name = column if split == column else split
-        for part in self._values if split == column else self._correct:
-            if part.sweep == sweep and config in part.configs and name in part.arrays:
-                array = part.arrays[name][:, part.configs.index(config)]
-                values = array if split == column else unpack_correct(array, part.sizes[name])
-                break
-        else:
+        packed, name = column.endswith("_acc"), column.removesuffix("_acc")
+        found = [
+            part
+            for part in (self._correct if packed else self._values)
+            if part.sweep == sweep and config in part.configs and name in part.arrays
+        ]
+        if not found:
             raise MissingResult(f"{column} of {sweep} with eta {config.eta:g}, batch {config.batch}")
+        values = found[0].arrays[name][:, found[0].configs.index(config)]
+        if packed:
+            values = unpack_correct(values, found[0].sizes[name])
         diverged = np.isnan(self.values(column, sweep, config))
         if len(diverged) != len(values):
             raise ReadError(f"{self.folder} holds values per example of another run: remove the folder")

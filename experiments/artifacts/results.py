@@ -115,7 +115,7 @@ def _write_best_params(path: Path, result: SweepResult) -> None:
     best = result.best_replicate(c)
     replicate, d = result.sweep.replicates[best], result.data.d
     params = result.params_of(best, c)
-    standardizer = result.data.seen_by(replicate, "train")[1] or Standardizer(np.zeros(d), np.ones(d))
+    standardizer = result.data.standardizer_of(replicate) or Standardizer(np.zeros(d), np.ones(d))
     raw = fold_standardizer(params, standardizer)
     content = {
         **params._asdict(),

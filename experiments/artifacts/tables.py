@@ -188,14 +188,15 @@ def _describe_selection(result: SweepResult, selection: Selection) -> list[str]:
     C, best = len(result.configs), result.ranking[0]
     if not result.stayed_finite[best]:
         return []
-    num_seeds, num_best = len(result.sweep.seeds), int(selection.may_be_best.sum())
-    covers = "other seeds and examples" if num_seeds > 1 else "other examples, for these weights,"
-    lines = [
-        f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
-        f"best on {covers} is among them."
-    ] * (C > 1)
-    if C > 1 and 1 < num_seeds < ENOUGH_SEEDS:
-        lines[0] += f" That takes {ENOUGH_SEEDS} seeds: with fewer, it may be missing, or the set is large."
+    lines = []
+    if C > 1:
+        num_seeds, num_best = len(result.sweep.seeds), int(selection.may_be_best.sum())
+        covers = "other seeds and examples" if num_seeds > 1 else "other examples, for these weights,"
+        few = f" That takes {ENOUGH_SEEDS} seeds: with fewer, it may be missing, or the set is large."
+        lines.append(
+            f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
+            f"best on {covers} is among them." + few * (1 < num_seeds < ENOUGH_SEEDS)
+        )
     if np.isfinite(selection.expected):
         parts = "folds" if result.settings.folds else "parts of the validation examples"
         of_best = accuracy_interval(result, "val", best).mean

@@ -69,7 +69,7 @@ class PreparedData(NamedTuple):
         """Return the rows of a split that each replicate is measured on; None: all."""
         if not self.folds:
             return None
-        return np.stack([self.folds[replicate.fold or 0].rows[split] for replicate in replicates])
+        return np.stack([self._fold(replicate).rows[split] for replicate in replicates])
 
     def labels(self, split: str, replicates: Sequence[ReplicateName]) -> Integer[np.ndarray, "*R n"]:
         """Return the labels of the examples that replicates are measured on: [n], or of each fold [R, n]."""
@@ -80,7 +80,7 @@ class PreparedData(NamedTuple):
         """Return the replicates of these names; `evaluate` names the splits to measure after every epoch."""
         if not self.folds:
             return [Replicate(name.seed) for name in names]
-        folds = [self.folds[name.fold or 0] for name in names]
+        folds = [self._fold(name) for name in names]
         return [
             Replicate(
                 *name, fold.rows["train"], fold.standardizer, {split: fold.rows[split] for split in evaluate}
@@ -88,13 +88,20 @@ class PreparedData(NamedTuple):
             for name, fold in zip(names, folds, strict=True)
         ]
 
-    def seen_by(self, replicate: ReplicateName, split: str) -> tuple[Examples, Standardizer | None]:
-        """Return the examples of a split that a replicate is measured on, and its standardiser."""
+    def standardizer_of(self, replicate: ReplicateName) -> Standardizer | None:
+        """Return the standardiser of a replicate's training examples."""
+        return self._fold(replicate).standardizer if self.folds else self.standardizer
+
+    def examples_of(self, replicate: ReplicateName, split: str) -> Examples:
+        """Return the examples of a split that a replicate is measured on."""
         examples = self.splits[split]
         if not self.folds:
-            return examples, self.standardizer
-        fold = self.folds[replicate.fold or 0]
-        return Examples(*(leaf[fold.rows[split]] for leaf in examples)), fold.standardizer
+            return examples
+        return Examples(*(leaf[self._fold(replicate).rows[split]] for leaf in examples))
+
+    def _fold(self, replicate: ReplicateName) -> Fold:
+        assert replicate.fold is not None, "with folds, each replicate is without one of them"
+        return self.folds[replicate.fold]
 
 
 def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32") -> PreparedData:
