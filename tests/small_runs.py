@@ -18,7 +18,7 @@ SETTINGS = Settings(
     train="full", val_size=50, folds=0, image_shape=None, standardize="standard", loss="softmax", flip=True,
     shift=0, epochs=2, schedule="constant",
     average=1, shuffle=True, init="jax", dtype="float32", precision="float32", evaluate=("val",),
-    max_loss=None,
+    max_loss=None, halving=0, rungs=(), bracket=256,
 )  # fmt: skip
 
 
@@ -74,4 +74,5 @@ def draw_result(sweep, data, diverged=()):
     by_class = {name: final[name].accuracy + np.float32(0.01) for name in HELD_OUT if name in data.splits}
     masked = mask_metrics((final, by_class), finite[-1])
     correct = {name: draw_correct(masked[0][name].accuracy, data.size(name)) for name in by_class}
-    return SweepResult(sweep, data, history, *masked, correct, saved)
+    stopped = np.zeros(sweep.size, np.int64)
+    return SweepResult(sweep, data, history, *masked, correct, stopped, saved)

@@ -61,7 +61,8 @@ def make_result():
     saved = SavedParams(np.array([0, 1]), np.array([2, 1]), make_params(rng, 2))
     by_class = {split: rng.random(SHAPE).astype(np.float32) for split in ("val", "test")}
     correct = {split: pack_correct(rng.random((*SHAPE, SIZES[split])) < 0.5) for split in ("val", "test")}
-    return BlockResult(make_history(rng, BLOCK.settings.epochs), final, by_class, correct, saved)
+    stopped = np.zeros(SHAPE, np.int64)
+    return BlockResult(make_history(rng, BLOCK.settings.epochs), final, by_class, correct, stopped, saved)
 
 
 def open_checkpoints(folder, log=pytest.fail, block=BLOCK, **options):

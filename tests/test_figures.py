@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_runs import draw_result, make_sweep, small_data
 
-from experiments.artifacts import figures, measures
+from experiments.artifacts import drawing, figures, measures
 from experiments.artifacts.intervals import DIVERGED, Interval, describe_selection
 from linear_cifar.config import Config, grid
 from linear_cifar.data.dataset import SPLITS
@@ -69,7 +69,8 @@ def test_figures_of_very_many_configurations_show_the_best(tmp_path, result):
     history = jax.tree.map(lambda values: values[:, :, [0] * len(configs)], result.history)
     correct = {name: packed[:, [0] * len(configs)] for name, packed in result.correct.items()}
     sweep = make_sweep(configs, seeds=SEEDS)
-    many = result._replace(sweep=sweep, history=history, final=final, correct=correct)
+    stopped = np.zeros(sweep.size, np.int64)
+    many = result._replace(sweep=sweep, history=history, final=final, correct=correct, stopped=stopped)
     selection = describe_selection(many)
     figures.plot_heatmap(tmp_path / "heatmap", many, selection)
     figures.plot_differences(tmp_path / "differences", many, selection)
@@ -84,11 +85,11 @@ def test_figures_of_very_many_configurations_show_the_best(tmp_path, result):
     assert curves.count("<!-- η = ") <= 12
     for name in ("heatmap", "curves", "differences"):
         width, height = struct.unpack(">II", (tmp_path / f"{name}.png").read_bytes()[16:24])
-        assert max(width, height) <= figures.MAX_PIXELS
+        assert max(width, height) <= drawing.MAX_PIXELS
 
 
 def test_a_figure_too_large_is_drawn_coarser(tmp_path):
-    with figures._figure(tmp_path / "tall", (1.0, 1000.0), "tall"):
+    with drawing.draw_figure(tmp_path / "tall", (1.0, 1000.0), "tall"):
         pass
     assert struct.unpack(">II", (tmp_path / "tall.png").read_bytes()[16:24]) == (30, 30_000)
 

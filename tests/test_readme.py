@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 FILES = ("README.md", "experiments/README.md", "experiments/RESULTS.md", "linear_cifar/README.md",
          "experiments/benchmark/README.md")  # fmt: skip
 TEXTS = {name: (ROOT / name).read_text() for name in FILES}
-COMMANDS = ("grid", "table1", "bce", "improve", "report", "bench")
+COMMANDS = ("grid", "search", "table1", "bce", "improve", "report", "bench")
 
 
 def find_block(marker):

@@ -110,7 +110,7 @@ def test_without_a_finite_configuration_there_are_no_best_parameters(tmp_path, d
 
 
 def test_a_diverged_run_stays_marked(monkeypatch, data):
-    from experiments.runner import training
+    from experiments.runner import legs
     from linear_cifar.engine import sweep
 
     def lose_second_epoch(*arguments, **options):
@@ -118,7 +118,7 @@ def test_a_diverged_run_stays_marked(monkeypatch, data):
             finite = np.array([[True, epoch.number != 2]])
             yield epoch._replace(metrics=epoch.metrics._replace(finite=finite))
 
-    monkeypatch.setattr(training, "sweep", lose_second_epoch)
+    monkeypatch.setattr(legs, "sweep", lose_second_epoch)
     result = train_sweep(make_sweep(CONFIGS[:2], epochs=3), data)
     assert [result.diverged(0, 0), result.diverged(0, 1)] == [None, 2]
     assert result.ranking == [0, 1]

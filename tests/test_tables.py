@@ -58,6 +58,7 @@ def with_marks(result, configs, marks, seeds=SEEDS):
         final={"train": final["val"], **final},
         class_accuracy=accuracy,
         correct={name: pack_correct(array) for name, array in marks.items()},
+        stopped=np.zeros((len(seeds), len(configs)), np.int64),
     )
 
 
@@ -181,8 +182,9 @@ def test_a_long_table_prints_its_first_rows(result):
     by_class = {"val": accuracy, "test": accuracy}
     sweep = make_sweep(configs, seeds=SEEDS)
     correct = {name: packed[:, [0] * len(configs)] for name, packed in result.correct.items()}
+    stopped = np.zeros(sweep.size, np.int64)
     many = result._replace(
-        sweep=sweep, history=history, final=final, class_accuracy=by_class, correct=correct
+        sweep=sweep, history=history, final=final, class_accuracy=by_class, correct=correct, stopped=stopped
     )
     table = ranking_table(many)
     lines = str(table).splitlines()

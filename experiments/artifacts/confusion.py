@@ -22,11 +22,11 @@ def render_confusion(folder: Path, result: SweepResult) -> list[Table]:
     the figure has all numbers, and there is no table.
     """
     # Imported here, as matplotlib takes a second, which a run that is finished already need not wait for.
-    from experiments.artifacts import figures
+    from experiments.artifacts import drawing, figures
 
     path, c = folder / "confusion", result.ranking[0]
     if not result.stayed_finite[c]:
-        for suffix in figures.SUFFIXES:
+        for suffix in drawing.SUFFIXES:
             path.with_suffix(suffix).unlink(missing_ok=True)
         return []
     best, split = result.best_replicate(c), result.splits[-1]

@@ -31,7 +31,7 @@ class ExampleValues(NamedTuple):
 
 
 def write_correct(path: Path, results: Sequence[SweepResult]) -> None:
-    """Write which examples held out each run predicts right, as packed bits."""
+    """Write which examples held out each run predicts right, as packed bits; not of those stopped."""
     write_example_values(
         path,
         [
@@ -41,7 +41,7 @@ def write_correct(path: Path, results: Sequence[SweepResult]) -> None:
                 result.correct,
                 {split: result.data.size(split) for split in result.correct},
             )
-            for result in results
+            for result in (whole.take_finished() for whole in results)
         ],
     )
 

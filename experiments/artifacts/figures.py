@@ -4,8 +4,7 @@ All have the same style: colours that any colour vision can distinguish, readabl
 named. Bands are one standard deviation over the replicates, and bars are 95 % intervals.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from matplotlib.transforms import Transform
 
+from experiments.artifacts.drawing import BLUE, GREEN, ORANGE, SEQUENTIAL, SKY, add_legend, draw_figure
 from experiments.artifacts.intervals import Interval, Selection
 from experiments.artifacts.measures import Predictions
 from experiments.artifacts.tables import (
@@ -31,49 +30,16 @@ from experiments.artifacts.tables import (
 from experiments.runner.sweeps import SweepResult
 from linear_cifar.calibration import expected_calibration_error, reliability
 from linear_cifar.data.dataset import Dataset, ImageShape
-from linear_cifar.files import atomic_write
 
 # A sweep, the index of one of its configurations, and the sweep's predictions.
 Shown = tuple[SweepResult, int, Predictions]
 
-SUFFIXES = (".png", ".svg")
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 160,
-    "svg.hashsalt": "linear_cifar",  # equal figures are equal files
-    "text.parse_math": False,  # a $ in the name of a class or a file is a $
-}
-# Okabe and Ito's colours and cividis can be distinguished with any colour vision.
-SEQUENTIAL = "cividis"
-ORANGE, BLUE, SKY, GREEN = "#D55E00", "#0072B2", "#56B4E9", "#009E73"
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 # Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
 # number, lines of a panel, colours that a legend names, and rows of a figure.
 MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 12, 40
 # Classes whose weights are drawn, and characters of a class's name.
 MAX_CLASSES, MAX_NAME = 20, 24
-# Longest side of a .png in pixels; matplotlib refuses more than twice as many.
-MAX_PIXELS = 30_000
-
-
-@contextmanager
-def _figure(path: Path, size: tuple[float, float], title: str) -> Iterator[Figure]:
-    """Yield a figure of this size in inches, and save it with each suffix once the block has drawn it."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size)
-        figure.suptitle(title)
-        yield figure
-        # The layout is computed once, and not again for each file.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        for suffix in SUFFIXES:
-            with atomic_write(path.with_suffix(suffix)) as partial:
-                dpi = min(STYLE["savefig.dpi"], MAX_PIXELS / max(size))
-                figure.savefig(partial, dpi=dpi, metadata={"Date": None} if suffix == ".svg" else None)
 
 
 def plot_heatmap(path: Path, result: SweepResult, selection: Selection) -> None:
@@ -100,7 +66,7 @@ def plot_heatmap(path: Path, result: SweepResult, selection: Selection) -> None:
     selected = f", the best {len(lams)} of {len(all_lams)} λ" * (len(lams) < len(all_lams))
     title = f"{heading(result, 'mean')}: validation accuracy, %{selected}"
     frames = "\nthick frame: the best; thin frames: may be the best" * (len(may_be_best) > 1)
-    with _figure(path, size, title + frames) as figure:
+    with draw_figure(path, size, title + frames) as figure:
         panels = figure.subplots(1, len(lams), squeeze=False, sharey=True)[0]
         for panel, lam in zip(panels, lams, strict=True):
             cells = np.array([[accuracy.get((e, b, lam), np.nan) for b in batches] for e in etas])
@@ -144,7 +110,7 @@ def plot_differences(path: Path, result: SweepResult, selection: Selection) -> N
     drawn = finite[:MAX_DIFFERENCES]
     selected = f", the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
     title = f"{interval_heading(result, with_train=False)}:\nvalidation accuracy − that of the best{selected}"
-    with _figure(path, (7.2, 1.4 + 0.2 * len(drawn)), title) as figure:
+    with draw_figure(path, (7.2, 1.4 + 0.2 * len(drawn)), title) as figure:
         panel = figure.subplots()
         for in_set, color, marker, label in (
             (True, ORANGE, "D", MAY_BE_BEST),
@@ -165,7 +131,7 @@ def plot_differences(path: Path, result: SweepResult, selection: Selection) -> N
         panel.set_xlabel("points; logarithmic beyond ±1")
         if not drawn:
             _mark_diverged(panel)
-        _legend(figure, panel)
+        add_legend(figure, panel)
 
 
 def plot_curves(path: Path, result: SweepResult) -> None:
@@ -196,7 +162,7 @@ def plot_curves(path: Path, result: SweepResult) -> None:
         "training (mean over each epoch's batches)": result.history.running.loss,
         "validation": result.history.evaluated["val"].loss,
     }
-    with _figure(path, (7.5, 3.8), title) as figure:
+    with draw_figure(path, (7.5, 3.8), title) as figure:
         panels = figure.subplots(1, len(losses_by_split), sharey=True)
         for panel, (split, losses) in zip(panels, losses_by_split.items(), strict=True):
             means = losses.mean(axis=1)
@@ -210,7 +176,7 @@ def plot_curves(path: Path, result: SweepResult) -> None:
             panel.set_title(split)
             _label_epochs(panel)
         panels[0].set_ylabel("loss, without the penalty")
-        _legend(figure, panels[0], columns=4)
+        add_legend(figure, panels[0], columns=4)
 
 
 def plot_costs(path: Path, result: SweepResult) -> None:
@@ -218,7 +184,7 @@ def plot_costs(path: Path, result: SweepResult) -> None:
     columns = min(len(result.configs), 2)
     rows = -(-len(result.configs) // columns)
     title = f"{heading(result)}: loss, and cost with the penalty"
-    with _figure(path, (7.5, 1.0 + 2.4 * rows), title) as figure:
+    with draw_figure(path, (7.5, 1.0 + 2.4 * rows), title) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for c, (config, panel) in enumerate(zip(result.configs, panels, strict=False)):
             penalty = config.lam * result.history.norm[:, :, c] ** 2
@@ -231,7 +197,7 @@ def plot_costs(path: Path, result: SweepResult) -> None:
             _label_epochs(panel)
         for panel in panels:  # panels without a configuration
             panel.set_visible(False)
-        _legend(figure, figure.axes[0])
+        add_legend(figure, figure.axes[0])
 
 
 def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
@@ -239,7 +205,7 @@ def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
     K, shape = len(dataset.classes), dataset.image_shape
     assert shape is not None, "only images can be drawn"
     _, height, width = shape
-    with _figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.label}: training images") as figure:
+    with draw_figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.label}: training images") as figure:
         figure.set_layout_engine("none")
         for k, name in enumerate(dataset.classes):
             members = np.flatnonzero(dataset.train.labels == k)[:columns]
@@ -271,7 +237,7 @@ def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], replic
     selected = f"the first {len(classes)} of {K} classes" if len(classes) < K else "each class"
     heading = f"{result.dataset.label}: weights of {selected}, {replicate_name(result, replicate)}"
     size = (0.72 * max(len(classes), 8) + 0.9, 0.78 * len(configs) + 0.8)
-    with _figure(path, size, f"{heading}, each scaled by itself") as figure:
+    with draw_figure(path, size, f"{heading}, each scaled by itself") as figure:
         panels = figure.subplots(len(configs), len(classes), squeeze=False)
         for row, c in enumerate(configs):
             weights = np.asarray(result.params_of(replicate, c).W)
@@ -307,7 +273,7 @@ def plot_confusion(
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
     side = max(4.8, 1.6 + 0.52 * len(classes)) if numbered else 6.4
-    with _figure(path, (side + 0.8, side), title) as figure:
+    with draw_figure(path, (side + 0.8, side), title) as figure:
         panel = figure.subplots()
         image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=100)
         panel.set_xlabel("predicted class")
@@ -329,7 +295,7 @@ def plot_confusion(
 def plot_histograms(path: Path, shown: Sequence[Shown]) -> None:
     """Draw the first seed's probability of the true class on right and wrong test images, a panel each."""
     title = f"{shown[0][0].dataset.label}, test images: probability of the true class"
-    with _figure(path, (3.6 * len(shown) + 0.2, 3.2), title) as figure:
+    with draw_figure(path, (3.6 * len(shown) + 0.2, 3.2), title) as figure:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         edges = np.linspace(0, 1, 41)
         for panel, (result, c, predictions) in zip(panels, shown, strict=True):
@@ -348,7 +314,7 @@ def plot_histograms(path: Path, shown: Sequence[Shown]) -> None:
                     first_seed.of_true_class[mask], edges, color=color, alpha=0.6, label=f"classified {label}"
                 )
         panels[0].set_ylabel("test images")
-        _legend(figure, *panels)
+        add_legend(figure, *panels)
 
 
 def plot_reliability_diagram(path: Path, shown: Sequence[Shown]) -> None:
@@ -357,7 +323,7 @@ def plot_reliability_diagram(path: Path, shown: Sequence[Shown]) -> None:
     The diagonal is perfect calibration. A point's area is proportional to its share of the test images.
     """
     title = f"{shown[0][0].dataset.label}, test images: reliability"
-    with _figure(path, (4.6, 4.9), title) as figure:
+    with draw_figure(path, (4.6, 4.9), title) as figure:
         panel = figure.subplots()
         panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
         for (result, c, predictions), color, marker in zip(
@@ -381,13 +347,13 @@ def plot_reliability_diagram(path: Path, shown: Sequence[Shown]) -> None:
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         panel.set_xlabel("probability of the predicted class")
         panel.set_ylabel("share of right predictions")
-        _legend(figure, panel, columns=1)
+        add_legend(figure, panel, columns=1)
 
 
 def plot_gaps(path: Path, shown: Sequence[Shown]) -> None:
     """Draw training and test accuracy per epoch, a panel per selection, and their gaps in the last panel."""
     title = f"{heading(shown[0][0])}: training and test accuracy"
-    with _figure(path, (2.8 * (len(shown) + 1) + 0.2, 3.4), title) as figure:
+    with draw_figure(path, (2.8 * (len(shown) + 1) + 0.2, 3.4), title) as figure:
         *panels, last = figure.subplots(1, len(shown) + 1)
         for panel, (result, c, _), color in zip(panels, shown, (SKY, "#CC79A7"), strict=False):
             train, test = (
@@ -402,13 +368,13 @@ def plot_gaps(path: Path, shown: Sequence[Shown]) -> None:
         last.set_title("gap, points", fontsize=9)
         _label_epochs(last)
         panels[0].set_ylabel("accuracy, %")
-        _legend(figure, panels[0], last)
+        add_legend(figure, panels[0], last)
 
 
 def plot_learning_curves(path: Path, result: SweepResult, config: int) -> None:
     """Draw loss and accuracy of one configuration per epoch."""
     title = f"{heading(result)}: {configuration_name(result, config)}"
-    with _figure(path, (7.5, 3.2), title) as figure:
+    with draw_figure(path, (7.5, 3.2), title) as figure:
         loss_panel, accuracy_panel = figure.subplots(1, 2)
         for split, metrics in {"running": result.history.running, **result.history.evaluated}.items():
             color = SPLIT_COLORS.get(split, SKY)
@@ -419,7 +385,7 @@ def plot_learning_curves(path: Path, result: SweepResult, config: int) -> None:
         accuracy_panel.set_ylabel("accuracy, %")
         for panel in (loss_panel, accuracy_panel):
             _label_epochs(panel)
-        _legend(figure, loss_panel)
+        add_legend(figure, loss_panel)
 
 
 def plot_steps(
@@ -438,7 +404,7 @@ def plot_steps(
       intervals: mean test accuracy of each step, with its interval.
       title: title of the figure.
     """
-    with _figure(path, (6.4, 0.9 + 0.3 * len(names)), title) as figure:
+    with draw_figure(path, (6.4, 0.9 + 0.3 * len(names)), title) as figure:
         panel = figure.subplots()
         for row, (shares, interval) in enumerate(zip(accuracies, intervals, strict=True)):
             mean, half_width = (100 * value for value in interval)
@@ -495,22 +461,6 @@ def _label_ticks(set_ticks: Callable[[Sequence[int], Sequence[str]], Any], value
     """Label the cells along an axis with their values; if there are very many, only some of them."""
     places = range(0, len(values), -(-len(values) // MAX_NUMBERS))
     set_ticks(places, [f"{values[place]:g}" for place in places])
-
-
-def _legend(figure: Figure, *panels: Axes, columns: int = 5) -> None:
-    """Draw one legend for these panels below the figure; a label that curves share appears once."""
-    entries: dict[str, Any] = {}
-    for panel in panels:
-        handles, labels = panel.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    if entries:
-        figure.legend(
-            list(entries.values()),
-            list(entries),
-            loc="outside lower center",
-            frameon=False,
-            ncols=min(len(entries), columns),
-        )
 
 
 def _shorten(name: str) -> str:

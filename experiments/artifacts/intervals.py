@@ -87,7 +87,10 @@ def difference_interval(first: Choice, second: Choice, split: str) -> Interval:
 
 
 def describe_selection(result: SweepResult) -> Selection:
-    """Compare all configurations of a sweep with the best, and estimate what choosing the best reaches."""
+    """Compare all configurations of a sweep with the best, and estimate what choosing the best reaches.
+
+    With halving, `result` holds the configurations that reached the end, and there is no estimate.
+    """
     best, C, finite = result.ranking[0], len(result.configs), result.stayed_finite
     correct = np.stack([result.marks("val", c) for c in range(C)], axis=1)
     # If the best diverged, all did.
@@ -98,7 +101,8 @@ def describe_selection(result: SweepResult) -> Selection:
     if n == 1 or not finite.any():
         return Selection(difference, finite, np.nan, 0)
     may_be_best = confidence_set(correct, np.broadcast_to(~finite, (len(correct), C)))
-    if C == 1:
+    # Halving has chosen by the same examples before, so leaving out a part now would not show its luck.
+    if C == 1 or result.settings.halving:
         return Selection(difference, may_be_best, np.nan, 0)
     if result.settings.folds:
         parts = np.split(correct, result.settings.folds, axis=2)

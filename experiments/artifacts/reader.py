@@ -31,7 +31,7 @@ from linear_cifar.data.dataset import label_dataset
 from linear_cifar.uncertainty import unpack_correct
 
 MEASURE_COLUMNS = (*KEYS, *Measures._fields)
-_INTEGERS = ("batch", "seed", "fold", "epoch", "epochs", "diverged")
+_INTEGERS = ("batch", "seed", "fold", "epoch", "epochs", "diverged", "stopped")
 _WORDS = ("variant", "dataset")
 # Characters of the longest line that a CSV file may have.
 LONGEST_LINE = 100_000
@@ -116,8 +116,12 @@ class RunResult:
         return list(_read_rows(self.folder / MEASURES, MEASURE_COLUMNS))
 
     def configs(self, sweep: str) -> tuple[Config, ...]:
-        """Return a sweep's configurations, in the order of the command."""
-        return tuple(config for name, config in self._results_by_config if name == sweep)
+        """Return a sweep's configurations, in the order of the command, without those that were stopped."""
+        return tuple(
+            config
+            for (name, config), rows in self._results_by_config.items()
+            if name == sweep and not rows[0].cells["stopped"]
+        )
 
     def values(self, column: str, sweep: str, config: Config) -> Float[np.ndarray, " S"]:
         """Return a column of results.csv or measures.csv for one configuration, NaN where it diverged.

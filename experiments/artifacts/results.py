@@ -21,9 +21,12 @@ KEYS = ("variant", "dataset", *Config._fields, "seed", "fold")
 _NO_METRICS = (None, None)
 _METRICS = tuple(f"{split}_{metric}" for split in SPLITS for metric in ("loss", "acc"))
 # A row per run. `epochs` is the number of epochs trained, and the metrics are of the parameters after them.
-# `*_class_acc` are means of the accuracy on each class. `diverged` is the epoch in which the run diverged, or
-# empty. The cells of a split that the data set does not have are empty.
-RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, *(f"{split}_class_acc" for split in HELD_OUT), "diverged")
+# `*_class_acc` are means of the accuracy on each class. `diverged` is the epoch in which the run diverged,
+# `stopped` the epoch after which halving stopped it; both may be empty. The cells of a split that the data
+# set does not have are empty. So are those that were not measured before a run was stopped.
+RESULT_COLUMNS = (
+    *KEYS, "epochs", *_METRICS, *(f"{split}_class_acc" for split in HELD_OUT), "diverged", "stopped",
+)  # fmt: skip
 # A row per run and epoch, from 1. `running_*` are means over the epoch's batches, each before its update.
 # `W_norm` is Frobenius's. The cells of a split that was not measured after every epoch are empty.
 HISTORY_COLUMNS = (*KEYS, "epoch", "running_loss", "running_acc", *_METRICS, "W_norm")
@@ -91,9 +94,15 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 def _result_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
     columns = [column for split in SPLITS for column in result.final.get(split, _NO_METRICS)]
     columns += [result.class_accuracy.get(split) for split in HELD_OUT]
+    always = [split in result.settings.evaluate for split in SPLITS for _ in _NO_METRICS]
+    always += [False] * len(HELD_OUT)
     for r, c, keys in run_keys(result):
-        cells = (None if column is None else column[r, c] for column in columns)
-        yield *keys, result.epochs, *cells, result.diverged(r, c)
+        stopped = result.stopped[r, c]
+        cells = (
+            None if column is None or (stopped and not measured) else column[r, c]
+            for column, measured in zip(columns, always, strict=True)
+        )
+        yield *keys, stopped or result.epochs, *cells, result.diverged(r, c), stopped or None
 
 
 def _history_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
@@ -101,7 +110,7 @@ def _history_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
     evaluated = [history.evaluated.get(split, _NO_METRICS) for split in SPLITS]
     columns = [*history.running, *(column for metrics in evaluated for column in metrics), history.norm]
     for r, c, keys in run_keys(result):
-        for epoch in range(result.epochs):
+        for epoch in range(result.stopped[r, c] or result.epochs):
             yield *keys, epoch + 1, *(None if column is None else column[epoch, r, c] for column in columns)
 
 

@@ -38,8 +38,14 @@ class Table(NamedTuple):
         return "\n".join([self.title, rows, *more, *[self.note] * bool(self.note)])
 
 
-def ranking_table(result: SweepResult, selection: Selection) -> Table:
-    """Return the configurations of a sweep, best first, and notes on the best and on what may be the best."""
+def ranking_table(result: SweepResult, selection: Selection, stops: str = "") -> Table:
+    """Return the configurations of a sweep, best first, and notes on the best and on what may be the best.
+
+    Args:
+      result: a sweep; with halving, of the configurations that reached the end.
+      selection: see `describe_selection`.
+      stops: says when halving stopped others, see `describe_stops`.
+    """
     varying, ranking = _varying_fields(result), result.ranking
     rows = []
     for place, c in enumerate(ranking, start=1):
@@ -52,9 +58,24 @@ def ranking_table(result: SweepResult, selection: Selection) -> Table:
         rows.append([str(place), *values, *measured, remark])
     accuracy_columns = [f"{split} acc" for split in result.splits]
     columns = ["", *varying, *accuracy_columns, "val by class", "val loss", "val − best", ""]
-    note = "\n".join([_describe_best(result), *_describe_selection(result, selection)])
+    lines = [_describe_best(result), *[stops] * bool(stops), *_describe_selection(result, selection)]
+    note = "\n".join(lines)
     title = f"{interval_heading(result)}, by validation accuracy (%):"
     return Table("ranking", title, columns, rows, note)
+
+
+def describe_stops(result: SweepResult) -> str:
+    """Say how many configurations halving stopped after which epoch; nothing if there was no halving."""
+    if not result.settings.halving:
+        return ""
+    epochs, counts = np.unique(result.stopped.max(axis=0), return_counts=True)
+    stopped = [
+        f"{count:,} after epoch {epoch}" for epoch, count in zip(epochs, counts, strict=True) if epoch > 0
+    ]
+    return (
+        f"Halving stopped {', '.join(stopped) or 'none'}; {len(result.ranking):,} of "
+        f"{len(result.configs):,} configurations reached the end, and only they are ranked."
+    )
 
 
 def refit_table(result: SweepResult, of_mean_weights: Sequence[Interval]) -> Table:
@@ -192,10 +213,11 @@ def _describe_selection(result: SweepResult, selection: Selection) -> list[str]:
     if C > 1:
         num_seeds, num_best = len(result.sweep.seeds), int(selection.may_be_best.sum())
         covers = "other seeds and examples" if num_seeds > 1 else "other examples, for these weights,"
+        of = " of those that reached the end" if result.settings.halving else ""
         few = f" That takes {ENOUGH_SEEDS} seeds: with fewer, it may be missing, or the set is large."
         lines.append(
             f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
-            f"best on {covers} is among them." + few * (1 < num_seeds < ENOUGH_SEEDS)
+            f"best{of} on {covers} is among them." + few * (1 < num_seeds < ENOUGH_SEEDS)
         )
     if np.isfinite(selection.expected):
         parts = "folds" if result.settings.folds else "parts of the validation examples"
@@ -214,8 +236,8 @@ def _describe_selection(result: SweepResult, selection: Selection) -> list[str]:
 
 def _describe_best_per_seed(result: SweepResult) -> str:
     """Return the test accuracy of the configurations that each seed alone would choose."""
-    if len(result.sweep.seeds) == 1 or "test" not in result.splits:
-        return ""
+    if len(result.sweep.seeds) == 1 or "test" not in result.splits or result.settings.halving:
+        return ""  # halving has chosen by all seeds together
     chosen = best_per_seed(*result.final["val"])
     accuracy = result.final["test"].accuracy[np.arange(len(chosen)), chosen]
     return f"; each seed's own best: test {_mean_percent(accuracy)}"

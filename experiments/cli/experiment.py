@@ -195,11 +195,11 @@ def _train_and_write(experiment: Experiment, environment: dict[str, Any]) -> Seq
     if not trained:
         raise Stopped(f"stopped; to resume: {experiment.resume_command}", number)
     write_results(experiment.folder, trained, complete=False)
-    last = next((part for part in trained if not part.complete), trained[-1])
+    done = next((part for part in trained if not part.complete), None)
+    where = f" after epoch {done.epochs} of {done.settings.epochs} of {done.sweep.name}" if done else ""
     raise Stopped(
-        f"stopped after epoch {last.epochs} of {last.settings.epochs} of {last.sweep.name}: state saved, "
-        f"{experiment.folder} holds the results until then, marked incomplete; to resume: "
-        f"{experiment.resume_command}",
+        f"stopped{where}: state saved, {experiment.folder} holds the results until then, marked incomplete; "
+        f"to resume: {experiment.resume_command}",
         number,
     )
 
@@ -269,12 +269,15 @@ def _train_stage(
     blocks = [[task.folder.name for task in share] for share in shares]
     fingerprint = tasks[0].data.dataset.fingerprint
     processes.say(f"stage-{number}", {"fingerprint": fingerprint, "blocks": blocks})
-    results = train_tasks(shares[0], _or_failed(stopped, processes), EpochsBar, FLAGS.save_every)
+    results = train_tasks(
+        shares[0], _or_failed(stopped, processes), EpochsBar, FLAGS.save_every, FLAGS.block_runs
+    )
     for rank in range(1, processes.count):
         processes.hear(f"stage-{number}-done-{rank}", stopped)
     if not stopped():
         others = [task for share in shares[1:] for task in share]
-        results |= train_tasks(others, stopped, partial(EpochsBar, quiet=True), FLAGS.save_every)
+        quiet = partial(EpochsBar, quiet=True)
+        results |= train_tasks(others, stopped, quiet, FLAGS.save_every, FLAGS.block_runs)
     return results
 
 
@@ -303,7 +306,8 @@ def _train_share(tasks: Sequence[Task], processes: Processes) -> int | None:
     """Train a worker's blocks, and return the number of the signal that ended it, if one did."""
 
     def train(stopped: Callable[[], bool]) -> None:
-        train_tasks(tasks, _or_failed(stopped, processes), partial(EpochsBar, quiet=True), FLAGS.save_every)
+        quiet = partial(EpochsBar, quiet=True)
+        train_tasks(tasks, _or_failed(stopped, processes), quiet, FLAGS.save_every, FLAGS.block_runs)
 
     return run_interruptible(train, _log_signal)[1]
 

@@ -23,6 +23,16 @@ FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
 
 
+# Text of the flag of each field of a configuration.
+AXES = {
+    "eta": "learning rate η",
+    "batch": "mini-batch size",
+    "lam": "L2 strength λ",
+    "q": "power q of the loss: 0 is cross-entropy, 1 the mean absolute error",
+    "momentum": "momentum of gradient descent, 0 to below 1",
+}
+
+
 class _ListParser(flags.ArgumentParser):
     """A parser of one item or a comma-separated list; each item holds fields of a configuration."""
 
@@ -64,6 +74,28 @@ class _ShapeParser(flags.ArgumentParser):
 
     def flag_type(self) -> str:
         return "shape"
+
+
+class _NumbersParser(flags.ArgumentParser):
+    """A parser of whole numbers separated by commas, each at least `lower`."""
+
+    syntactic_help = "whole numbers separated by commas"
+
+    def __init__(self, lower: float | None) -> None:
+        self.lower = lower
+
+    def parse(self, argument: str | Sequence[int]) -> tuple[int, ...]:
+        words = argument.split(",") if isinstance(argument, str) else argument
+        try:
+            numbers = tuple(map(int, words))
+        except ValueError:
+            raise ValueError(f"expected {self.syntactic_help}") from None
+        if self.lower is not None and any(number < self.lower for number in numbers):
+            raise ValueError(f"each number is at least {self.lower:g}")
+        return numbers
+
+    def flag_type(self) -> str:
+        return "numbers"
 
 
 class _ListSerializer(flags.ArgumentSerializer):
@@ -114,11 +146,11 @@ def define_pairs(name: str, default: Sequence[tuple[float, float]], help: str) -
 
 def define_grid(eta: Sequence[float], batch: Sequence[int], lam: Sequence[float]) -> None:
     """Define a flag for each field of a configuration; the arguments are this command's defaults."""
-    define_axis("eta", float, eta, "learning rate η")
-    define_axis("batch", int, batch, "mini-batch size")
-    define_axis("lam", float, lam, "L2 strength λ")
-    define_axis("q", float, (0.0,), "power q of the loss: 0 is cross-entropy, 1 the mean absolute error")
-    define_axis("momentum", float, (0.0,), "momentum of gradient descent, 0 to below 1")
+    define_axis("eta", float, eta, AXES["eta"])
+    define_axis("batch", int, batch, AXES["batch"])
+    define_axis("lam", float, lam, AXES["lam"])
+    define_axis("q", float, (0.0,), AXES["q"])
+    define_axis("momentum", float, (0.0,), AXES["momentum"])
 
 
 def grid_from_flags() -> tuple[Config, ...]:
@@ -132,6 +164,7 @@ def define_settings(
     recipes: Sequence[str] = tuple(RECIPES),
     omit: Collection[str] = (),
     selects: bool = False,
+    halves: bool = False,
     **defaults: Any,
 ) -> None:
     """Define the flags of a training command: its settings, its data, its folder and its processes.
@@ -142,12 +175,15 @@ def define_settings(
       omit: settings without a flag, because the command sets them itself.
       selects: whether the command looks for the best configuration. It then takes a user's own file, folds,
         and a number of configurations to refit.
+      halves: whether the command may stop runs before their end.
       **defaults: defaults of this command, where they differ from those in `Settings`.
     """
     declared = _declared_settings()
     assert declared.keys() >= {*omit, *defaults}, "every name belongs to a setting"
     if not selects:
         omit = {*omit, "image_shape", "folds"}
+    if not halves:
+        omit = {*omit, "halving", "rungs", "bracket"}
     for name, (kind, flag) in declared.items():
         if name not in omit:
             _define_setting(name, kind, flag._replace(default=defaults.get(name, flag.default)))
@@ -218,6 +254,8 @@ def _define_setting(name: str, kind: Any, flag: Flag) -> None:
         )
     elif kind == ImageShape | None:
         flags.DEFINE(_ShapeParser(), name, flag.default, flag.help, serializer=_ListSerializer())
+    elif kind == tuple[int, ...]:
+        flags.DEFINE(_NumbersParser(flag.lower), name, flag.default, flag.help, serializer=_ListSerializer())
     elif kind == tuple[str, ...]:
         choices = [*(flag.choices or ())]
         flags.DEFINE_list(name, [*flag.default], flag.help)

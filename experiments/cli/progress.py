@@ -12,10 +12,10 @@ from linear_cifar.data.download import DownloadProgress
 class EpochsBar:
     """A bar of the epochs of many runs with the time left, to be opened by `with`."""
 
-    def __init__(self, total: int, title: str, quiet: bool = False) -> None:
+    def __init__(self, total: float, title: str, quiet: bool = False) -> None:
         """Show the bar, unless it is quiet: a quiet bar prints nothing, nor does its `log`."""
         self._total = total
-        bar_format = "{l_bar}{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        bar_format = "{l_bar}{bar}| {n:.4g}/{total:.4g} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         self._bar = tqdm(
             total=total, desc=title, unit="epoch", dynamic_ncols=True, bar_format=bar_format, disable=quiet
         )

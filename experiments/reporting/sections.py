@@ -215,9 +215,15 @@ def _describe_source(run: RunResult) -> Source:
 
 
 def _explorer_rows(run: RunResult) -> list[dict[str, Any]]:
-    """Return a row per configuration: its name, its final accuracies as intervals, and its mean curves."""
+    """Return a row per configuration: its name, its final accuracies as intervals, and its mean curves.
+
+    Those that halving stopped are left out.
+    """
     measured: dict[tuple[str, Config], dict[tuple[int, int | None], list[list[float]]]] = {}
+    finished = {sweep: {*run.configs(sweep)} for sweep in run.sweeps}
     for row in run.history:
+        if row.config not in finished[row.sweep]:
+            continue
         values = [np.nan if row.cells[name] is None else row.cells[name] for name in CURVES]
         by_replicate = measured.setdefault((row.sweep, row.config), {})
         by_replicate.setdefault((row.seed, row.fold), []).append(values)

@@ -171,7 +171,9 @@ def restore_block(manifest: BlockManifest) -> Block:
     try:
         settings = Settings(**manifest.settings)
         shape: Any = settings.image_shape and tuple(settings.image_shape)
-        settings = settings._replace(evaluate=tuple(settings.evaluate), image_shape=shape)
+        settings = settings._replace(
+            evaluate=tuple(settings.evaluate), image_shape=shape, rungs=tuple(settings.rungs)
+        )
     except TypeError as error:
         raise BlockError(f"the block's settings are of another version: {error}") from None
     sweep = Sweep(manifest.sweep, settings, tuple(manifest.replicates), tuple(manifest.configs))
@@ -194,9 +196,13 @@ def find_incompatibility(
         theirs, ours = manifest.fingerprint[:8], dataset.fingerprint[:8]
         return f"the data of {manifest.dataset} ({theirs}…), not of {dataset.name} ({ours}…)"
     settings = json.loads(json.dumps(sweep.settings._asdict()))
-    for name in settings.keys() | manifest.settings.keys():
-        if name != "epochs" and settings.get(name) != manifest.settings.get(name):
+    # Rungs may follow from the number of epochs, so that is told first.
+    ignored = () if sweep.settings.halving else ("epochs",)
+    for name in sorted(settings.keys() | manifest.settings.keys()):
+        if name not in ignored and settings.get(name) != manifest.settings.get(name):
             return f"{name} {manifest.settings.get(name)}, not {settings.get(name)}"
+    if sweep.settings.halving and set(manifest.replicates) != set(sweep.replicates):
+        return f"seeds {_describe_seeds(manifest.replicates)}, by which halving has chosen"
     axes: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
         (name, [config[i] for config in manifest.configs], [config[i] for config in sweep.configs])
         for i, name in enumerate(Config._fields)
@@ -230,7 +236,8 @@ def plan_sweep(
 ) -> list[Block]:
     """Return the blocks of a sweep: those on disk, which it can use, and new ones of what is missing.
 
-    A block on disk may hold more configurations than the sweep, see `find_incompatibility`.
+    A block on disk may hold more configurations than the sweep, see `find_incompatibility`. With halving, a
+    block is a bracket, however many runs that is.
 
     Args:
       sweep: sweep to train.
@@ -256,13 +263,27 @@ def plan_sweep(
         if configs:
             missing.setdefault(configs, []).append(replicate)
     for configs, replicates in missing.items():
-        for block_replicates, block_configs in plan_blocks(replicates, configs, max_runs, processes):
+        planned: Sequence[tuple[Sequence[ReplicateName], Sequence[Config]]]
+        if sweep.settings.halving:
+            size = sweep.settings.bracket
+            brackets = [configs[start : start + size] for start in range(0, len(configs), size)]
+            planned = [(replicates, bracket) for bracket in brackets]
+        else:
+            planned = plan_blocks(replicates, configs, max_runs, processes)
+        for block_replicates, block_configs in planned:
             has_all = len(block_replicates) == len(sweep.replicates)
             # Without validation, results of other sweeps decide which configuration is the best.
             knows_best = has_all and sweep.settings.validates
             retention = ALL if keep_all else BEST if knows_best else CONFIGURATIONS
             blocks.append(Block(_take_part(sweep, block_replicates, block_configs), retention))
     return blocks
+
+
+def _describe_seeds(replicates: Sequence[ReplicateName]) -> str:
+    """Return the seeds of replicates, with the number of folds if there are any."""
+    seeds = ",".join(map(str, dict.fromkeys(replicate.seed for replicate in replicates)))
+    folds = len({replicate.fold for replicate in replicates} - {None})
+    return seeds + f" x {folds} folds" * (folds > 0)
 
 
 def is_complete(sweep: Sweep, parts: Sequence[SweepResult]) -> bool:
@@ -274,22 +295,9 @@ def is_complete(sweep: Sweep, parts: Sequence[SweepResult]) -> bool:
 
 def take_wanted(sweep: Sweep, part: SweepResult) -> SweepResult:
     """Return a block's results without the configurations that the sweep does not have."""
-    wanted = [c for c, config in enumerate(part.configs) if config in sweep.configs]
-    if len(wanted) == len(part.configs):
-        return part
-    measured = (part.final, part.class_accuracy, part.correct)
-    final, by_class, correct = jax.tree.map(lambda leaf: leaf[:, wanted], measured)
-    kept = np.isin(part.saved.configs, wanted)
-    saved: SavedParams = jax.tree.map(lambda leaf: leaf[kept], part.saved)
-    return SweepResult(
-        part.sweep._replace(configs=tuple(part.configs[c] for c in wanted)),
-        part.data,
-        jax.tree.map(lambda leaf: leaf[:, :, wanted], part.history),
-        final,
-        by_class,
-        correct,
-        saved._replace(configs=np.searchsorted(wanted, saved.configs)),
-    )
+    wanted_configs = set(sweep.configs)
+    wanted = [c for c, config in enumerate(part.configs) if config in wanted_configs]
+    return part if len(wanted) == len(part.configs) else part.take(wanted)
 
 
 def join_results(sweep: Sweep, parts: Sequence[SweepResult]) -> SweepResult:
@@ -318,6 +326,7 @@ def join_results(sweep: Sweep, parts: Sequence[SweepResult]) -> SweepResult:
         join_blocks(sweep.size, places, [part.final for part in parts]),
         join_blocks(sweep.size, places, [part.class_accuracy for part in parts]),
         join_blocks(sweep.size, places, [part.correct for part in parts]),
+        join_blocks(sweep.size, places, [part.stopped for part in parts]),
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *saved),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from experiments.runner.errors import SaveError
 from experiments.runner.sweeps import HELD_OUT, Sweep
@@ -48,6 +48,7 @@ class BlockResult(NamedTuple):
     final: dict[str, Metrics]  # of each split [R, C]
     class_accuracy: dict[str, Float[np.ndarray, "R C"]]  # of each split held out
     correct: dict[str, UInt8[np.ndarray, "R C bytes"]]  # of each split held out, packed
+    stopped: Int[np.ndarray, "R C"]  # epoch after which halving stopped a run; 0: it did not
     saved: SavedParams
 
 
@@ -153,6 +154,7 @@ class Checkpoints:
             self._check_saved(path, result.saved)
             for leaf in jax.tree.leaves((result.final, result.class_accuracy)):
                 _expect(path, leaf, self._block.size, self._dtype)
+            _expect(path, result.stopped, self._block.size, np.dtype(np.int64))
             for name, packed in result.correct.items():
                 nbytes = -(-self._sizes[name] // 8)
                 _expect(path, packed, (*self._block.size, nbytes), np.dtype(np.uint8))
@@ -213,7 +215,8 @@ class Checkpoints:
         correct: Any = {name: f"correct.{name}" for name in held_out}
         params: Any = Params("params.W", "params.b")  # type: ignore[arg-type]
         saved = SavedParams("replicates", "configs", params)  # type: ignore[arg-type]
-        return BlockResult(_history_names(self._block), final, by_class, correct, saved)
+        stopped: Any = "stopped"
+        return BlockResult(_history_names(self._block), final, by_class, correct, stopped, saved)
 
     def _check_history(self, path: Path, history: EpochMetrics, epochs: int) -> None:
         shape = (epochs, *self._block.size)

@@ -147,11 +147,37 @@ class Settings(NamedTuple):
             lower=0,
         ),
     ]
+    halving: Annotated[
+        int,
+        Flag(
+            "train on only the best 1/N of the configurations of each batch size after each of --rungs, by "
+            "mean validation accuracy (0: train all to the end)",
+            default=0,
+            lower=0,
+        ),
+    ]
+    rungs: Annotated[
+        tuple[int, ...],
+        Flag(
+            "epochs after which --halving stops runs (default: 2,6,18 of 40 epochs, in proportion of others, "
+            "and 6,18 with a falling η)",
+            default=(),
+            lower=1,
+        ),
+    ]
+    bracket: Annotated[
+        int,
+        Flag(
+            "number of points among which --halving chooses, a power of two; one process trains all of them",
+            default=256,
+            lower=2,
+        ),
+    ]
 
     @property
     def extendable(self) -> bool:
         """True if the first epochs do not depend on the number of epochs."""
-        return self.schedule == "constant" and self.average == 1
+        return self.schedule == "constant" and self.average == 1 and not self.halving
 
     @property
     def validates(self) -> bool:

@@ -43,9 +43,8 @@ def refit_stage(count: int) -> Stage:
     def plan(results: Sequence[SweepResult]) -> list[Sweep]:
         (result,) = results
         chosen = [result.configs[c] for c in result.ranking[:count] if result.stayed_finite[c]]
-        settings = result.settings._replace(
-            folds=0, val_size=0, evaluate=tuple(name for name in result.settings.evaluate if name != "val")
-        )
+        evaluate = tuple(name for name in result.settings.evaluate if name != "val")
+        settings = result.settings._replace(folds=0, val_size=0, evaluate=evaluate, halving=0, rungs=())
         seeds = name_replicates(result.sweep.seeds, folds=0)
         return [Sweep(REFIT, settings, seeds, tuple(chosen))] if chosen else []
 

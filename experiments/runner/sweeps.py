@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from experiments.runner.data import PreparedData, ReplicateName
 from experiments.runner.settings import Settings
@@ -66,7 +66,10 @@ def name_replicates(seeds: Sequence[int], folds: int) -> tuple[ReplicateName, ..
 class SweepResult(NamedTuple):
     """Measurements of R replicates × C configurations over E epochs, as NumPy arrays.
 
-    Losses are without the penalty, accuracies in [0, 1]. Both are NaN from the epoch in which a run diverged.
+    Losses are without the penalty, accuracies in [0, 1]. Both are NaN from the epoch in which a run diverged,
+    and after halving stopped it. `final` are the metrics after a run's last epoch. Of a run that was stopped
+    they are those of the splits that are measured after every epoch; the others, and its class accuracies,
+    are NaN.
     """
 
     sweep: Sweep
@@ -75,6 +78,7 @@ class SweepResult(NamedTuple):
     final: dict[str, Metrics]  # of each split [R, C], of the final parameters, without augmentation
     class_accuracy: dict[str, Float[np.ndarray, "R C"]]  # mean accuracy per class of each split held out
     correct: dict[str, UInt8[np.ndarray, "R C bytes"]]  # packed: which examples held out are predicted right
+    stopped: Int[np.ndarray, "R C"]  # epoch after which halving stopped a run; 0: it did not
     saved: SavedParams  # of all runs, or of the best ones
 
     @property
@@ -131,10 +135,10 @@ class SweepResult(NamedTuple):
         """The indices of the configurations by validation, best first, see `rank`.
 
         Without a validation split they are in the order in which an earlier sweep has ranked them. Those that
-        diverged come last.
+        diverged come last. Those that halving stopped are left out.
         """
         if "val" in self.final:
-            return rank(*self.final["val"])
+            return [c for c in rank(*self.final["val"]) if not self.stopped[:, c].any()]
         return sorted(range(len(self.configs)), key=lambda c: not self.stayed_finite[c])
 
     def best_replicate(self, config: int) -> int:
@@ -145,6 +149,27 @@ class SweepResult(NamedTuple):
         if "val" in self.final:
             return int(np.nan_to_num(self.final["val"].accuracy[:, config], nan=-1).argmax())
         return int(self.history.finite[-1][:, config].argmax())
+
+    def take(self, configs: Sequence[int]) -> "SweepResult":
+        """Return the results of some configurations, by their indices in ascending order."""
+        kept = np.isin(self.saved.configs, configs)
+        saved: SavedParams = jax.tree.map(lambda leaf: leaf[kept], self.saved)
+        measured = (self.final, self.class_accuracy, self.correct, self.stopped)
+        final, by_class, correct, stopped = jax.tree.map(lambda leaf: leaf[:, configs], measured)
+        return SweepResult(
+            self.sweep._replace(configs=tuple(self.configs[c] for c in configs)),
+            self.data,
+            jax.tree.map(lambda leaf: leaf[:, :, configs], self.history),
+            final,
+            by_class,
+            correct,
+            stopped,
+            saved._replace(configs=np.searchsorted(configs, saved.configs)),
+        )
+
+    def take_finished(self) -> "SweepResult":
+        """Return the results of the configurations that halving did not stop."""
+        return self.take(sorted(self.ranking))
 
     def diverged(self, replicate: int, config: int) -> int | None:
         """Return the epoch (1-based) in which a run diverged, by its indices; None if it did not."""

@@ -1,11 +1,11 @@
 """Training of a run's blocks, one after another, each resumed from its last checkpoint."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -20,27 +20,14 @@ from experiments.runner.blocks import (
     read_manifest,
     restore_block,
 )
-from experiments.runner.checkpoints import BlockResult, BlockState, Checkpoints, epochs_on_disk
+from experiments.runner.brackets import average_epochs, legs_on_disk, remove_legs, train_bracket
+from experiments.runner.checkpoints import BlockResult, Checkpoints, epochs_on_disk
 from experiments.runner.data import PreparedData
+from experiments.runner.legs import measure_leg, train_leg
 from experiments.runner.settings import Settings
-from experiments.runner.sweeps import HELD_OUT, Sweep, SweepResult
-from linear_cifar.engine import (
-    Epoch,
-    EpochMetrics,
-    evaluate_runs,
-    mark_correct_of_runs,
-    mask_diverged,
-    mask_metrics,
-    sweep,
-)
-from linear_cifar.evaluation import mean_class_accuracy
-from linear_cifar.fitting import SavedParams, select_all
+from experiments.runner.sweeps import Sweep, SweepResult
+from linear_cifar.fitting import SavedParams
 from linear_cifar.memory import device_memory, max_runs
-from linear_cifar.params import Params
-from linear_cifar.snapshots import Snapshot
-from linear_cifar.uncertainty import pack_correct
-
-T = TypeVar("T")
 
 # The final states of a run are kept where together they take no more bytes.
 KEPT_BYTES = 1024**3
@@ -60,7 +47,7 @@ class Progress(Protocol):
 
 
 # Opens a bar with this number of epochs and this title.
-OpenProgress = Callable[[int, str], AbstractContextManager[Progress]]
+OpenProgress = Callable[[float, str], AbstractContextManager[Progress]]
 
 
 class Task(NamedTuple):
@@ -146,16 +133,19 @@ def train_tasks(
     stopped: Callable[[], bool],
     open_progress: OpenProgress,
     save_every: int | None = None,
+    block_runs: int | None = None,
 ) -> dict[Path, SweepResult]:
     """Train blocks, and return their results by folder.
 
-    After a stop, the results are those of the blocks that have a checkpoint, as far as they are trained.
+    After a stop, the results are those of the blocks that have a checkpoint, as far as they are trained. A
+    bracket of a search with halving has results only at its end.
 
     Args:
       tasks: blocks to train, or to read where they are finished.
       stopped: asked after every epoch whether to end with it.
       open_progress: opens a bar for each sweep.
       save_every: epochs from one checkpoint to the next; None: as often as saving takes little time.
+      block_runs: largest number of runs of a bracket that train at a time; None: as many as the memory holds.
     """
     results: dict[Path, SweepResult] = {}
     for name, group in itertools.groupby(tasks, lambda task: task.sweep.name):
@@ -163,12 +153,17 @@ def train_tasks(
         whole, data = members[0].sweep, members[0].data
         num_runs = sum(task.block.sweep.num_runs for task in members)
         title = f"{data.dataset.name}, {name}: {whole.describe_size()}"
-        with open_progress(whole.settings.epochs, title) as progress:
-            for task in members:
+        shares = [task.block.sweep.num_runs / num_runs for task in members]
+        total = sum(
+            share * block_epochs(task.block.sweep) for share, task in zip(shares, members, strict=True)
+        )
+        with open_progress(total, title) as progress:
+            for task, share in zip(members, shares, strict=True):
                 if not stopped() or task.epochs_done:
-                    share = task.block.sweep.num_runs / num_runs
                     with jax.enable_x64(task.block.sweep.settings.dtype == "float64"):
-                        results[task.folder] = _train_block(task, stopped, progress, share, save_every)
+                        result = _train_block(task, stopped, progress, share, save_every, block_runs)
+                    if result:
+                        results[task.folder] = result
     return results
 
 
@@ -185,93 +180,23 @@ def train_sweep(
     Args:
       block: sweep or part of one.
       data: its data.
-      checkpoints: where to resume from and to save to.
-      stopped: asked after every epoch whether to end with it.
-      on_resume: gets the number of epochs that a checkpoint spared.
-      on_epoch: gets a remark on the best accuracy after every epoch.
+      checkpoints, stopped, on_resume, on_epoch: as for `train_leg`.
     """
-    settings, configs = block.settings, block.configs
-    spec = settings.train_spec(configs, data.dataset.image_shape)
-
-    def start(snapshot: Snapshot | None) -> Iterator[Epoch]:
-        return sweep(
-            configs,
-            data.splits["train"],
-            {name: data.splits[name] for name in settings.evaluate},
-            epochs=settings.epochs,
-            seeds=data.replicates(block.replicates, settings.evaluate),
-            standardizer=data.standardizer,
-            schedule=settings.eta_schedule(),
-            average=settings.average,
-            init=settings.initializer(data.d, data.K),
-            resume_from=snapshot,
-            **spec._asdict(),
-        )
-
-    def resume(state: BlockState) -> tuple[BlockState, Iterator[Epoch]]:
-        return state, start(state.snapshot)
-
-    found = checkpoints.newest_state(resume) if checkpoints else None
-    measured: list[EpochMetrics] = []
-    params: Params | None = None
-    if found:
-        state, epochs = found
-        measured, params = [state.history], state.snapshot.averaged
-        on_resume(state.snapshot.number)
-    else:
-        epochs = start(None)
-    best = max(map(_best_accuracy, measured), default=0.0)
-    epoch = None
-    for epoch in iter(()) if found and stopped() else epochs:
-        measured.append(jax.tree.map(lambda values: values[None], epoch.metrics))
-        best = max(best, _best_accuracy(epoch.metrics))
-        on_epoch(f"best val acc {best:.2%}" if "val" in epoch.metrics.evaluated else "")
-        stop = stopped()
-        if epoch.number == settings.epochs:
-            # After the last epoch the state serves only to train the block for longer.
-            due = settings.extendable
-        else:
-            due = stop or (checkpoints is not None and checkpoints.should_save(epoch.number))
-        if checkpoints and due:
-            checkpoints.save_state(BlockState(epoch.snapshot(), _stack(measured)))
-        if stop:
-            break
-    params = epoch.params() if epoch else params
-    assert params is not None, "an epoch is trained before the first stop"
-    history = _stack(measured)
-    masked = mask_diverged(history, settings.max_loss)
-
-    replicates = data.replicates(block.replicates, ())
-
-    def measure(evaluate: Callable[..., T], name: str, **options: Any) -> T:
-        return evaluate(
-            configs,
-            params,
-            data.splits[name],
-            seeds=replicates,
-            standardizer=data.standardizer,
-            precision=spec.precision,
-            rows=data.rows(name, block.replicates),
-            **options,
-        )
-
-    final = {
-        # After the last epoch these were measured already.
-        name: jax.tree.map(lambda values: values[-1], history.evaluated[name])
-        if name in settings.evaluate
-        else measure(evaluate_runs, name, loss=spec.loss)
-        for name in data.splits
-    }
-    held_out = [name for name in HELD_OUT if name in data.splits]
-    by_class, correct = {}, {}
-    for name in held_out:
-        marks = measure(mark_correct_of_runs, name)
-        accuracy = mean_class_accuracy(marks, data.labels(name, block.replicates))
-        by_class[name], correct[name] = accuracy.astype(settings.dtype), pack_correct(marks)
-    final, by_class = mask_metrics((final, by_class), masked.finite[-1])
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
-    saved = SavedParams(*select_all(*block.size), flat)
-    return SweepResult(block, data, masked, final, by_class, correct, saved)
+    settings = block.settings
+    spec = settings.train_spec(block.configs, data.dataset.image_shape)
+    # After the last epoch the state serves only to train the block for longer.
+    leg = train_leg(
+        block,
+        data,
+        spec,
+        until=settings.epochs,
+        keep_state=settings.extendable,
+        checkpoints=checkpoints,
+        stopped=stopped,
+        on_resume=on_resume,
+        on_epoch=on_epoch,
+    )
+    return measure_leg(block, data, spec, leg)
 
 
 def keep_best(result: SweepResult, count: int) -> SweepResult:
@@ -284,37 +209,74 @@ def keep_best(result: SweepResult, count: int) -> SweepResult:
 
 
 def _train_block(
-    task: Task, stopped: Callable[[], bool], progress: Progress, share: float, save_every: int | None
-) -> SweepResult:
-    """Train a block, or read it if it is finished; `share` is its part of the bar."""
+    task: Task,
+    stopped: Callable[[], bool],
+    progress: Progress,
+    share: float,
+    save_every: int | None,
+    block_runs: int | None,
+) -> SweepResult | None:
+    """Train a block, or read it if it is finished; return None if a bracket was stopped before its end.
+
+    `share` is the block's part of the bar.
+    """
     data, (block, retention) = task.data, task.block
     sizes = {name: data.size(name) for name in data.splits}
-    checkpoints = Checkpoints(task.folder, block, data.d, data.K, sizes, progress.log, save_every)
+
+    def open_checkpoints(name: str, part: Sweep) -> Checkpoints:
+        folder = task.folder / name
+        folder.mkdir(exist_ok=True)
+        return Checkpoints(folder, part, data.d, data.K, sizes, progress.log, save_every)
 
     def log_reused(epochs: int) -> None:
-        progress.skip(epochs * share)
         if not stopped():
             total = block.settings.epochs
             progress.log(
                 f"reused: {block.name}, {block.describe_size()}, the first {epochs} of {total} epochs"
             )
 
+    def skip(epochs: int) -> None:
+        progress.skip(epochs * share)
+        log_reused(epochs)
+
+    checkpoints = open_checkpoints(".", block)
     extendable = retention == ALL and block.settings.extendable
     finished = checkpoints.result()
     if finished:
+        progress.skip(block_epochs(block) * share)
         log_reused(len(finished.history.finite))
         if not extendable:  # a process may have been killed before it removed them
             checkpoints.remove_states()
+            remove_legs(task.folder)
         return SweepResult(block, data, *finished)
-    result = train_sweep(block, data, checkpoints, stopped, log_reused, partial(progress.advance, share))
+    if block.settings.halving:
+        if begun := legs_on_disk(task.folder):
+            log_reused(begun)
+        trained = train_bracket(
+            block,
+            data,
+            max_runs=block_runs or _max_runs(block, data),
+            open_checkpoints=open_checkpoints,
+            stopped=stopped,
+            on_resume=lambda epochs: progress.skip(epochs * share),
+            on_epoch=lambda epochs, remark: progress.advance(epochs * share, remark),
+        )
+        if trained is None:
+            return None
+        result = trained
+    else:
+        result = train_sweep(block, data, checkpoints, stopped, skip, partial(progress.advance, share))
     if retention != ALL and result.complete:
         result = keep_best(result, 1 if retention == BEST else len(block.configs))
     if result.complete:
-        finished = BlockResult(
-            result.history, result.final, result.class_accuracy, result.correct, result.saved
-        )
-        checkpoints.save_result(finished, extendable)
+        checkpoints.save_result(BlockResult(*result[2:]), extendable)
+        remove_legs(task.folder)
     return result
+
+
+def block_epochs(block: Sweep) -> float:
+    """Return the epochs that a block trains, as a mean over its runs."""
+    return average_epochs(block) if block.settings.halving else block.settings.epochs
 
 
 def _max_runs(sweep: Sweep, data: PreparedData) -> int:
@@ -331,14 +293,3 @@ def _max_runs(sweep: Sweep, data: PreparedData) -> int:
         num_configs=len(sweep.configs),
         feature_bytes=data.splits["train"].features.dtype.itemsize,
     )
-
-
-def _stack(measured: Sequence[EpochMetrics]) -> EpochMetrics:
-    """Join measurements [E, R, C] along the epochs."""
-    return jax.tree.map(lambda *values: np.concatenate(values), *measured)
-
-
-def _best_accuracy(metrics: EpochMetrics) -> float:
-    if "val" not in metrics.evaluated:
-        return 0.0
-    return float(np.max(metrics.evaluated["val"].accuracy, where=metrics.finite, initial=0))

@@ -1,0 +1,249 @@
+"""The command that searches ranges: its flags, files, tables and figures, and how a search is extended."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import search
+from experiments.artifacts import search_figures
+from experiments.artifacts.reader import MissingResult, RunResult
+from experiments.cli import data as cli_data
+from experiments.cli.launch import parse_flags
+from experiments.runner.errors import FolderError, UsageError
+from linear_cifar.data.synthetic import make_synthetic
+from linear_cifar.npz import read_npz
+
+FLAGS = (
+    "--dataset=synthetic", "--val_size=50", "--epochs=3", "--eta=1e-4:0.01", "--batch=50", "--lam=0:0.1",
+    "--log_axes=eta", "--halving=2", "--bracket=8",
+)  # fmt: skip
+
+
+def parse(*words):
+    """Return the sweep that these flags describe."""
+    with flagsaver.flagsaver():
+        search.define_flags()
+        parse_flags(["search", *words])
+        return search.make_sweep()
+
+
+@pytest.fixture(scope="module")
+def run_search(tmp_path_factory):
+    """Search on synthetic images, without figures, and return the folder."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def run(name, *words):
+        with flagsaver.flagsaver(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["experiments.search", *FLAGS])
+            patch.setattr(cli_data, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=60))
+            for plot in ("differences", "weights", "confusion"):
+                patch.setattr(search.figures, f"plot_{plot}", lambda *_: None)
+            search.define_flags()
+            parse_flags(["search", *FLAGS, f"--out={root / name}", *words])
+            search.main()
+        return root / name
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(run_search):
+    return run_search("search", "--points=16", "--seeds=2")
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_bracket_keeps_its_best_half(folder):
+    rows = read_csv(folder / "results.csv")
+    assert len(rows) == 32
+    for bracket in range(2):
+        stops = [row["stopped"] for row in rows[8 * bracket : 8 * bracket + 8]]
+        assert sorted(stops) == [""] * 4 + ["1"] * 4
+    assert [row["stopped"] for row in rows[:16]] == [row["stopped"] for row in rows[16:]]
+
+
+def test_a_stopped_run_has_the_rows_and_cells_of_what_was_measured(folder):
+    rows, history = (read_csv(folder / name) for name in ("results.csv", "history.csv"))
+    for row in rows:
+        epochs = [entry for entry in history if all(entry[key] == row[key] for key in ("eta", "lam", "seed"))]
+        assert len(epochs) == int(row["epochs"]) == int(row["stopped"] or 3)
+        assert epochs[-1]["val_acc"] == row["val_acc"] != ""
+        assert (row["test_acc"] == "") == (row["train_loss"] == "") == (row["stopped"] != "")
+        assert (row["val_class_acc"] == "") == (row["stopped"] != "")
+    arrays, description = read_npz(folder / "correct.npz")
+    finished = [[float(row[key]) for key in ("eta", "lam")] for row in rows[:16] if not row["stopped"]]
+    assert [[config[0], config[2]] for config in description["sweeps"][0]["configs"]] == finished
+    assert arrays["0.val"].shape == (2, len(finished), 7)
+
+
+def test_the_table_ranks_what_reached_the_end_and_counts_the_others(folder):
+    (table,) = RunResult(folder).tables.values()
+    assert len(table.rows) == 8
+    assert "Halving stopped 8 after epoch 1; 8 of 16 configurations reached the end" in table.note
+    assert "with 95 % confidence the best of those that reached the end on other seeds" in table.note
+    assert "Choosing the best is expected" not in table.note
+    assert "own best" not in table.note
+
+
+def test_the_reader_takes_the_best_of_those_that_reached_the_end(folder):
+    run = RunResult(folder)
+    rows = [row for row in run.results if row.seed == 0]
+    finished = [row.config for row in rows if row.cells["stopped"] is None]
+    assert list(run.configs("search")) == finished
+    assert run.best("search") in finished
+    (table,) = run.tables.values()
+    assert table.rows[0][1] == f"{run.best('search').eta:g}"
+    stopped = next(row.config for row in rows if row.cells["stopped"])
+    with pytest.raises(MissingResult):
+        run.interval("val", "search", stopped)
+
+
+def test_more_points_add_brackets_and_train_no_earlier_one_again(folder, run_search, capsys):
+    run_search("extended", "--points=8", "--seeds=2")
+    first = {path.stat().st_mtime_ns for path in (folder.parent / "extended").glob("blocks/*/metrics-3.npz")}
+    extended = run_search("extended", "--points=16", "--seeds=2")
+    assert "reused: search, 8 configurations x 2 seeds, the first 3 of 3 epochs" in capsys.readouterr().err
+    blocks = {path.stat().st_mtime_ns for path in extended.glob("blocks/*/metrics-3.npz")}
+    assert first < blocks
+    assert len(blocks) == 2
+    for name in ("results.csv", "history.csv", "correct.npz", "best_params.npz"):
+        assert (extended / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds=3"], "holds runs with seeds 0,1, by which halving has chosen"),
+        (["--seeds=1"], "holds runs with seeds 0,1, by which halving has chosen"),
+        (["--seeds=2", "--epochs=4"], "holds runs with epochs 3, not 4"),
+        (["--seeds=2", "--folds=2"], "holds runs with folds 0, not 2"),
+        (["--seeds=2", "--rungs=2"], "holds runs with rungs [1], not [2]"),
+        (["--seeds=2", "--halving=0"], "holds runs with halving 2, not 0"),
+        (["--seeds=2", "--points=8"], "which this command leaves out"),
+    ],
+    ids=" ".join,
+)
+def test_a_halved_search_is_not_extended_otherwise(folder, run_search, words, message):
+    with pytest.raises(FolderError, match=re.escape(message)):
+        run_search(folder.name, "--points=16", *words)
+
+
+def test_with_folds_the_mean_over_them_decides_and_the_best_is_trained_again(run_search):
+    folder = run_search("folds", "--points=8", "--folds=2")
+    rows = read_csv(folder / "results.csv")
+    assert [row["variant"] for row in rows].count("refit") == 1
+    by_config = {}
+    for row in rows[:-1]:
+        by_config.setdefault(row["eta"], []).append(row)
+    assert all(len({row["stopped"] for row in members}) == 1 for members in by_config.values())
+    ends = {eta: rows for eta, rows in by_config.items() if not rows[0]["stopped"]}
+    best = max(ends, key=lambda eta: np.mean([float(row["val_acc"]) for row in ends[eta]]))
+    assert rows[-1]["eta"] == best
+
+
+def test_without_halving_all_points_reach_the_end(run_search):
+    folder = run_search("plain", "--points=4", "--halving=0")
+    rows = read_csv(folder / "results.csv")
+    assert [(row["epochs"], row["stopped"]) for row in rows] == [("3", "")] * 4
+    (table,) = RunResult(folder).tables.values()
+    assert "Halving" not in table.note
+    assert "Choosing the best is expected to reach" in table.note
+
+
+def test_effort_counts_the_epochs_of_what_trains():
+    from small_runs import draw_result, make_sweep, small_data
+
+    configs = parse("--points=8").configs
+    result = draw_result(make_sweep(configs, (0, 1), epochs=3, halving=2, bracket=4), small_data())
+    stopped = np.array([1, 2, 0, 1, 1, 0, 0, 0])
+    accuracy = np.array(result.history.evaluated["val"].accuracy)
+    for c, stop in enumerate(stopped):
+        accuracy[stop or 3 :, :, c] = np.nan
+    history = result.history._replace(
+        evaluated={"val": result.history.evaluated["val"]._replace(accuracy=accuracy)}
+    )
+    result = result._replace(history=history, stopped=np.stack([stopped, stopped]))
+    work, best, ends = search_figures.trace_effort(result)
+    assert work.tolist() == [8, 12, 14, 22, 28, 34]
+    assert ends == [14, 34]
+    mean = accuracy.mean(axis=1)
+    expected = [np.nanmax(mean[: i + 1, :4]) for i in range(3)]
+    expected += [max(expected[-1], np.nanmax(mean[: i + 1, 4:])) for i in range(3)]
+    np.testing.assert_allclose(best, expected)
+
+
+def test_ranges_lists_and_rungs_are_parsed():
+    sweep = parse("--eta=0.1", "--lam=1e-4:0.1:0.5", "--q=0:0.9", "--points=64", "--batch=10,20")
+    assert {config.eta for config in sweep.configs} == {0.1}
+    assert {config.batch for config in sweep.configs} == {10, 20}
+    assert sum(config.lam == 0 for config in sweep.configs) == 32
+    assert (sweep.settings.halving, sweep.settings.rungs) == (0, ())
+    assert parse("--halving=3").settings.rungs == (2, 6, 18)
+    assert parse("--halving=3", "--schedule=cosine").settings.rungs == (6, 18)
+    assert parse("--halving=3", "--rungs=5,7").settings.rungs == (5, 7)
+    logs = [np.log10([config.eta for config in parse("--points=64", *words).configs])
+            for words in ([], ["--log_axes=lam"])]  # fmt: skip
+    assert np.median(logs[0]) == pytest.approx(-2, abs=0.1)
+    assert np.median(logs[1]) == pytest.approx(np.log10(0.5), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--eta=1:0.1"], "eta goes from 1 to 0.1: give a lower and a higher end"),
+        (["--lam=0:0.1"], "lam goes from 0 on a logarithmic scale"),
+        (["--halving=1"], "--halving=1: give at least 2"),
+        (["--rungs=2"], "--rungs: they are for --halving"),
+        (["--halving=3", "--bracket=100"], "--bracket=100: give a power of two"),
+        (["--halving=3", "--points=300"], "--points=300: with --halving give whole brackets of 256, such as"),
+        (["--halving=3", "--rungs=6,2"], "--rungs=6,2: give epochs in rising order, below the 40 of"),
+        (["--halving=3", "--rungs=40"], "--rungs=40: give epochs in rising order"),
+        (["--halving=3", "--epochs=1"], "--epochs=1: --halving needs at least 2"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_flags_that_do_not_go_together_are_one_line(words, message):
+    with pytest.raises(UsageError, match=re.escape(message)) as raised:
+        parse(*words)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--eta=a:b", "expected low:high, low:high:share at 0, or numbers separated by commas"),
+        ("--eta=1:2:3:4", "expected low:high"),
+        ("--batch=50:100", "expected whole numbers separated by commas"),
+        ("--rungs=a", "expected whole numbers separated by commas"),
+        ("--rungs=0", "each number is at least 1"),
+        ("--log_axes=batch", "expected some of eta, lam, q, momentum"),
+    ],
+)
+def test_a_value_that_cannot_be_parsed_is_refused(word, message):
+    with flagsaver.flagsaver():
+        search.define_flags()
+        with pytest.raises(Exception, match=re.escape(message)):
+            parse_flags(["search", word])
+
+
+def test_the_figure_of_the_axes_draws_every_kind(tmp_path):
+    from small_runs import draw_result, make_sweep, small_data
+
+    for name, words in {
+        "all": ["--q=0:0.9", "--momentum=0:0.9:0.5", "--lam=1e-6:0.1:0.2"],
+        "lists": ["--eta=0.1", "--lam=0.1", "--batch=50,100"],
+        "one": ["--eta=0.1", "--lam=0.1", "--batch=50", "--points=1"],
+    }.items():
+        configs = parse("--points=8", *words).configs
+        result = draw_result(make_sweep(configs, (0, 1)), small_data(), diverged=[len(configs) - 1])
+        search_figures.plot_axes(tmp_path / name, result)
+        assert (tmp_path / f"{name}.png").exists()
+    svg = (tmp_path / "all.svg").read_text()
+    for label in ("learning rate η", "batch size", "λ", "momentum", "1 diverged"):
+        assert label in svg
