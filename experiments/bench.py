@@ -20,6 +20,12 @@ that share the seeds.
 takes about 11 minutes on 2 cores, with --quick under one. It measures only linear probes: up to 1,000 heads
 on random float32 features, trained by the sweep, in PyTorch and by scikit-learn.
 
+    python -m experiments.bench --search
+
+takes about 35 minutes on 2 cores, with --quick under one. It measures only how soon a search finds a good
+configuration: with halving, without it, the plain grid, and Optuna's trials one at a time. It uses the real
+images where they are at hand.
+
     python -m experiments.bench --compile=h100
 
 runs nothing. It compiles an epoch for an absent accelerator, and counts the kernels of a step, the bytes that
@@ -32,6 +38,7 @@ experiments/benchmark/README.md discusses the figures.
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import jax
@@ -39,14 +46,17 @@ from absl import flags
 
 from experiments.artifacts import provenance
 from experiments.artifacts.tables import align
-from experiments.benchmark import compiling, linear_probes, measurements, probing
+from experiments.benchmark import compiling, linear_probes, measurements, probing, searching
 from experiments.benchmark.accelerators import ACCELERATORS
 from experiments.benchmark.baselines import SPEC, jax_device, random_data
 from experiments.benchmark.measurements import GRID, Row
+from experiments.cli.data import source_from_flags
 from experiments.cli.flags import define_data, expand_path
 from experiments.cli.launch import launch
+from experiments.runner.data import PreparedData
 from experiments.runner.errors import UsageError
 from experiments.runner.files import locked_run_folder, write_json
+from experiments.runner.settings import default_settings
 from linear_cifar.devices import count_cores
 
 FLAGS = flags.FLAGS
@@ -61,6 +71,9 @@ EXCLUSIVE = (
     ("quick", "compile"),
     ("probes", "scale"),
     ("probes", "compile"),
+    ("search", "scale"),
+    ("search", "compile"),
+    ("search", "probes"),
     ("scale", "compile"),
 )
 
@@ -75,6 +88,11 @@ def define_flags() -> None:
         "probes",
         False,
         "measure only linear probes: many heads on random float32 features, here and as others train them",
+    )
+    flags.DEFINE_bool(
+        "search",
+        False,
+        "measure only the best validation accuracy against time: searches, the grid, and Optuna",
     )
     flags.DEFINE_enum(
         "compile",
@@ -111,6 +129,8 @@ def measure_tables() -> dict[str, Any]:
         n, repeats, plan = 10_000, 1, plan_scaling
     elif FLAGS.probes:
         n, repeats, plan = 5_000 if quick else linear_probes.N, 3, plan_probes
+    elif FLAGS.search:
+        n, repeats, plan = 4_900 if quick else TRAIN_IMAGES, 2 if quick else 5, plan_searches
     else:
         n, repeats, plan = 4_900 if quick else TRAIN_IMAGES, 3 if quick else 5, plan_tables
     if not FLAGS.scale:
@@ -197,6 +217,28 @@ def plan_probes(n: int, repeats: int) -> Plan:
     }
 
 
+def plan_searches(n: int, repeats: int) -> Plan:
+    """Return the table of searches, on the first n training images; with --quick only a few epochs."""
+    epochs, points = (4, (8,)) if FLAGS.quick else (40, (32, 64))
+    settings = default_settings(epochs=epochs, evaluate=("val",))
+    data = prepare_search_data()
+    train = jax.tree.map(lambda leaf: leaf[:n], data.splits["train"])
+    data = data._replace(splits=data.splits | {"train": train})
+    return {
+        "search": (
+            f"{data.dataset.label}: searches for {epochs} epochs, median of {repeats}",
+            lambda: searching.measure_searches(data, settings, points, repeats),
+        )
+    }
+
+
+@cache
+def prepare_search_data() -> PreparedData:
+    """Return the data that --dataset and --data_dir name; by default real images where they are at hand."""
+    FLAGS.set_default("dataset", "auto")
+    return source_from_flags().prepare(default_settings())
+
+
 def log_missing_packages() -> None:
     """Name the packages whose baselines are left out."""
     for package in measurements.missing_packages():
@@ -218,12 +260,18 @@ def describe_measurement(n: int, repeats: int) -> dict[str, Any]:
     """Return what bench.json says of the measurement itself."""
     return {
         **describe_command(n),
-        "data": "random float32 features" if FLAGS.probes else "random bytes; the start: --dataset",
+        "data": _describe_data(),
         "repeats": repeats,
         "flops": "training: 4 n d K per configuration and epoch; the plain product: half of it",
         "cores": count_cores(),
         **provenance.describe_use([(1, GRID)]),
     }
+
+
+def _describe_data() -> str | dict[str, Any]:
+    if FLAGS.search:
+        return provenance.describe_dataset(prepare_search_data().dataset)
+    return "random float32 features" if FLAGS.probes else "random bytes; the start: --dataset"
 
 
 def format_rows(rows: list[Row]) -> str:

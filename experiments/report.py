@@ -41,7 +41,7 @@ def main() -> None:
     if not runs:
         raise UsageError(
             f"--results={folder} holds no finished run: python -m experiments.table1 makes one "
-            "(so do grid, bce and improve)"
+            "(so do grid, search, bce and improve)"
         )
     try:
         report = gather_report(runs)
@@ -73,10 +73,10 @@ def choose_run(runs: Sequence[RunResult], name: str) -> RunResult | None:
 def name_section(run: RunResult) -> str:
     """Return the name of the section that shows a run.
 
-    It is the experiment, the reference recipe of Table 1, or a user's own data set.
+    It is the experiment, on a user's own data set if there is one, or the reference recipe of Table 1.
     """
     if run.user_file:
-        return run.label
+        return f"{run.experiment} on {run.label}"
     recipe = {name: RECIPES["reference"][name] for name in ("init", "shuffle", "dtype")}
     by_recipe = all(recipe.items() <= settings.items() for settings in run.sweeps.values())
     return REFERENCE if run.experiment == "table1" and by_recipe else run.experiment

@@ -28,19 +28,12 @@ from experiments.cli.launch import launch
 from experiments.runner.stages import fixed_stage, refit_stage
 from experiments.runner.sweeps import Sweep, SweepResult
 from linear_cifar.data.features import CHANNELS
-from linear_cifar.sampling import Range
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
-    ranges.define_ranges(
-        eta=Range(1e-4, 1.0),
-        batch=(50, 100, 200, 400),
-        lam=Range(1e-6, 0.1),
-        q=(0.0,),
-        momentum=(0.0,),
-    )
-    flags.define_settings(epochs=40, train="full", flip=True, selects=True, halves=True)
+    ranges.define_ranges(eta="1e-4:1", batch="50,100,200,400", lam="1e-6:0.1", q="0", momentum="0")
+    flags.define_settings(epochs=40, train="full", flip=True, selects=True, halves=True, bracket=256)
 
 
 def main() -> None:
@@ -52,7 +45,7 @@ def main() -> None:
 def make_sweep() -> Sweep:
     """Return the sweep that the flags describe."""
     configs = ranges.points_from_flags()
-    return flags.sweep_from_flags("search", configs, **ranges.halving_from_flags(len(configs)))
+    return flags.sweep_from_flags("search", configs, **ranges.halving_from_flags(configs))
 
 
 def render(folder: Path, results: Sequence[SweepResult]) -> list[tables.Table]:

@@ -33,6 +33,7 @@ from linear_cifar.evaluation import (
 )
 from linear_cifar.examples import Examples, make_examples
 from linear_cifar.fitting import Best, FitResult, SavedParams, fit
+from linear_cifar.halving import choose_survivors, default_rungs
 from linear_cifar.layout import Layout, Loops, make_layout
 from linear_cifar.losses import LOSSES, Loss, get_loss
 from linear_cifar.model import (
@@ -45,6 +46,7 @@ from linear_cifar.model import (
 from linear_cifar.objectives import gradients, objective
 from linear_cifar.params import Params, init_params, numpy_params
 from linear_cifar.replicates import Replicate, ReplicateData, ReplicateId
+from linear_cifar.sampling import Range, draw_configs
 from linear_cifar.schedules import SCHEDULES, Schedule
 from linear_cifar.snapshots import Snapshot, SweepIdentity, join_snapshots, load_snapshot, save_snapshot
 from linear_cifar.standardizer import (
@@ -99,6 +101,7 @@ __all__ = [
     "Metrics",
     "Optimizer",
     "Params",
+    "Range",
     "Reliability",
     "Replicate",
     "ReplicateData",
@@ -115,10 +118,13 @@ __all__ = [
     "best_per_seed",
     "chain",
     "check_config",
+    "choose_survivors",
     "compute_logits",
     "confidence_set",
     "confusion_matrix",
     "cross_validate_selection",
+    "default_rungs",
+    "draw_configs",
     "estimate_accuracy",
     "estimate_difference",
     "evaluate",

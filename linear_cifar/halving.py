@@ -8,6 +8,7 @@ loses no more than the best share of all, see experiments/RESULTS.md.
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -15,9 +16,16 @@ from jaxtyping import Array, Float
 from linear_cifar.comparison import rank
 from linear_cifar.config import Config
 
+T = TypeVar("T")
+
 # Default rungs, as shares of the epochs. Where η falls, early accuracies say less of the last ones, and the
 # first rung is left out.
 RUNG_SHARES = (1 / 20, 3 / 20, 9 / 20)
+
+
+def split_brackets(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Split the points of a search into brackets of `size`, in order; the last one may be smaller."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def default_rungs(epochs: int, constant_eta: bool = True) -> tuple[int, ...]:
@@ -51,7 +59,7 @@ def choose_survivors(
     return sorted(kept) or [0]
 
 
-def count_slots(batches: Sequence[int], factor: int, rungs: int, alike: bool = False) -> list[dict[int, int]]:
+def count_slots(batches: Sequence[int], factor: int, rungs: int, fixed: bool = False) -> list[dict[int, int]]:
     """Return how many configurations of each batch size train before each rung, and after the last one.
 
     They are the most that may be left by `choose_survivors`.
@@ -60,8 +68,8 @@ def count_slots(batches: Sequence[int], factor: int, rungs: int, alike: bool = F
       batches: batch size of each configuration of a bracket.
       factor: as for `choose_survivors`.
       rungs: number of rungs.
-      alike: whether to return the same for all brackets of a Sobol sequence: their length is a power of two,
-        and the place of the first point a multiple of it.
+      fixed: whether to return the same for all brackets of a Sobol sequence: their length is a power of two,
+        at least twice the number of batch sizes, and the place of their first point a multiple of it.
 
     Returns:
       For each of the `rungs` + 1 legs, the number of slots by batch size.
@@ -69,8 +77,8 @@ def count_slots(batches: Sequence[int], factor: int, rungs: int, alike: bool = F
     sizes = sorted(set(batches))
     # Such a bracket of n points has one in each of n equal intervals. A batch size's interval begins and ends
     # within one of them, so it has at most two points more than its even share, rounded down.
-    least = len(batches) // len(sizes) + 2 if alike and len(sizes) > 1 else 0
-    slots = [{size: max(least, batches.count(size)) for size in sizes}]
+    minimum = len(batches) // len(sizes) + 2 if fixed and len(sizes) > 1 else 0
+    slots = [{size: max(minimum, batches.count(size)) for size in sizes}]
     for _ in range(rungs):
         slots.append({size: math.ceil(count / factor) for size, count in slots[-1].items()})
     return slots

@@ -74,7 +74,8 @@ def _at(axis: Axis, places: Float[np.ndarray, " n"]) -> list[Any]:
     """Return an axis's values at places in [0, 1), as Python's numbers."""
     if isinstance(axis, Range):
         return axis.at(places).tolist()
-    return [axis[int(len(axis) * place)] for place in places]
+    values = list(dict.fromkeys(axis))  # one that is given twice counts once
+    return [values[int(len(values) * place)] for place in places]
 
 
 def _check_axis(name: str, axis: Axis) -> None:
@@ -94,6 +95,8 @@ def _check_axis(name: str, axis: Axis) -> None:
                 f"{name} goes from {axis.low:g} on a logarithmic scale: give a lower end above 0, and a "
                 "share of the points at 0 if you want some there"
             )
+        if axis.zeros and name == "eta":
+            raise ValueError("eta has a share at 0, where nothing is learned: give a range without")
         if not 0 <= axis.zeros < 1:
             raise ValueError(f"{name} has a share of {axis.zeros:g} at 0: give a share from 0 to below 1")
     for value in ends:

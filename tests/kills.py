@@ -1,9 +1,11 @@
 """Kill a sweep at random moments, over and over: its results equal an undisturbed run's, bit for bit.
 
     python tests/kills.py --kills=50
+    python tests/kills.py --kills=50 --command=search
 
 takes about ten minutes on 2 cores; `tests/test_resume.py` kills a sweep a few times. Every kill is a SIGKILL
-in a phase drawn at random: start, compiling, training, saving the state, writing the results.
+in a phase drawn at random: start, compiling, training, saving the state, writing the results. The search has
+halving, so that its phases come once per rung.
 """
 
 import argparse
@@ -29,8 +31,12 @@ FLAGS = (
     "--dataset=synthetic", f"--epochs={EPOCHS}", "--eta=0.001,0.1", "--lam=0.1", "--momentum=0.9",
     "--average=3", "--schedule=cosine", "--flip", "--seeds=2",
 )  # fmt: skip
-# The command, and a smaller form of it for the tests.
+# The commands, and a smaller form of the first for the tests.
 WHOLE = ("-m", "experiments.grid", "--train=batch1", "--batch=100,400")
+SEARCH = (
+    "-m", "experiments.search", "--train=batch1", "--batch=100,400", "--points=32", "--bracket=16",
+    "--halving=3", "--rungs=1,3,5", "--eta=0.001:0.1", "--lam=0.001:0.1",
+)  # fmt: skip
 SMALL = (str(ROOT / "tests" / "small_grid.py"), "--val_size=200", "--batch=100")
 Process = forks.Process | subprocess.Popen[str]
 PHASES = ("start", "compiling", "training", "saving", "writing")
@@ -44,7 +50,11 @@ def start(out: Path, caches: Path, *more: str, program: Sequence[str] = SMALL, *
         "JAX_NUM_CPU_DEVICES": "2",
         "XDG_CACHE_HOME": str(caches),
     }
-    command, environment = [*program, *FLAGS, f"--out={out}", *more], os.environ | fixed | environment
+    # Of a flag that is given twice, the last one counts.
+    command, environment = (
+        [*program[:2], *FLAGS, *program[2:], f"--out={out}", *more],
+        os.environ | fixed | environment,
+    )
     if program == SMALL:
         return forks.Process(command, cwd=out.parent, env=environment)
     return subprocess.Popen(
@@ -73,7 +83,7 @@ def training_starts(out: Path) -> list[int]:
 
 def saved_states(out: Path) -> dict[Path, int]:
     """Return the states on disk, and their epochs."""
-    return {path: int(path.stem.split("-")[1]) for path in out.glob("blocks/*/state-*.npz")}
+    return {path: int(path.stem.split("-")[1]) for path in out.glob("blocks/**/state-*.npz")}
 
 
 def reach(process: Process, out: Path, phase: str, rng: random.Random | None = None) -> bool:
@@ -83,7 +93,7 @@ def reach(process: Process, out: Path, phase: str, rng: random.Random | None = N
         "start": (lambda: True, 3),
         "compiling": (lambda: training_starts(out) != times, 3),
         "training": (lambda: {*saved_states(out)} - states, 0.5),
-        "saving": (lambda: any(out.glob("blocks/*/.state-*.npz")), 0.05),
+        "saving": (lambda: any(out.glob("blocks/**/.state-*.npz")), 0.05),
         "writing": (lambda: any(out.glob("blocks/*/metrics-*.npz")), 2),
     }
     sign, longest = signs[phase]
@@ -104,7 +114,9 @@ def differing(out: Path, reference: Path) -> list[str]:
     return [name for name in FILES if (out / name).read_bytes() != (reference / name).read_bytes()]
 
 
-def kill_and_compare(folder: Path, phases: Sequence[str], rng: random.Random) -> Counter[str]:
+def kill_and_compare(
+    folder: Path, phases: Sequence[str], rng: random.Random, program: Sequence[str] = WHOLE
+) -> Counter[str]:
     """Run the sweep undisturbed, then with a kill in each of the phases; return how many kills hit each.
 
     A run that ends before it is killed is compared with the undisturbed one, and the next one starts afresh.
@@ -113,7 +125,7 @@ def kill_and_compare(folder: Path, phases: Sequence[str], rng: random.Random) ->
       AssertionError: if a result differs, or a run fails.
     """
     caches, reference, out = folder / "caches", folder / "reference", folder / "killed"
-    finish(start(reference, caches, program=WHOLE))
+    finish(start(reference, caches, program=program))
     hits: Counter[str] = Counter()
     remaining = list(phases)
     while remaining:
@@ -122,7 +134,7 @@ def kill_and_compare(folder: Path, phases: Sequence[str], rng: random.Random) ->
             out,
             caches if rng.random() < 0.8 else Path(tempfile.mkdtemp(dir=folder)),
             "--save_every=1",
-            program=WHOLE,
+            program=program,
         )
         if reach(process, out, remaining[0], rng):
             process.send_signal(signal.SIGKILL)
@@ -132,7 +144,7 @@ def kill_and_compare(folder: Path, phases: Sequence[str], rng: random.Random) ->
             finish(process)
             assert not differing(out, reference), (differing(out, reference), hits)
             shutil.rmtree(out)
-    finish(start(out, caches, program=WHOLE))
+    finish(start(out, caches, program=program))
     assert not differing(out, reference), (differing(out, reference), hits)
     return hits
 
@@ -144,11 +156,13 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--command", choices=("grid", "search"), default="grid")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     phases = [rng.choice(PHASES) for _ in range(arguments.kills)]
     with tempfile.TemporaryDirectory() as folder:
-        hits = kill_and_compare(Path(folder), phases, rng)
+        program = SEARCH if arguments.command == "search" else WHOLE
+        hits = kill_and_compare(Path(folder), phases, rng, program)
     print(f"{hits.total()} kills ({dict(hits)}): {', '.join(FILES)} equal an undisturbed run's")
 
 

@@ -18,7 +18,7 @@ SETTINGS = Settings(
     train="full", val_size=50, folds=0, image_shape=None, standardize="standard", loss="softmax", flip=True,
     shift=0, epochs=2, schedule="constant",
     average=1, shuffle=True, init="jax", dtype="float32", precision="float32", evaluate=("val",),
-    max_loss=None, halving=0, rungs=(), bracket=256,
+    max_loss=None, halving=0, rungs=(), bracket=0,
 )  # fmt: skip
 
 
@@ -76,3 +76,34 @@ def draw_result(sweep, data, diverged=()):
     correct = {name: draw_correct(masked[0][name].accuracy, data.size(name)) for name in by_class}
     stopped = np.zeros(sweep.size, np.int64)
     return SweepResult(sweep, data, history, *masked, correct, stopped, saved)
+
+
+def stop_runs(result, stops):
+    """Return the result as if halving had stopped configurations: {index: epoch}."""
+    stopped = np.zeros(result.sweep.size, np.int64)
+    for c, epoch in stops.items():
+        stopped[:, c] = epoch
+    epochs = np.arange(1, result.epochs + 1)[:, None, None]
+    later = (stopped > 0) & (epochs > stopped)
+
+    def hide(values):
+        return values if values.dtype == bool else np.where(later, np.nan, values).astype(values.dtype)
+
+    def hide_unless_measured(values):
+        return np.where(stopped > 0, np.nan, values).astype(values.dtype)
+
+    history = jax.tree.map(hide, result.history)
+    final = {
+        name: jax.tree.map(lambda values: values[-1], result.history.evaluated[name])
+        if name in result.settings.evaluate
+        else jax.tree.map(hide_unless_measured, metrics)
+        for name, metrics in result.final.items()
+    }
+    kept = ~np.isin(result.saved.configs, list(stops))
+    return result._replace(
+        history=history,
+        final=final,
+        class_accuracy=jax.tree.map(hide_unless_measured, result.class_accuracy),
+        stopped=stopped,
+        saved=jax.tree.map(lambda leaf: leaf[kept], result.saved),
+    )

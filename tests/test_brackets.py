@@ -16,9 +16,18 @@ from experiments.runner.training import Task, train_sweep, train_tasks
 from linear_cifar.sampling import Range, draw_configs
 from linear_cifar.training import train_epoch
 
-AXES = {"eta": Range(1e-4, 0.01, log=True), "batch": (25, 50), "lam": Range(1e-4, 0.1, log=True)}
+AXES = {
+    "eta": Range(1e-4, 0.01, log=True),
+    "batch": (25, 50),
+    "lam": Range(1e-4, 0.1, log=True),
+    "momentum": Range(0.0, 0.9, zeros=0.5),
+}
 POINTS = draw_configs(AXES, 16)
-SETTINGS = {"dtype": "float64", "epochs": 3, "halving": 2, "rungs": (1, 2), "bracket": 8}
+# All that a state holds: velocities, averages that begin before the last rung, and a schedule.
+SETTINGS = {
+    "dtype": "float64", "epochs": 3, "schedule": "cosine", "average": 2,
+    "halving": 2, "rungs": (1, 2), "bracket": 8,
+}  # fmt: skip
 BRACKET, OTHER = (make_sweep(points, (3, 4), **SETTINGS) for points in (POINTS[:8], POINTS[8:]))
 
 
@@ -37,7 +46,7 @@ def plain(data):
 @pytest.fixture(scope="module")
 def halved(data):
     compiled = train_epoch._cache_size()
-    result = train_bracket(BRACKET, data, max_runs=1_000)
+    result = train_bracket(BRACKET, data, max_runs=lambda _: 1_000)
     assert train_epoch._cache_size() == compiled + 3  # three legs are three programs
     return result
 
@@ -92,7 +101,7 @@ def test_a_run_that_is_stopped_has_what_was_measured_before(plain, halved):
 
 
 def test_a_bracket_too_large_for_the_memory_is_trained_in_parts(data, halved):
-    in_parts = train_bracket(BRACKET, data, max_runs=6)
+    in_parts = train_bracket(BRACKET, data, max_runs=lambda _: 6)
     np.testing.assert_array_equal(in_parts.stopped, halved.stopped)
     assert_close(in_parts, halved)
 
@@ -106,7 +115,7 @@ def assert_close(result, expected):
 
 def test_another_bracket_needs_no_other_program(data, halved):
     compiled = train_epoch._cache_size()
-    other = train_bracket(OTHER, data, max_runs=1_000)
+    other = train_bracket(OTHER, data, max_runs=lambda _: 1_000)
     assert train_epoch._cache_size() == compiled
     assert other.configs != halved.configs
 
@@ -114,17 +123,17 @@ def test_another_bracket_needs_no_other_program(data, halved):
 def test_diverged_runs_are_dropped_and_one_stays_where_all_diverge(data):
     high = [config._replace(eta=1e200 * config.eta, lam=1.0) for config in POINTS[:8]]
     mixed = BRACKET._replace(configs=(*high[:3], *POINTS[3:8]))
-    result = train_bracket(mixed, data, max_runs=1_000)
+    result = train_bracket(mixed, data, max_runs=lambda _: 1_000)
     assert result.stayed_finite[result.ranking].all()
     assert all(result.diverged(0, c) for c in range(3))
-    all_high = train_bracket(BRACKET._replace(configs=tuple(high)), data, max_runs=1_000)
+    all_high = train_bracket(BRACKET._replace(configs=tuple(high)), data, max_runs=lambda _: 1_000)
     assert len(all_high.ranking) == 1
     assert not all_high.stayed_finite.any()
 
 
 def test_the_bar_counts_the_epochs_of_all_slots(data):
     epochs = []
-    train_bracket(BRACKET, data, max_runs=6, on_epoch=lambda share, _: epochs.append(share))
+    train_bracket(BRACKET, data, max_runs=lambda _: 6, on_epoch=lambda share, _: epochs.append(share))
     assert sum(epochs) == pytest.approx(average_epochs(BRACKET))
     # At most 4 + 2 of each batch size, then half of them, rounded up.
     assert average_epochs(BRACKET) == pytest.approx((12 + 6 + 4) / 8)
@@ -191,6 +200,37 @@ def test_killed_after_any_save_it_resumes_to_the_same_bits(train, monkeypatch, m
         assert not list(tmp_path.glob(f"killed/{brackets.LEGS}"))
         for path in tmp_path.glob("killed/*"):
             path.unlink()
+
+
+def test_resumed_with_less_memory_it_trains_the_same(train, monkeypatch):
+    expected = train("undisturbed")
+    save = Checkpoints.save_state
+
+    def save_state(self, state):
+        save(self, state)
+        if state.snapshot.number == 2:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save_state", save_state)
+    with pytest.raises(Killed):
+        train("killed")
+    monkeypatch.setattr(Checkpoints, "save_state", save)
+    monkeypatch.setattr(training, "_max_runs", lambda *_: 6)
+    assert_close(train("killed"), expected)
+
+
+def test_killed_before_its_result_is_saved_it_trains_nothing_again(train, monkeypatch):
+    expected = train("undisturbed")
+
+    def die(*_):
+        raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save_result", die)
+    with pytest.raises(Killed):
+        train("killed")
+    monkeypatch.undo()
+    monkeypatch.setattr(Checkpoints, "save_state", die)
+    assert_same_bits(train("killed"), expected)
 
 
 def test_killed_before_its_legs_are_removed_it_removes_them_later(train, monkeypatch, tmp_path):

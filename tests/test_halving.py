@@ -65,7 +65,7 @@ def test_brackets_of_a_sequence_have_the_same_slots(batches, length):
         points = draw_configs(axes, 8 * length, seed)
         for start in range(0, len(points), length):
             drawn = [config.batch for config in points[start : start + length]]
-            legs = count_slots(drawn, 3, 2, alike=True)
+            legs = count_slots(drawn, 3, 2, fixed=True)
             if len(legs[0]) == len(batches):  # a short bracket may have no point of a batch size
                 slots.append(legs)
             assert all(legs[0][size] >= count for size, count in Counter(drawn).items())
@@ -75,7 +75,7 @@ def test_brackets_of_a_sequence_have_the_same_slots(batches, length):
 def test_slots_hold_what_is_left_after_each_rung():
     rng = np.random.default_rng(0)
     batches = rng.choice([50, 100], 29).tolist()
-    for legs in (count_slots(batches, 3, 3), count_slots(batches, 3, 3, alike=True)):
+    for legs in (count_slots(batches, 3, 3), count_slots(batches, 3, 3, fixed=True)):
         assert len(legs) == 4
         alive = batches
         for slots in legs:

@@ -1,5 +1,6 @@
 """The report: reading runs back, the verdicts, and the page, in a browser where there is one."""
 
+import copy
 import json
 import re
 import shutil
@@ -9,9 +10,9 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from markupsafe import Markup
-from small_runs import SETTINGS, draw_result
+from small_runs import SETTINGS, draw_result, stop_runs
 
-from experiments import bce, grid, improve, report, table1
+from experiments import bce, grid, improve, report, search, table1
 from experiments.artifacts import provenance
 from experiments.artifacts.reader import MissingResult, ReadError, RunResult, find_runs
 from experiments.artifacts.tables import format_interval
@@ -38,6 +39,7 @@ LOSSES = {loss: tuple(dict.fromkeys((config, *ROWS[1:3]))) for loss, config in c
 EXPERIMENTS = {
     "table1": (table1, {"table1": ROWS}, {"evaluate": ("train", "val")}),
     "grid": (grid, {"grid": GRID}, {}),
+    "search": (search, {"search": GRID}, {"halving": 2, "rungs": (1,), "bracket": 4}),
     "bce": (bce, LOSSES, {"evaluate": ("train", "val", "test")}),
     "improve": (improve, STEPS, {}),
 }
@@ -57,7 +59,8 @@ def folder(tmp_path_factory):
             diverged = [c for c, config in enumerate(configs) if config == GRID[2]]
             # Only the measures of `bce` must agree with its weights.
             trained = name == "bce"
-            results.append(train_sweep(named, data) if trained else draw_result(named, data, diverged))
+            result = train_sweep(named, data) if trained else draw_result(named, data, diverged)
+            results.append(stop_runs(result, {1: 1}) if name == "search" else result)
         pairs = [(result.sweep, data) for result in results]
         sizes = [result.sweep.size for result in results]
         environment = provenance.describe_environment() | provenance.describe_use(sizes)
@@ -399,6 +402,27 @@ document.getElementById('seen').textContent = JSON.stringify(seen);
 </script>"""
 
 
+def test_the_page_shows_a_search_and_explores_what_reached_the_end(runs):
+    page = gather_report(runs)
+    (section,) = [section for run, section in page.sections if run.experiment == "search"]
+    assert list(section.captions)[:2] == ["axes", "effort"]
+    explored = [row["key"][2:] for row in page.explorer["rows"] if row["key"][0] == "search"]
+    assert explored == [[*GRID[0]], [*GRID[2]]]
+
+
+def test_a_grid_and_a_search_on_the_same_file_have_a_section_each(runs):
+    own = {}
+    for name in ("grid", "search"):
+        run = copy.copy(runs[name])
+        run.user_file = True
+        own[report.name_section(run)] = run
+    assert len(own) == 2
+    titles = [section.title for _, section in gather_report(own).sections]
+    assert all(
+        title.startswith(f"The {name} on") for name, title in zip(("grid", "search"), titles, strict=True)
+    )
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_works_in_a_browser(runs, folder, tmp_path, scheme):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -422,10 +446,10 @@ def test_the_page_works_in_a_browser(runs, folder, tmp_path, scheme):
     assert seen["problems"] == []
     assert seen["background"] == ("rgb(20, 23, 27)" if scheme == "dark" else "rgb(255, 255, 255)")
     configs = sum(len(group) for _, sweeps, _ in EXPERIMENTS.values() for group in sweeps.values())
-    assert len(seen["first"]) == configs
+    assert len(seen["first"]) == configs - 1  # without the one that the search has stopped
     val = [row[8] for row in seen["first"]]
-    assert val[-2:] == ["diverged"] * 2
-    figures = [float(text.split(" ")[0]) for text in val[:-2]]
+    assert val[-3:] == ["diverged"] * 3
+    figures = [float(text.split(" ")[0]) for text in val[:-3]]
     assert figures == sorted(figures, reverse=True)
     etas = [[float(row[2]) for row in seen[way]] for way in ("rising", "falling")]
     assert etas[0] == sorted(etas[0])

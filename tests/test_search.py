@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from small_runs import draw_result, make_sweep, small_data, stop_runs
 
 from experiments import search
 from experiments.artifacts import search_figures
@@ -18,8 +19,9 @@ from linear_cifar.npz import read_npz
 
 FLAGS = (
     "--dataset=synthetic", "--val_size=50", "--epochs=3", "--eta=1e-4:0.01", "--batch=50", "--lam=0:0.1",
-    "--log_axes=eta", "--halving=2", "--bracket=8",
+    "--log_axes=eta",
 )  # fmt: skip
+HALVING = ("--halving=2", "--bracket=8")
 
 
 def parse(*words):
@@ -35,14 +37,14 @@ def run_search(tmp_path_factory):
     """Search on synthetic images, without figures, and return the folder."""
     root = tmp_path_factory.mktemp("runs")
 
-    def run(name, *words):
+    def run(name, *words, halving=HALVING):
         with flagsaver.flagsaver(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["experiments.search", *FLAGS])
+            patch.setattr("sys.argv", ["experiments.search", *FLAGS, *halving])
             patch.setattr(cli_data, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=60))
             for plot in ("differences", "weights", "confusion"):
                 patch.setattr(search.figures, f"plot_{plot}", lambda *_: None)
             search.define_flags()
-            parse_flags(["search", *FLAGS, f"--out={root / name}", *words])
+            parse_flags(["search", *FLAGS, *halving, f"--out={root / name}", *words])
             search.main()
         return root / name
 
@@ -124,14 +126,29 @@ def test_more_points_add_brackets_and_train_no_earlier_one_again(folder, run_sea
         (["--seeds=2", "--epochs=4"], "holds runs with epochs 3, not 4"),
         (["--seeds=2", "--folds=2"], "holds runs with folds 0, not 2"),
         (["--seeds=2", "--rungs=2"], "holds runs with rungs [1], not [2]"),
-        (["--seeds=2", "--halving=0"], "holds runs with halving 2, not 0"),
+        (["--seeds=2", "--halving=3"], "holds runs with halving 2, not 3"),
         (["--seeds=2", "--points=8"], "which this command leaves out"),
+        (["--seeds=2", "--bracket=16"], "holds runs with bracket 8, not 16"),
     ],
     ids=" ".join,
 )
 def test_a_halved_search_is_not_extended_otherwise(folder, run_search, words, message):
     with pytest.raises(FolderError, match=re.escape(message)):
         run_search(folder.name, "--points=16", *words)
+
+
+def test_a_short_bracket_is_not_extended(run_search):
+    run_search("short", "--points=4")
+    with pytest.raises(
+        FolderError, match="holds runs with a bracket of 4 points, by which halving has chosen"
+    ):
+        run_search("short", "--points=8")
+
+
+def test_the_ranges_are_recorded_as_they_were_typed(folder):
+    settings = RunResult(folder).settings
+    assert (settings["eta"], settings["lam"], settings["batch"]) == ("1e-4:0.01", "0:0.1", "50")
+    assert (settings["log_axes"], settings["points"]) == (["eta"], 16)
 
 
 def test_with_folds_the_mean_over_them_decides_and_the_best_is_trained_again(run_search):
@@ -148,7 +165,7 @@ def test_with_folds_the_mean_over_them_decides_and_the_best_is_trained_again(run
 
 
 def test_without_halving_all_points_reach_the_end(run_search):
-    folder = run_search("plain", "--points=4", "--halving=0")
+    folder = run_search("plain", "--points=4", halving=())
     rows = read_csv(folder / "results.csv")
     assert [(row["epochs"], row["stopped"]) for row in rows] == [("3", "")] * 4
     (table,) = RunResult(folder).tables.values()
@@ -157,22 +174,13 @@ def test_without_halving_all_points_reach_the_end(run_search):
 
 
 def test_effort_counts_the_epochs_of_what_trains():
-    from small_runs import draw_result, make_sweep, small_data
-
     configs = parse("--points=8").configs
     result = draw_result(make_sweep(configs, (0, 1), epochs=3, halving=2, bracket=4), small_data())
-    stopped = np.array([1, 2, 0, 1, 1, 0, 0, 0])
-    accuracy = np.array(result.history.evaluated["val"].accuracy)
-    for c, stop in enumerate(stopped):
-        accuracy[stop or 3 :, :, c] = np.nan
-    history = result.history._replace(
-        evaluated={"val": result.history.evaluated["val"]._replace(accuracy=accuracy)}
-    )
-    result = result._replace(history=history, stopped=np.stack([stopped, stopped]))
+    result = stop_runs(result, {0: 1, 1: 2, 3: 1, 4: 1})
     work, best, ends = search_figures.trace_effort(result)
     assert work.tolist() == [8, 12, 14, 22, 28, 34]
     assert ends == [14, 34]
-    mean = accuracy.mean(axis=1)
+    mean = result.history.evaluated["val"].accuracy.mean(axis=1)
     expected = [np.nanmax(mean[: i + 1, :4]) for i in range(3)]
     expected += [max(expected[-1], np.nanmax(mean[: i + 1, 4:])) for i in range(3)]
     np.testing.assert_allclose(best, expected)
@@ -183,7 +191,9 @@ def test_ranges_lists_and_rungs_are_parsed():
     assert {config.eta for config in sweep.configs} == {0.1}
     assert {config.batch for config in sweep.configs} == {10, 20}
     assert sum(config.lam == 0 for config in sweep.configs) == 32
-    assert (sweep.settings.halving, sweep.settings.rungs) == (0, ())
+    assert (sweep.settings.halving, sweep.settings.rungs, sweep.settings.bracket) == (0, (), 0)
+    assert {config.batch for config in parse("--batch=10,10,20").configs} == {10, 20}
+    assert {config.q for config in parse("--recipe=best").configs} == {0.7}
     assert parse("--halving=3").settings.rungs == (2, 6, 18)
     assert parse("--halving=3", "--schedule=cosine").settings.rungs == (6, 18)
     assert parse("--halving=3", "--rungs=5,7").settings.rungs == (5, 7)
@@ -199,7 +209,10 @@ def test_ranges_lists_and_rungs_are_parsed():
         (["--eta=1:0.1"], "eta goes from 1 to 0.1: give a lower and a higher end"),
         (["--lam=0:0.1"], "lam goes from 0 on a logarithmic scale"),
         (["--halving=1"], "--halving=1: give at least 2"),
-        (["--rungs=2"], "--rungs: they are for --halving"),
+        (["--rungs=2"], "--rungs: it is for --halving"),
+        (["--bracket=64"], "--bracket: it is for --halving"),
+        (["--eta=1e-4:1:0.5"], "eta has a share at 0, where nothing is learned"),
+        (["--halving=3", "--eta=0.1,0.2", "--lam=0", "--points=64"], "--points=64: only 8 of them differ"),
         (["--halving=3", "--bracket=100"], "--bracket=100: give a power of two"),
         (["--halving=3", "--points=300"], "--points=300: with --halving give whole brackets of 256, such as"),
         (["--halving=3", "--rungs=6,2"], "--rungs=6,2: give epochs in rising order, below the 40 of"),
@@ -233,8 +246,6 @@ def test_a_value_that_cannot_be_parsed_is_refused(word, message):
 
 
 def test_the_figure_of_the_axes_draws_every_kind(tmp_path):
-    from small_runs import draw_result, make_sweep, small_data
-
     for name, words in {
         "all": ["--q=0:0.9", "--momentum=0:0.9:0.5", "--lam=1e-6:0.1:0.2"],
         "lists": ["--eta=0.1", "--lam=0.1", "--batch=50,100"],
@@ -243,6 +254,7 @@ def test_the_figure_of_the_axes_draws_every_kind(tmp_path):
         configs = parse("--points=8", *words).configs
         result = draw_result(make_sweep(configs, (0, 1)), small_data(), diverged=[len(configs) - 1])
         search_figures.plot_axes(tmp_path / name, result)
+        search_figures.plot_effort(tmp_path / "effort", result)
         assert (tmp_path / f"{name}.png").exists()
     svg = (tmp_path / "all.svg").read_text()
     for label in ("learning rate η", "batch size", "λ", "momentum", "1 diverged"):

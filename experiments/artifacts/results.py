@@ -94,13 +94,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 def _result_rows(result: SweepResult) -> Iterator[Sequence[Any]]:
     columns = [column for split in SPLITS for column in result.final.get(split, _NO_METRICS)]
     columns += [result.class_accuracy.get(split) for split in HELD_OUT]
-    always = [split in result.settings.evaluate for split in SPLITS for _ in _NO_METRICS]
-    always += [False] * len(HELD_OUT)
+    after_each_epoch = [split in result.settings.evaluate for split in SPLITS for _ in _NO_METRICS]
+    after_each_epoch += [False] * len(HELD_OUT)
     for r, c, keys in run_keys(result):
         stopped = result.stopped[r, c]
         cells = (
             None if column is None or (stopped and not measured) else column[r, c]
-            for column, measured in zip(columns, always, strict=True)
+            for column, measured in zip(columns, after_each_epoch, strict=True)
         )
         yield *keys, stopped or result.epochs, *cells, result.diverged(r, c), stopped or None
 

@@ -1,6 +1,5 @@
 """The figures of a search: accuracy along each axis, and the best accuracy against the work."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +11,7 @@ from experiments.artifacts.drawing import BLUE, ORANGE, SEQUENTIAL, add_legend, 
 from experiments.artifacts.tables import configuration_name, heading
 from experiments.runner.sweeps import SweepResult
 from linear_cifar.config import Config
+from linear_cifar.halving import split_brackets
 
 SYMBOLS = {"eta": "learning rate η", "batch": "batch size", "lam": "λ", "q": "q", "momentum": "momentum"}
 # Axes that are drawn on a logarithmic scale if their values span a larger factor.
@@ -90,7 +90,9 @@ def trace_effort(
     accuracy = result.history.evaluated["val"].accuracy.mean(axis=1, dtype=np.float64)  # [E, C]
     stopped = result.stopped.max(axis=0)
     work, best, ends = [0], [np.nan], []
-    for members in _brackets(result):
+    size = result.settings.bracket if result.settings.halving else len(result.configs)
+    for places in split_brackets(range(len(result.configs)), size):
+        members = np.asarray(places)
         for epoch in range(1, result.epochs + 1):
             alive = members[(stopped[members] == 0) | (stopped[members] >= epoch)]
             reached = accuracy[epoch - 1, alive]
@@ -98,13 +100,6 @@ def trace_effort(
             best.append(np.fmax(best[-1], np.fmax.reduce(reached)))
         ends.append(work[-1])
     return np.array(work[1:]), np.array(best[1:]), ends
-
-
-def _brackets(result: SweepResult) -> Iterator[Int[np.ndarray, " c"]]:
-    """Yield the indices of the configurations of each bracket; without halving, all are one."""
-    size = result.settings.bracket if result.settings.halving else len(result.configs)
-    for start in range(0, len(result.configs), size):
-        yield np.arange(start, min(start + size, len(result.configs)))
 
 
 def _scale_axis(panel: Axes, values: np.ndarray, name: str) -> np.ndarray:

@@ -72,8 +72,10 @@ def describe_stops(result: SweepResult) -> str:
     stopped = [
         f"{count:,} after epoch {epoch}" for epoch, count in zip(epochs, counts, strict=True) if epoch > 0
     ]
+    diverged = int((~result.stayed_finite & result.stopped.any(axis=0)).sum())
+    among = f" ({diverged:,} of them had diverged)" * (diverged > 0)
     return (
-        f"Halving stopped {', '.join(stopped) or 'none'}; {len(result.ranking):,} of "
+        f"Halving stopped {', '.join(stopped) or 'none'}{among}; {len(result.ranking):,} of "
         f"{len(result.configs):,} configurations reached the end, and only they are ranked."
     )
 

@@ -45,7 +45,7 @@ GRID = 48
 ETAS = (0.001, 0.01, 0.1, 1.0)
 OUR_SWEEP, PLAIN_PRODUCT = "linear_cifar", "plain matrix product"
 # Packages whose baselines are left out where they are not installed.
-OPTIONAL_PACKAGES = ("sklearn", "torch")
+OPTIONAL_PACKAGES = ("optuna", "sklearn", "torch")
 
 
 class CaseTiming(NamedTuple):

@@ -195,10 +195,10 @@ def _train_and_write(experiment: Experiment, environment: dict[str, Any]) -> Seq
     if not trained:
         raise Stopped(f"stopped; to resume: {experiment.resume_command}", number)
     write_results(experiment.folder, trained, complete=False)
-    done = next((part for part in trained if not part.complete), None)
-    where = f" after epoch {done.epochs} of {done.settings.epochs} of {done.sweep.name}" if done else ""
+    last = next((part for part in trained if not part.complete), None)
+    moment = f" after epoch {last.epochs} of {last.settings.epochs} of {last.sweep.name}" if last else ""
     raise Stopped(
-        f"stopped{where}: state saved, {experiment.folder} holds the results until then, marked incomplete; "
+        f"stopped{moment}: state saved, {experiment.folder} holds the results until then, marked incomplete; "
         f"to resume: {experiment.resume_command}",
         number,
     )

@@ -6,13 +6,13 @@ Each value is checked as it is parsed, before any data is read.
 import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from absl import flags
 
 from experiments.cli.recipes import RECIPES, define_recipe
 from experiments.runner.errors import UsageError
-from experiments.runner.settings import Flag, Settings
+from experiments.runner.settings import Flag, Settings, declared_settings, default_settings
 from experiments.runner.sweeps import Sweep, name_replicates
 from linear_cifar.config import Config, check_config, grid
 from linear_cifar.data.dataset import ImageShape
@@ -178,7 +178,7 @@ def define_settings(
       halves: whether the command may stop runs before their end.
       **defaults: defaults of this command, where they differ from those in `Settings`.
     """
-    declared = _declared_settings()
+    declared = declared_settings()
     assert declared.keys() >= {*omit, *defaults}, "every name belongs to a setting"
     if not selects:
         omit = {*omit, "image_shape", "folds"}
@@ -210,9 +210,9 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
       configs: its configurations.
       **fixed: settings that replace those of the flags.
     """
-    defaults = {name: flag.default for name, (_, flag) in _declared_settings().items()}
     values: dict[str, Any] = {
-        name: FLAGS[name].value if name in FLAGS else default for name, default in defaults.items()
+        name: FLAGS[name].value if name in FLAGS else default
+        for name, default in default_settings()._asdict().items()
     } | fixed
     # The validation images are always measured. One order, so that equal sets are equal settings.
     evaluate = {"val", *values["evaluate"]}
@@ -233,12 +233,6 @@ def refits_from_flags() -> int:
             "--train=full"
         )
     return FLAGS.refit if FLAGS.refit is not None else 1 if FLAGS.folds else 0
-
-
-def _declared_settings() -> dict[str, tuple[Any, Flag]]:
-    """Return the type and the flag of each setting."""
-    hints = get_type_hints(Settings, include_extras=True)
-    return {name: get_args(hint) for name, hint in hints.items()}
 
 
 def _define_setting(name: str, kind: Any, flag: Flag) -> None:
@@ -306,8 +300,8 @@ def _define_run_folder() -> None:
     flags.DEFINE_string(
         "out",
         None,
-        "folder for the results (default: results/<experiment>/<time>); a run in it is resumed, or extended "
-        "by more seeds, epochs or configurations",
+        "folder for the results (default: results/<experiment>/<time>); a run in it is resumed, or extended, "
+        "see experiments/README.md",
     )
     flags.DEFINE_integer(
         "save_every",

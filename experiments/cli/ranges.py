@@ -1,5 +1,6 @@
 """The flags of a search: a range for each hyperparameter, the points to draw from them, and halving."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -15,55 +16,51 @@ FLAGS = flags.FLAGS
 # The flags belong to the command that calls for them.
 flags.disclaim_key_flags()
 
+_BATCHES = "whole numbers separated by commas"
+_FORMS = "low:high, low:high:share at 0, or numbers separated by commas"
+
 
 class _AxisParser(flags.ArgumentParser):
-    """A parser of the values of one hyperparameter: `low:high`, `low:high:zeros`, or a list of numbers."""
+    """A parser that checks the text of a range or list, and leaves it as it is, see `parse_axis`."""
 
-    def __init__(self, field: str, number: type[int] | type[float]) -> None:
-        self.field, self.number = field, number
-        kind = "whole numbers" if number is int else "numbers"
-        self.syntactic_help = f"{kind} separated by commas"
-        if number is float:
-            self.syntactic_help = f"low:high, low:high:share at 0, or {self.syntactic_help}"
+    def __init__(self, field: str) -> None:
+        self.field = field
+        self.syntactic_help = _FORMS if field != "batch" else _BATCHES
 
-    def parse(self, argument: str | Axis) -> Axis:
-        if not isinstance(argument, str):
-            return argument
-        try:
-            if ":" in argument and self.number is float:
-                low, high, *zeros = map(float, argument.split(":"))
-                return Range(low, high, False, *zeros)
-            return tuple(map(self.number, argument.split(",")))
-        except (ValueError, TypeError):
-            raise ValueError(f"expected {self.syntactic_help}") from None
+    def parse(self, argument: str | Sequence[float]) -> str:
+        text = argument if isinstance(argument, str) else ",".join(map(str, argument))
+        parse_axis(self.field, text)
+        return text
 
     def flag_type(self) -> str:
         return "range"
 
 
-class _AxisSerializer(flags.ArgumentSerializer):
-    def serialize(self, value: Axis) -> str:
-        if isinstance(value, Range):
-            ends = f"{value.low:g}:{value.high:g}"
-            return ends + f":{value.zeros:g}" * (value.zeros > 0)
-        return ",".join(map(str, value))
+def parse_axis(field: str, text: str) -> Axis:
+    """Return the range or list that a text describes: `low:high`, `low:high:share at 0`, or numbers.
+
+    Raises:
+      ValueError: if it describes neither.
+    """
+    number = int if field == "batch" else float
+    try:
+        if ":" in text and number is float:
+            low, high, *zeros = map(float, text.split(":"))
+            return Range(low, high, False, *zeros)
+        return tuple(map(number, text.split(",")))
+    except (ValueError, TypeError):
+        raise ValueError(f"expected {_BATCHES if number is int else _FORMS}") from None
 
 
-def define_ranges(**defaults: Axis) -> None:
+def define_ranges(**defaults: str) -> None:
     """Define a flag for each field of a configuration, and the flags that draw points from them.
 
     Args:
-      **defaults: default of each field: a range or a list.
+      **defaults: default text of each field.
     """
     for field, default in defaults.items():
-        number = int if field == "batch" else float
-        flags.DEFINE(
-            _AxisParser(field, number),
-            field,
-            default,
-            f"{AXES[field]}: " + ("a list" if number is int else "a range or a list"),
-            serializer=_AxisSerializer(),
-        )
+        text = f"{AXES[field]}: " + ("a list" if field == "batch" else "a range or a list")
+        flags.DEFINE(_AxisParser(field), field, default, text, serializer=flags.ArgumentSerializer())
     flags.DEFINE_integer("points", 256, "number of points", lower_bound=1, upper_bound=2**20)
     flags.DEFINE_integer("points_seed", 0, "seed of the sequence of points", lower_bound=0, upper_bound=2**31)
     flags.DEFINE_list(
@@ -71,10 +68,9 @@ def define_ranges(**defaults: Axis) -> None:
         ["eta", "lam"],
         "axes whose ranges are uniform in the logarithm; the others are uniform in the value",
     )
+    axes = [field for field in defaults if field != "batch"]
     flags.register_validator(
-        "log_axes",
-        lambda names: {*names} <= {*defaults} - {"batch"},
-        f"expected some of {', '.join(name for name in defaults if name != 'batch')}",
+        "log_axes", lambda names: {*names} <= {*axes}, f"expected some of {', '.join(axes)}"
     )
 
 
@@ -86,7 +82,7 @@ def points_from_flags() -> tuple[Config, ...]:
     """
     axes: dict[str, Axis] = {}
     for field in Config._fields:
-        axis: Any = FLAGS[field].value
+        axis = parse_axis(field, str(FLAGS[field].value))
         axes[field] = axis._replace(log=field in FLAGS.log_axes) if isinstance(axis, Range) else axis
     try:
         return draw_configs(axes, FLAGS.points, FLAGS.points_seed)
@@ -94,22 +90,23 @@ def points_from_flags() -> tuple[Config, ...]:
         raise UsageError(str(error)) from None
 
 
-def halving_from_flags(points: int) -> dict[str, Any]:
-    """Return the settings of halving: with it, the rungs; without it, none.
+def halving_from_flags(configs: Sequence[Config]) -> dict[str, Any]:
+    """Return the settings of halving that need more than their flag: the rungs and the bracket.
 
     Args:
-      points: number of configurations.
+      configs: the points.
 
     Raises:
-      UsageError: if the flags of halving do not go together, or not with the number of points or epochs.
+      UsageError: if the flags of halving do not go together, or not with the points or epochs.
     """
     if not FLAGS.halving:
-        if FLAGS.rungs:
-            raise UsageError("--rungs: they are for --halving")
-        return {}
+        for name in ("rungs", "bracket"):
+            if FLAGS[name].present:
+                raise UsageError(f"--{name}: it is for --halving")
+        return {"bracket": 0}
+    points, bracket = FLAGS.points, FLAGS.bracket
     if FLAGS.halving == 1:
         raise UsageError("--halving=1: give at least 2 to keep half of the runs, or 0 to keep all")
-    bracket = FLAGS.bracket
     if bracket & (bracket - 1):
         raise UsageError(f"--bracket={bracket}: give a power of two, for which the points are even")
     if points > bracket and points % bracket:
@@ -117,6 +114,11 @@ def halving_from_flags(points: int) -> dict[str, Any]:
         raise UsageError(
             f"--points={points}: with --halving give whole brackets of {bracket}, such as {more}, or set "
             "--bracket"
+        )
+    if len(configs) < points:
+        raise UsageError(
+            f"--points={points}: only {len(configs)} of them differ, and --halving needs brackets of "
+            "different points: give fewer, or ranges in place of lists"
         )
     rungs = FLAGS.rungs or default_rungs(FLAGS.epochs, FLAGS.schedule == "constant")
     if not rungs:

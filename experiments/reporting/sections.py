@@ -83,6 +83,15 @@ SECTIONS = {
             "curves": "Loss per epoch of the configurations whose loss stays low.",
         },
     ),
+    "search": Section(
+        "The search: ranges in place of a grid",
+        "",
+        None,
+        {
+            "axes": "Validation accuracy along each hyperparameter; colours show the epoch reached.",
+            "effort": "The best validation accuracy so far against the epochs that all runs have trained.",
+        },
+    ),
     "bce": Section(
         "Table 2: sigmoid with multiple binary cross-entropy against softmax",
         "",
@@ -160,8 +169,8 @@ def gather_report(runs: Mapping[str, RunResult]) -> Report:
 
 
 def _user_section(run: RunResult) -> Section:
-    """Return the section of a grid on a user's own data."""
-    return Section(f"The grid on {run.label}", "", None, SECTIONS["grid"].captions)
+    """Return the section of a grid or a search on a user's own data."""
+    return Section(f"The {run.experiment} on {run.label}", "", None, SECTIONS[run.experiment].captions)
 
 
 def _find_figures(run: RunResult, section: Section) -> Section:

@@ -23,6 +23,7 @@ from experiments.runner.sweeps import Sweep, SweepResult
 from linear_cifar.config import Config, check_config
 from linear_cifar.data.dataset import Dataset
 from linear_cifar.fitting import SavedParams
+from linear_cifar.halving import split_brackets
 from linear_cifar.planning import join_blocks, plan_blocks
 
 MANIFEST = "block.json"
@@ -60,8 +61,13 @@ class BlockManifest(NamedTuple):
 
 def block_folder(run: Path, sweep: Sweep, fingerprint: str) -> Path:
     """Return a block's folder, which is named by a hash of all that its checkpoints depend on."""
+    return run / BLOCKS / hash_sweep(sweep, fingerprint)
+
+
+def hash_sweep(sweep: Sweep, fingerprint: str) -> str:
+    """Return a hash of all that the checkpoints of a sweep on these data depend on."""
     settings = sweep.settings._asdict()
-    return run / BLOCKS / _hash(sweep.name, settings, sweep.configs, sweep.replicates, fingerprint)
+    return _hash(sweep.name, settings, sweep.configs, sweep.replicates, fingerprint)
 
 
 def _hash(
@@ -201,8 +207,12 @@ def find_incompatibility(
     for name in sorted(settings.keys() | manifest.settings.keys()):
         if name not in ignored and settings.get(name) != manifest.settings.get(name):
             return f"{name} {manifest.settings.get(name)}, not {settings.get(name)}"
-    if sweep.settings.halving and set(manifest.replicates) != set(sweep.replicates):
-        return f"seeds {_describe_seeds(manifest.replicates)}, by which halving has chosen"
+    if sweep.settings.halving:
+        if set(manifest.replicates) != set(sweep.replicates):
+            return f"seeds {_describe_seeds(manifest.replicates)}, by which halving has chosen"
+        brackets = split_brackets(sweep.configs, sweep.settings.bracket)
+        if {*manifest.configs} <= {*sweep.configs} and tuple(manifest.configs) not in map(tuple, brackets):
+            return f"a bracket of {len(manifest.configs)} points, by which halving has chosen"
     axes: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
         (name, [config[i] for config in manifest.configs], [config[i] for config in sweep.configs])
         for i, name in enumerate(Config._fields)
@@ -265,9 +275,8 @@ def plan_sweep(
     for configs, replicates in missing.items():
         planned: Sequence[tuple[Sequence[ReplicateName], Sequence[Config]]]
         if sweep.settings.halving:
-            size = sweep.settings.bracket
-            brackets = [configs[start : start + size] for start in range(0, len(configs), size)]
-            planned = [(replicates, bracket) for bracket in brackets]
+            # Those on disk are whole brackets, and so is what is missing.
+            planned = [(replicates, part) for part in split_brackets(configs, sweep.settings.bracket)]
         else:
             planned = plan_blocks(replicates, configs, max_runs, processes)
         for block_replicates, block_configs in planned:

@@ -6,7 +6,7 @@ within the block's. They stay until the bracket is finished, so that it can be r
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,29 +14,28 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.runner.blocks import join_results
-from experiments.runner.checkpoints import BlockState, Checkpoints, epochs_on_disk
+from experiments.runner.blocks import hash_sweep, join_results
+from experiments.runner.checkpoints import BlockState, Checkpoints
 from experiments.runner.data import PreparedData
 from experiments.runner.legs import Leg, measure_leg, train_leg
 from experiments.runner.sweeps import HELD_OUT, Sweep, SweepResult
 from linear_cifar.engine import EpochMetrics, mask_diverged
 from linear_cifar.evaluation import Metrics
 from linear_cifar.fitting import SavedParams
-from linear_cifar.halving import choose_survivors, count_slots, fill_slots
+from linear_cifar.halving import choose_survivors, count_slots, fill_slots, split_brackets
 from linear_cifar.params import Params
 from linear_cifar.planning import join_blocks, plan_blocks
 from linear_cifar.snapshots import Snapshot, join_snapshots
 
-# The folders of legs and their parts, within the block's folder.
+# The folders of a bracket's legs within its own.
 LEGS = "leg-*"
 
-
-# Opens the checkpoints of a part of a leg in the folder of this name within the block's.
+# Opens the checkpoints of a block of a leg, in the folder of this name within the bracket's.
 OpenCheckpoints = Callable[[str, Sweep], Checkpoints | None]
 
 
-class _Part(NamedTuple):
-    """Part of a leg that the memory holds: its runs, with idle ones in the slots that are left over.
+class _LegBlock(NamedTuple):
+    """Runs of a leg that train together, with idle ones in the slots that are left over.
 
     `rows` are the places of its replicates in the bracket, and `columns` those of its configurations among
     the leg's. `slots` are the places of the same configurations in the sweep.
@@ -48,21 +47,22 @@ class _Part(NamedTuple):
     slots: list[int]
 
 
+def count_finished(whole: Sweep) -> int:
+    """Return the largest number of runs of a search with halving that may reach the end."""
+    brackets = split_brackets(whole.configs, whole.settings.bracket)
+    last_slots = (_count_slots(whole._replace(configs=tuple(bracket)))[-1] for bracket in brackets)
+    return len(whole.replicates) * sum(sum(slots.values()) for slots in last_slots)
+
+
 def average_epochs(bracket: Sweep) -> float:
     """Return the epochs that a bracket trains, idle runs included, divided by its number of runs."""
-    ends = _leg_ends(bracket)
-    lengths = np.diff([0, *ends])
+    lengths = np.diff([0, *_leg_ends(bracket)])
     slots = [sum(by_size.values()) for by_size in _count_slots(bracket)]
     return float(np.dot(lengths, slots)) / len(bracket.configs)
 
 
-def legs_on_disk(folder: Path) -> int:
-    """Return the newest epoch that the legs in a block's folder have saved; 0 if there is none."""
-    return max((epoch for leg in folder.glob(LEGS) for epoch in epochs_on_disk(leg)), default=0)
-
-
 def remove_legs(folder: Path) -> None:
-    """Remove the legs of a finished bracket from its block's folder."""
+    """Remove the legs of a finished bracket from its folder."""
     for leg in folder.glob(LEGS):
         shutil.rmtree(leg, ignore_errors=True)
 
@@ -71,10 +71,10 @@ def train_bracket(
     bracket: Sweep,
     data: PreparedData,
     *,
-    max_runs: int,
-    open_checkpoints: OpenCheckpoints = lambda name, part: None,
+    max_runs: Callable[[int], int],
+    open_checkpoints: OpenCheckpoints = lambda name, block: None,
     stopped: Callable[[], bool] = lambda: False,
-    on_resume: Callable[[float], None] = lambda epochs: None,
+    on_resume: Callable[[float, int], None] = lambda epochs, epoch: None,
     on_epoch: Callable[[float, str], None] = lambda epochs, remark: None,
 ) -> SweepResult | None:
     """Train a bracket to its end; return None if it was stopped before.
@@ -82,56 +82,45 @@ def train_bracket(
     Args:
       bracket: configurations to choose among, in all replicates.
       data: its data.
-      max_runs: largest number of runs that train at a time.
-      open_checkpoints: opens the checkpoints of a part of a leg; by default nothing is saved.
+      max_runs: maps a number of configurations to the largest number of their runs that train at a time.
+      open_checkpoints: opens the checkpoints of a block of a leg; by default nothing is saved.
       stopped: asked after every epoch whether to end with it.
-      on_resume: gets the epochs that a checkpoint spared, weighted by the share of the bracket's runs.
+      on_resume: gets the epochs that a checkpoint spared, weighted by the share of the bracket's runs, and
+        the epoch that it is of.
       on_epoch: gets each epoch, weighted in the same way, and a remark on the best accuracy.
     """
     settings = bracket.settings
     spec = settings.train_spec(bracket.configs, data.dataset.image_shape)
     alive = sorted(range(len(bracket.configs)), key=lambda c: bracket.configs[c].batch)
-    slots_of_legs = _count_slots(bracket)
     state: BlockState | None = None  # of all that are alive, where their leg begins
     results: list[SweepResult] = []
-
-    def train_parts(leg: int, parts: Sequence[_Part], begun: int, end: int) -> Iterator[Leg]:
-        """Train the parts of a leg, up to one that is stopped before its end."""
-        for number, part in enumerate(parts, start=1):
-            share = part.sweep.num_runs / bracket.num_runs
-
-            def skip(epoch: int, share: float = share) -> None:
-                on_resume(share * (epoch - begun))
-
-            trained = train_leg(
-                part.sweep,
+    ends = _leg_ends(bracket)
+    for number, (begun, end) in enumerate(itertools.pairwise((0, *ends))):
+        blocks = _plan_leg(bracket, alive, _count_slots(bracket)[number], max_runs)
+        legs: list[Leg] = []
+        for block in blocks:
+            share = block.sweep.num_runs / bracket.num_runs
+            name = f"leg-{number + 1}-{hash_sweep(block.sweep, data.dataset.fingerprint)}"
+            leg = train_leg(
+                block.sweep,
                 data,
                 spec,
                 until=end,
                 keep_state=True,
-                begin=state and _take_part(state, part),
-                checkpoints=open_checkpoints(f"leg-{leg}-{number}", part.sweep),
+                begin=state and _begin_block(state, block),
+                checkpoints=open_checkpoints(name, block.sweep),
                 stopped=stopped,
-                on_resume=skip,
+                on_resume=partial(_weigh_resumed, on_resume, share, begun),
                 on_epoch=partial(on_epoch, share),
             )
-            if len(trained.history.finite) < end:
-                return
-            yield trained
-
-    ends = _leg_ends(bracket)
-    for leg, (begun, end) in enumerate(itertools.pairwise((0, *ends)), start=1):
-        parts = _plan_parts(bracket, alive, slots_of_legs[leg - 1], max_runs)
-        trained = list(train_parts(leg, parts, begun, end))
-        if len(trained) < len(parts):
-            return None
+            if len(leg.history.finite) < end:
+                return None
+            legs.append(leg)
         if end == settings.epochs:
-            pairs = zip(parts, trained, strict=True)
-            results += [
-                measure_leg(part.sweep, data, spec, leg).take(part.slots) for part, leg in pairs if part.slots
-            ]
+            pairs = zip(blocks, legs, strict=True)
+            results += [measure_leg(block.sweep, data, spec, leg).take(block.slots) for block, leg in pairs]
             break
-        state = _join_states(bracket, len(alive), parts, trained)
+        state = _join_states(bracket, len(alive), blocks, legs)
         history = mask_diverged(state.history, settings.max_loss)
         loss, accuracy = (values[-1] for values in history.evaluated["val"])
         batches = [bracket.configs[c].batch for c in alive]
@@ -145,6 +134,11 @@ def train_bracket(
     return join_results(bracket, results)
 
 
+def _weigh_resumed(on_resume: Callable[[float, int], None], share: float, begun: int, epoch: int) -> None:
+    """Report the epochs of a leg that a checkpoint spared."""
+    on_resume(share * (epoch - begun), epoch)
+
+
 def _leg_ends(bracket: Sweep) -> tuple[int, ...]:
     """Return the epoch after which each leg ends."""
     return (*bracket.settings.rungs, bracket.settings.epochs)
@@ -154,47 +148,52 @@ def _count_slots(bracket: Sweep) -> list[dict[int, int]]:
     """Return the slots of each leg, see `count_slots`."""
     settings, batches = bracket.settings, [config.batch for config in bracket.configs]
     # A smaller bracket is the only one.
-    alike = len(batches) == settings.bracket
-    return count_slots(batches, settings.halving, len(settings.rungs), alike)
+    fixed = len(batches) == settings.bracket
+    return count_slots(batches, settings.halving, len(settings.rungs), fixed)
 
 
-def _plan_parts(bracket: Sweep, alive: Sequence[int], slots: dict[int, int], max_runs: int) -> list[_Part]:
-    """Divide a leg of the configurations that are alive into parts of at most `max_runs` runs."""
+def _plan_leg(
+    bracket: Sweep, alive: Sequence[int], slots: dict[int, int], max_runs: Callable[[int], int]
+) -> list[_LegBlock]:
+    """Divide a leg of the configurations that are alive into blocks that the memory holds."""
     filled, places = fill_slots([bracket.configs[c] for c in alive], slots)
     column_of = {place: column for column, place in enumerate(places)}
-    parts = []
-    for rows, chosen in plan_blocks(range(len(bracket.replicates)), range(len(filled)), max_runs):
+    blocks = []
+    most = max_runs(len(filled))
+    for rows, chosen in plan_blocks(range(len(bracket.replicates)), range(len(filled)), most):
         sweep = bracket._replace(
             replicates=tuple(bracket.replicates[r] for r in rows), configs=tuple(filled[i] for i in chosen)
         )
-        real = [slot for slot, i in enumerate(chosen) if i in column_of]
-        parts.append(_Part(sweep, list(rows), [column_of[chosen[slot]] for slot in real], real))
-    return parts
+        used = [slot for slot, i in enumerate(chosen) if i in column_of]
+        if used:
+            blocks.append(_LegBlock(sweep, list(rows), [column_of[chosen[slot]] for slot in used], used))
+    return blocks
 
 
-def _take_part(state: BlockState, part: _Part) -> BlockState:
-    """Return the state that a part of a leg begins with. Idle runs begin with that of the first one alive."""
-    sources = [0] * len(part.sweep.configs)
-    for slot, column in zip(part.slots, part.columns, strict=True):
+def _begin_block(state: BlockState, block: _LegBlock) -> BlockState:
+    """Return the state that a block of a leg begins with; idle runs begin as the first one alive."""
+    sources = [0] * len(block.sweep.configs)
+    for slot, column in zip(block.slots, block.columns, strict=True):
         sources[slot] = column
-    taken = state.snapshot.take(part.rows, sources)
-    identity = taken.identity._replace(configs=part.sweep.configs)
-    history = _take(jax.tree.map(lambda leaf: leaf[:, part.rows], state.history), sources)
+    taken = state.snapshot.take(block.rows, sources)
+    identity = taken.identity._replace(configs=block.sweep.configs)
+    history = _take(jax.tree.map(lambda leaf: leaf[:, block.rows], state.history), sources)
     return BlockState(taken._replace(identity=identity), history)
 
 
-def _join_states(bracket: Sweep, num_alive: int, parts: Sequence[_Part], legs: Sequence[Leg]) -> BlockState:
+def _join_states(
+    bracket: Sweep, num_alive: int, blocks: Sequence[_LegBlock], legs: Sequence[Leg]
+) -> BlockState:
     """Join the states after a leg, without the idle runs."""
     snapshots: list[tuple[list[int], Snapshot]] = []
     histories: list[EpochMetrics] = []
-    real = [(part, leg) for part, leg in zip(parts, legs, strict=True) if part.slots]
-    for part, leg in real:
+    for block, leg in zip(blocks, legs, strict=True):
         assert leg.state is not None, "a leg keeps its last state"
-        snapshots.append((part.rows, leg.state.snapshot.take(configs=part.slots)))
-        histories.append(_take(leg.history, part.slots))
+        snapshots.append((block.rows, leg.state.snapshot.take(configs=block.slots)))
+        histories.append(_take(leg.history, block.slots))
     by_rows = itertools.groupby(snapshots, key=lambda pair: pair[0])
     joined = [join_snapshots([snapshot for _, snapshot in group]) for _, group in by_rows]
-    places = [(part.rows, part.columns) for part, _ in real]
+    places = [(block.rows, block.columns) for block in blocks]
     return BlockState(
         join_snapshots(joined),
         join_blocks((len(bracket.replicates), num_alive), places, histories, leading=1),
@@ -210,7 +209,6 @@ def _stop(dropped: Sweep, data: PreparedData, history: EpochMetrics) -> SweepRes
     """Return the results of configurations that are stopped after the epochs of their history [E, R, C]."""
     settings, size = dropped.settings, dropped.size
     epochs = len(history.finite)
-
     rest = (settings.epochs - epochs, *size)
 
     def lengthen(leaf: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def train_leg(
       data: its data.
       spec: training spec of the sweep.
       until: epoch after which the leg ends; it ends earlier after a stop.
-      keep_state: whether to save the state after the last epoch.
+      keep_state: whether to return the state after the last epoch, and to save it.
       begin: state to start from, if there is no checkpoint; None: the initial parameters.
       checkpoints: where to resume from and to save to.
       stopped: asked after every epoch whether to end with it.
@@ -105,7 +105,7 @@ def train_leg(
         if epoch.number == until:
             due = keep_state
         else:
-            due = stop or (checkpoints is not None and checkpoints.should_save(epoch.number))
+            due = checkpoints is not None and (stop or checkpoints.should_save(epoch.number))
         if due:
             state = BlockState(epoch.snapshot(), _stack(measured))
             if checkpoints:

@@ -6,7 +6,7 @@ Each field of `Settings` is declared once, with the text, default and limits of 
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import jax.numpy as jnp
 
@@ -169,7 +169,7 @@ class Settings(NamedTuple):
         int,
         Flag(
             "number of points among which --halving chooses, a power of two; one process trains all of them",
-            default=256,
+            default=0,
             lower=2,
         ),
     ]
@@ -202,6 +202,18 @@ class Settings(NamedTuple):
     def eta_schedule(self) -> Schedule:
         """Return the function from the number of epochs to the schedule of η."""
         return SCHEDULES[self.schedule]
+
+
+def declared_settings() -> dict[str, tuple[Any, Flag]]:
+    """Return the type and the flag of each setting."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {name: get_args(hint) for name, hint in hints.items()}
+
+
+def default_settings(**changes: Any) -> Settings:
+    """Return the settings that the flags have by default, with some of them changed."""
+    defaults = {name: flag.default for name, (_, flag) in declared_settings().items()}
+    return Settings(**defaults | changes)
 
 
 @cache

@@ -44,7 +44,9 @@ def refit_stage(count: int) -> Stage:
         (result,) = results
         chosen = [result.configs[c] for c in result.ranking[:count] if result.stayed_finite[c]]
         evaluate = tuple(name for name in result.settings.evaluate if name != "val")
-        settings = result.settings._replace(folds=0, val_size=0, evaluate=evaluate, halving=0, rungs=())
+        settings = result.settings._replace(
+            folds=0, val_size=0, evaluate=evaluate, halving=0, rungs=(), bracket=0
+        )
         seeds = name_replicates(result.sweep.seeds, folds=0)
         return [Sweep(REFIT, settings, seeds, tuple(chosen))] if chosen else []
 

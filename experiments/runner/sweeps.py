@@ -169,7 +169,7 @@ class SweepResult(NamedTuple):
 
     def take_finished(self) -> "SweepResult":
         """Return the results of the configurations that halving did not stop."""
-        return self.take(sorted(self.ranking))
+        return self.take(sorted(self.ranking)) if self.stopped.any() else self
 
     def diverged(self, replicate: int, config: int) -> int | None:
         """Return the epoch (1-based) in which a run diverged, by its indices; None if it did not."""

@@ -20,7 +20,7 @@ from experiments.runner.blocks import (
     read_manifest,
     restore_block,
 )
-from experiments.runner.brackets import average_epochs, legs_on_disk, remove_legs, train_bracket
+from experiments.runner.brackets import average_epochs, count_finished, remove_legs, train_bracket
 from experiments.runner.checkpoints import BlockResult, Checkpoints, epochs_on_disk
 from experiments.runner.data import PreparedData
 from experiments.runner.legs import measure_leg, train_leg
@@ -90,7 +90,8 @@ def plan_tasks(
       processes: number of processes that share the new blocks evenly.
       keep_all: whether finished blocks keep the weights of all runs.
     """
-    blocks = plan_sweep(sweep, manifests, block_runs or _max_runs(sweep, data), processes, keep_all)
+    at_once = block_runs or _max_runs(sweep, data, len(sweep.configs))
+    blocks = plan_sweep(sweep, manifests, at_once, processes, keep_all)
     fingerprint = data.dataset.fingerprint
     return [Task(sweep, data, block, block_folder(run, block.sweep, fingerprint)) for block in blocks]
 
@@ -114,7 +115,8 @@ def states_are_few(sweeps: Sequence[tuple[Sweep, PreparedData]]) -> bool:
     nbytes = 0
     for whole, data in sweeps:
         itemsize = np.dtype(whole.settings.dtype).itemsize
-        nbytes += 2 * whole.num_runs * (data.d + 1) * data.K * itemsize
+        num_runs = count_finished(whole) if whole.settings.halving else whole.num_runs
+        nbytes += 2 * num_runs * (data.d + 1) * data.K * itemsize
     return nbytes <= KEPT_BYTES
 
 
@@ -190,13 +192,13 @@ def train_sweep(
         data,
         spec,
         until=settings.epochs,
-        keep_state=settings.extendable,
+        keep_state=settings.extendable and checkpoints is not None,
         checkpoints=checkpoints,
         stopped=stopped,
         on_resume=on_resume,
         on_epoch=on_epoch,
     )
-    return measure_leg(block, data, spec, leg)
+    return measure_leg(block, data, spec, leg._replace(state=None))
 
 
 def keep_best(result: SweepResult, count: int) -> SweepResult:
@@ -228,48 +230,52 @@ def _train_block(
         folder.mkdir(exist_ok=True)
         return Checkpoints(folder, part, data.d, data.K, sizes, progress.log, save_every)
 
-    def log_reused(epochs: int) -> None:
+    def skip(epochs: float, epoch: int) -> None:
+        progress.skip(epochs * share)
         if not stopped():
             total = block.settings.epochs
             progress.log(
-                f"reused: {block.name}, {block.describe_size()}, the first {epochs} of {total} epochs"
+                f"reused: {block.name}, {block.describe_size()}, the first {epoch} of {total} epochs"
             )
-
-    def skip(epochs: int) -> None:
-        progress.skip(epochs * share)
-        log_reused(epochs)
 
     checkpoints = open_checkpoints(".", block)
     extendable = retention == ALL and block.settings.extendable
     finished = checkpoints.result()
     if finished:
-        progress.skip(block_epochs(block) * share)
-        log_reused(len(finished.history.finite))
+        skip(block_epochs(block), len(finished.history.finite))
         if not extendable:  # a process may have been killed before it removed them
             checkpoints.remove_states()
             remove_legs(task.folder)
         return SweepResult(block, data, *finished)
     if block.settings.halving:
-        if begun := legs_on_disk(task.folder):
-            log_reused(begun)
         trained = train_bracket(
             block,
             data,
-            max_runs=block_runs or _max_runs(block, data),
+            max_runs=lambda num_configs: block_runs or _max_runs(block, data, num_configs),
             open_checkpoints=open_checkpoints,
             stopped=stopped,
-            on_resume=lambda epochs: progress.skip(epochs * share),
+            on_resume=skip,
             on_epoch=lambda epochs, remark: progress.advance(epochs * share, remark),
         )
         if trained is None:
             return None
         result = trained
     else:
-        result = train_sweep(block, data, checkpoints, stopped, skip, partial(progress.advance, share))
+        result = train_sweep(
+            block,
+            data,
+            checkpoints,
+            stopped,
+            lambda epochs: skip(epochs, epochs),
+            partial(progress.advance, share),
+        )
     if retention != ALL and result.complete:
         result = keep_best(result, 1 if retention == BEST else len(block.configs))
     if result.complete:
-        checkpoints.save_result(BlockResult(*result[2:]), extendable)
+        kept = BlockResult(
+            result.history, result.final, result.class_accuracy, result.correct, result.stopped, result.saved
+        )
+        checkpoints.save_result(kept, extendable)
         remove_legs(task.folder)
     return result
 
@@ -279,8 +285,8 @@ def block_epochs(block: Sweep) -> float:
     return average_epochs(block) if block.settings.halving else block.settings.epochs
 
 
-def _max_runs(sweep: Sweep, data: PreparedData) -> int:
-    """Return how many runs the memory of all local devices holds."""
+def _max_runs(sweep: Sweep, data: PreparedData, num_configs: int) -> int:
+    """Return how many runs the memory of all local devices holds, of that many configurations at a time."""
     devices = jax.local_devices()
     return max_runs(
         devices,
@@ -290,6 +296,6 @@ def _max_runs(sweep: Sweep, data: PreparedData) -> int:
         K=data.K,
         dtype=sweep.settings.dtype,
         largest_batch=max(config.batch for config in sweep.configs),
-        num_configs=len(sweep.configs),
+        num_configs=num_configs,
         feature_bytes=data.splits["train"].features.dtype.itemsize,
     )

@@ -1,0 +1,221 @@
+"""The best validation accuracy against time: searches, the grid, and Optuna's trials one at a time.
+
+All programs train for as many epochs, on the same images, with the same cores. The searches and Optuna draw
+from the same ranges. A repeat has its own seed, for the runs, the points and Optuna's sampler.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from experiments.artifacts.search_figures import trace_effort
+from experiments.benchmark.baselines import BATCHES, LAMS, jax_device
+from experiments.benchmark.measurements import ETAS, Row
+from experiments.runner.brackets import train_bracket
+from experiments.runner.data import PreparedData
+from experiments.runner.settings import Settings
+from experiments.runner.sweeps import Sweep, SweepResult, name_replicates
+from experiments.runner.training import train_sweep
+from linear_cifar.config import Config, grid
+from linear_cifar.engine import mark_correct_of_runs, sweep
+from linear_cifar.halving import default_rungs
+from linear_cifar.sampling import Axis, Range, draw_configs
+from linear_cifar.uncertainty import estimate_accuracy, estimate_difference, unpack_correct
+
+FACTOR = 3
+# The ranges hold the report's grid, but for λ = 0.
+ETA, LAM = Range(0.001, 1.0, log=True), Range(1e-4, 1.0, log=True)
+AXES: dict[str, Axis] = {"eta": ETA, "batch": BATCHES, "lam": LAM}
+# Seconds after which the best validation accuracy so far is told.
+MOMENTS = (5, 10, 20, 40, 80)
+GRID, OPTUNA = "grid", "Optuna, TPE and successive halving"
+
+
+class Outcome(NamedTuple):
+    """A search that has ended: the best validation accuracy so far after each epoch, and what it chose."""
+
+    seconds: Sequence[float]  # since the start, at the end of each epoch
+    best: Sequence[float]
+    total_s: float
+    epochs: int  # trained, over all runs
+    config: Config
+    val: float  # accuracy of the chosen run at its end
+    correct: Bool[np.ndarray, " n"]  # the test examples that it predicts right
+
+    def best_after(self, seconds: float) -> float:
+        """Return the best validation accuracy after so many seconds; NaN before the first epoch has ended."""
+        return next(
+            (best for s, best in zip(self.seconds[::-1], self.best[::-1], strict=True) if s <= seconds),
+            np.nan,
+        )
+
+    def seconds_to(self, accuracy: float) -> float:
+        """Return after how many seconds the best validation accuracy was as high; infinity if never."""
+        return next(
+            (s for s, best in zip(self.seconds, self.best, strict=True) if best >= accuracy), float("inf")
+        )
+
+
+def search_points(data: PreparedData, settings: Settings, configs: Sequence[Config], seed: int) -> Outcome:
+    """Train configurations side by side, with or without halving."""
+    whole = Sweep("search", settings, name_replicates([seed], folds=0), tuple(configs))
+    seconds: list[float] = []
+    start = time.perf_counter()
+
+    def note_time() -> None:
+        seconds.append(time.perf_counter() - start)
+
+    result: SweepResult | None
+    if settings.halving:
+        result = train_bracket(
+            whole,
+            data,
+            max_runs=lambda num_configs: 2 * num_configs,
+            on_epoch=lambda share, remark: note_time(),
+        )
+    else:
+        result = train_sweep(whole, data, on_epoch=lambda remark: note_time())
+    assert result is not None, "nothing stops it"
+    work, best, _ = trace_effort(result)
+    chosen = result.ranking[0]
+    return Outcome(
+        seconds,
+        best.tolist(),
+        time.perf_counter() - start,
+        int(work[-1]),
+        result.configs[chosen],
+        float(result.final["val"].accuracy[0, chosen]),
+        unpack_correct(result.correct["test"][0, chosen], data.size("test")),
+    )
+
+
+def search_with_optuna(data: PreparedData, settings: Settings, trials: int, seed: int) -> Outcome:
+    """Train one run after another, as Optuna chooses: the fastest way to train a single run here.
+
+    Its rungs are ours: 2, 6 and 18 of 40 epochs.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rungs = default_rungs(settings.epochs)
+    spec = settings.train_spec([Config(0.1, 1, 0.0)], data.dataset.image_shape)
+    seconds: list[float] = []
+    best: list[float] = []
+    kept: dict[int, tuple[Config, Bool[np.ndarray, " n"]]] = {}
+    start = time.perf_counter()
+
+    def train(trial: optuna.Trial) -> float:
+        config = Config(
+            trial.suggest_float("eta", ETA.low, ETA.high, log=True),
+            trial.suggest_categorical("batch", BATCHES),
+            trial.suggest_float("lam", LAM.low, LAM.high, log=True),
+        )
+        for epoch in sweep(
+            [config],
+            data.splits["train"],
+            {"val": data.splits["val"]},
+            epochs=settings.epochs,
+            seeds=[seed],
+            standardizer=data.standardizer,
+            **spec._asdict(),
+        ):
+            accuracy = float(np.nan_to_num(epoch.metrics.evaluated["val"].accuracy[0, 0]))
+            best.append(max([accuracy, *best[-1:]]))
+            seconds.append(time.perf_counter() - start)
+            trial.report(accuracy, epoch.number)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        marks = mark_correct_of_runs(
+            [config], epoch.params(), data.splits["test"], seeds=[seed], standardizer=data.standardizer
+        )
+        kept[trial.number] = config, marks[0, 0]
+        return accuracy
+
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=FACTOR),
+    )
+    study.optimize(train, n_trials=trials)
+    config, correct = kept[study.best_trial.number]
+    total_s = time.perf_counter() - start
+    return Outcome(seconds, best, total_s, len(best), config, study.best_value, correct)
+
+
+def measure_searches(
+    data: PreparedData, settings: Settings, points: Sequence[int], repeats: int
+) -> list[Row]:
+    """Run each program `repeats` times in turn, and compare it with the grid and with Optuna.
+
+    `s` is the median, `first_s` the first time, which compiles. `val` and `test` are accuracies of the chosen
+    runs in %, and `test_minus_grid` is the difference from the grid's, with half of its 95 % interval over
+    seeds and images. `5s` is the best validation accuracy of any configuration after any epoch of the first 5
+    seconds. `times_sooner` compares when it is as high as that of Optuna's choice, here and there.
+
+    Args:
+      data: the images.
+      settings: settings of all runs, without halving.
+      points: numbers of points to search with halving, powers of two; the last one also without, and as many
+        trials of Optuna.
+      repeats: number of repeats, each from a seed of its own.
+    """
+
+    def search(count: int, halving: bool, seed: int) -> Outcome:
+        changed = settings._replace(halving=FACTOR, rungs=default_rungs(settings.epochs), bracket=count)
+        points = draw_configs(AXES, count, seed)
+        return search_points(data, changed if halving else settings, points, seed)
+
+    most = points[-1]
+    programs: dict[str, Callable[[int], Outcome]] = {
+        f"search, {count} points, halving": partial(search, count, True) for count in points
+    }
+    programs[f"search, {most} points"] = partial(search, most, False)
+    programs[GRID] = lambda seed: search_points(data, settings, grid(ETAS, BATCHES, LAMS), seed)
+    if find_spec("optuna"):
+        programs[OPTUNA] = lambda seed: search_with_optuna(data, settings, most, seed)
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in programs}
+    for seed in range(repeats):
+        for name, run in programs.items():
+            outcomes[name].append(run(seed))
+    return [_describe(name, ended, outcomes) for name, ended in outcomes.items()]
+
+
+def _describe(name: str, ended: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> Row:
+    """Return the row of a program."""
+    seconds = median(outcome.total_s for outcome in ended)
+    correct = np.stack([outcome.correct for outcome in ended])
+    of_grid = np.stack([outcome.correct for outcome in outcomes[GRID]])
+    difference = estimate_difference(correct, of_grid)
+    row: Row = {
+        "program": name,
+        "first_s": ended[0].total_s,
+        "s": seconds,
+        "of_grid": seconds / median(outcome.total_s for outcome in outcomes[GRID]),
+        "epochs": int(median(outcome.epochs for outcome in ended)),
+        "best_val": 100 * median(outcome.best[-1] for outcome in ended),
+        "val": 100 * median(outcome.val for outcome in ended),
+        "test": 100 * estimate_accuracy(correct).mean,
+        "test_minus_grid": 100 * difference.mean,
+        "plus_minus": 100 * difference.half_width,
+    }
+    for moment in MOMENTS:
+        best = median(outcome.best_after(moment) for outcome in ended)
+        row[f"{moment}s"] = None if math.isnan(best) else 100 * best
+    if OPTUNA in outcomes:
+        # Until any configuration, after any epoch, is as accurate as what Optuna chooses in the end.
+        reached = [
+            (ours.seconds_to(theirs.val), theirs.seconds_to(theirs.val))
+            for ours, theirs in zip(ended, outcomes[OPTUNA], strict=True)
+        ]
+        soonest = median(ours for ours, _ in reached)
+        row["s_to_optunas"] = soonest if math.isfinite(soonest) else None
+        row["times_sooner"] = median(theirs / ours for ours, theirs in reached)
+    row["device"] = jax_device()
+    return row

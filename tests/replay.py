@@ -1,0 +1,144 @@
+"""Replay halving on a search that was trained to the end: what would it have lost?
+
+    python -m experiments.search --points=1024 --seeds=6 --q=0:0.9 --batch=50,100,200 --out=whole
+    python tests/replay.py whole
+
+The command without --halving trains every run to the end, and history.csv has what each rung would have
+seen. The script decides at the rungs as `choose_survivors` does, for other rungs and by other rules, within
+brackets of 256 points. A trial is a bracket and some of the seeds. In each trial it compares two choices: the
+best by validation among all, and among those that reach the end. experiments/RESULTS.md has a table.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from experiments.artifacts.reader import RunResult  # noqa: E402
+from experiments.artifacts.tables import align  # noqa: E402
+from linear_cifar.comparison import rank, standard_error  # noqa: E402
+from linear_cifar.halving import choose_survivors  # noqa: E402
+
+BRACKET = 256
+# Rungs as shares of the epochs, and the factor; those of 40 epochs are 2, 6, 18 and so on.
+RUNGS = (
+    ((1 / 20, 3 / 20, 9 / 20), 3),
+    ((3 / 20, 9 / 20), 3),
+    ((1 / 10, 3 / 10), 3),
+    ((1 / 40, 3 / 40, 9 / 40, 27 / 40), 3),
+    ((1 / 20, 3 / 20, 9 / 20), 2),
+)
+RULES = ("by batch size", "all together", "by loss")
+
+
+class Whole(NamedTuple):
+    """Measurements of a search without halving: accuracies and losses after every epoch."""
+
+    batches: list[int]
+    loss: np.ndarray  # validation, [E, S, C]
+    accuracy: np.ndarray  # validation, [E, S, C]
+    test: np.ndarray  # accuracy after the last epoch, mean over all seeds, [C]
+
+
+class Trial(NamedTuple):
+    """What halving would have done in one bracket, by some of the seeds."""
+
+    work: float  # share of the epochs
+    lost: bool  # whether the best was stopped
+    val: float  # points of validation accuracy that the choice is below the best
+    test: float  # points of test accuracy, mean over all seeds
+
+
+def read_search(folder: Path) -> Whole | None:
+    """Read a run of `experiments.search`; return None if it has stopped runs."""
+    run = RunResult(folder)
+    if any(row.cells["stopped"] for row in run.results):
+        return None
+    configs = run.configs("search")
+    place = {config: c for c, config in enumerate(configs)}
+    seeds = sorted({row.seed for row in run.results})
+    epochs = max(row.cells["epoch"] for row in run.history)
+    loss, accuracy = np.full((2, epochs, len(seeds), len(configs)), np.nan)
+    for row in run.history:
+        at = row.cells["epoch"] - 1, seeds.index(row.seed), place[row.config]
+        loss[at], accuracy[at] = row.cells["val_loss"], row.cells["val_acc"]
+    test = np.array([run.values("test_acc", "search", config).mean() for config in configs])
+    return Whole([config.batch for config in configs], loss, accuracy, test)
+
+
+def replay(
+    whole: Whole, members: Sequence[int], seeds: Sequence[int], rungs: Sequence[int], factor: int, rule: str
+) -> Trial:
+    """Decide at each rung which of the bracket's configurations train on, and choose at the end."""
+    alive, begun, work = list(members), 0, 0
+    for rung in rungs:
+        work += len(alive) * (rung - begun)
+        loss, accuracy = (values[rung - 1][np.ix_(seeds, alive)] for values in (whole.loss, whole.accuracy))
+        batches = [whole.batches[c] if rule == "by batch size" else 0 for c in alive]
+        # As if the accuracy were the loss: the lowest loss is the best.
+        judged = -loss if rule == "by loss" else accuracy
+        alive, begun = [alive[c] for c in choose_survivors(loss, judged, batches, factor)], rung
+    epochs = len(whole.loss)
+    work += len(alive) * (epochs - begun)
+
+    def choose(candidates: Sequence[int]) -> int:
+        final = (values[-1][np.ix_(seeds, candidates)] for values in (whole.loss, whole.accuracy))
+        return candidates[rank(*final)[0]]
+
+    best, chosen = choose(members), choose(alive)
+    val = whole.accuracy[-1][seeds].mean(axis=0)
+    return Trial(
+        work / (len(members) * epochs),
+        best not in alive,
+        100 * (val[best] - val[chosen]),
+        100 * (whole.test[best] - whole.test[chosen]),
+    )
+
+
+def main() -> None:
+    """Print a table for each number of seeds."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    arguments = parser.parse_args()
+    whole = read_search(arguments.folder)
+    if whole is None:
+        parser.error(f"{arguments.folder} is a search with halving: give one without")
+    epochs, S, C = whole.loss.shape
+    brackets = [range(start, min(start + BRACKET, C)) for start in range(0, C, BRACKET)]
+    rows = [["seeds", "rungs", "keeps", "rule", "work", "best stopped", "val lost", "test lost", ""]]
+    for count, (shares, factor), rule in itertools.product(arguments.seeds, RUNGS, RULES):
+        rungs = [max(1, round(share * epochs)) for share in shares]
+        trials = [
+            replay(whole, members, range(start, start + count), rungs, factor, rule)
+            for members in brackets
+            for start in range(0, S - count + 1, count)
+        ]
+        work, lost, val, test = map(np.array, zip(*trials, strict=True))
+        rows.append(
+            [
+                str(count),
+                ",".join(map(str, rungs)),
+                f"1/{factor}",
+                rule,
+                f"{100 * work.mean():.0f} %",
+                f"{100 * lost.mean():.0f} %",
+                f"{val.mean():.2f}",
+                f"{test.mean():+.2f} ± {standard_error(test):.2f} (SE)",
+                "",
+            ]
+        )
+    print(align(rows))
+
+
+if __name__ == "__main__":
+    main()
