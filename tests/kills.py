@@ -33,9 +33,10 @@ FLAGS = (
 )  # fmt: skip
 # The commands, and a smaller form of the first for the tests.
 WHOLE = ("-m", "experiments.grid", "--train=batch1", "--batch=100,400")
-SEARCH = (
-    "-m", "experiments.search", "--train=batch1", "--batch=100,400", "--points=32", "--bracket=16",
-    "--halving=3", "--rungs=1,3,5", "--eta=0.001:0.1", "--lam=0.001:0.1",
+SEARCH = ("-m", "experiments.search", "--train=batch1", "--batch=100,400")
+# Of a flag that is given twice, the last one counts.
+SEARCH_FLAGS = (
+    "--points=32", "--bracket=16", "--halving=3", "--rungs=1,3,5", "--eta=0.001:0.1", "--lam=0.001:0.1",
 )  # fmt: skip
 SMALL = (str(ROOT / "tests" / "small_grid.py"), "--val_size=200", "--batch=100")
 Process = forks.Process | subprocess.Popen[str]
@@ -115,7 +116,7 @@ def differing(out: Path, reference: Path) -> list[str]:
 
 
 def kill_and_compare(
-    folder: Path, phases: Sequence[str], rng: random.Random, program: Sequence[str] = WHOLE
+    folder: Path, phases: Sequence[str], rng: random.Random, program: Sequence[str], more: Sequence[str]
 ) -> Counter[str]:
     """Run the sweep undisturbed, then with a kill in each of the phases; return how many kills hit each.
 
@@ -125,7 +126,7 @@ def kill_and_compare(
       AssertionError: if a result differs, or a run fails.
     """
     caches, reference, out = folder / "caches", folder / "reference", folder / "killed"
-    finish(start(reference, caches, program=program))
+    finish(start(reference, caches, *more, program=program))
     hits: Counter[str] = Counter()
     remaining = list(phases)
     while remaining:
@@ -134,6 +135,7 @@ def kill_and_compare(
             out,
             caches if rng.random() < 0.8 else Path(tempfile.mkdtemp(dir=folder)),
             "--save_every=1",
+            *more,
             program=program,
         )
         if reach(process, out, remaining[0], rng):
@@ -144,7 +146,7 @@ def kill_and_compare(
             finish(process)
             assert not differing(out, reference), (differing(out, reference), hits)
             shutil.rmtree(out)
-    finish(start(out, caches, program=program))
+    finish(start(out, caches, *more, program=program))
     assert not differing(out, reference), (differing(out, reference), hits)
     return hits
 
@@ -161,8 +163,8 @@ def main() -> None:
     rng = random.Random(arguments.seed)
     phases = [rng.choice(PHASES) for _ in range(arguments.kills)]
     with tempfile.TemporaryDirectory() as folder:
-        program = SEARCH if arguments.command == "search" else WHOLE
-        hits = kill_and_compare(Path(folder), phases, rng, program)
+        program, more = (SEARCH, SEARCH_FLAGS) if arguments.command == "search" else (WHOLE, ())
+        hits = kill_and_compare(Path(folder), phases, rng, program, more)
     print(f"{hits.total()} kills ({dict(hits)}): {', '.join(FILES)} equal an undisturbed run's")
 
 

@@ -37,14 +37,14 @@ def run_search(tmp_path_factory):
     """Search on synthetic images, without figures, and return the folder."""
     root = tmp_path_factory.mktemp("runs")
 
-    def run(name, *words, halving=HALVING):
+    def run(name, *words):
         with flagsaver.flagsaver(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["experiments.search", *FLAGS, *halving])
+            patch.setattr("sys.argv", ["experiments.search", *FLAGS, *HALVING])
             patch.setattr(cli_data, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=60))
             for plot in ("differences", "weights", "confusion"):
                 patch.setattr(search.figures, f"plot_{plot}", lambda *_: None)
             search.define_flags()
-            parse_flags(["search", *FLAGS, *halving, f"--out={root / name}", *words])
+            parse_flags(["search", *FLAGS, *HALVING, f"--out={root / name}", *words])
             search.main()
         return root / name
 
@@ -164,13 +164,14 @@ def test_with_folds_the_mean_over_them_decides_and_the_best_is_trained_again(run
     assert rows[-1]["eta"] == best
 
 
-def test_without_halving_all_points_reach_the_end(run_search):
-    folder = run_search("plain", "--points=4", halving=())
-    rows = read_csv(folder / "results.csv")
-    assert [(row["epochs"], row["stopped"]) for row in rows] == [("3", "")] * 4
-    (table,) = RunResult(folder).tables.values()
+def test_without_halving_all_points_are_ranked(tmp_path):
+    configs = parse("--points=4", "--batch=50").configs
+    (table,) = search.render(tmp_path, [draw_result(make_sweep(configs, (0, 1)), small_data())])
+    assert len(table.rows) == 4
     assert "Halving" not in table.note
     assert "Choosing the best is expected to reach" in table.note
+    for name in ("axes", "effort", "differences", "weights"):
+        assert (tmp_path / f"{name}.png").exists()
 
 
 def test_effort_counts_the_epochs_of_what_trains():
