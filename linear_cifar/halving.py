@@ -44,7 +44,7 @@ def choose_survivors(
     """Return the indices of the configurations that train on after a rung, in order.
 
     Each batch size keeps its best 1 / `factor`, rounded up, by the rule of `rank`: by mean accuracy over the
-    replicates, then by mean loss. Those that diverged are dropped. If all of them did, the first one stays.
+    replicates, then by mean loss. Diverged configurations are dropped. If all have diverged, the first stays.
 
     Args:
       loss, accuracy: validation metrics after the rung; NaN where a run diverged.
@@ -62,7 +62,7 @@ def choose_survivors(
 def count_slots(batches: Sequence[int], factor: int, rungs: int, fixed: bool = False) -> list[dict[int, int]]:
     """Return how many configurations of each batch size train before each rung, and after the last one.
 
-    They are the most that may be left by `choose_survivors`.
+    These are the largest numbers that `choose_survivors` may leave.
 
     Args:
       batches: batch size of each configuration of a bracket.

@@ -32,7 +32,7 @@ class Range(NamedTuple):
         """Return the values at places in [0, 1), of which the first share `zeros` is 0."""
         inside = np.maximum(places - self.zeros, 0) / (1 - self.zeros)
         if self.log:
-            values = self.low * (self.high / self.low) ** inside
+            values = np.exp(np.log(self.low) + (np.log(self.high) - np.log(self.low)) * inside)
         else:
             values = self.low + (self.high - self.low) * inside
         rounded = np.array([float(f"{value:.{DIGITS}g}") for value in values])

@@ -34,7 +34,7 @@ FLAGS = (
 # The commands, and a smaller form of the first for the tests.
 WHOLE = ("-m", "experiments.grid", "--train=batch1", "--batch=100,400")
 SEARCH = ("-m", "experiments.search", "--train=batch1", "--batch=100,400")
-# Of a flag that is given twice, the last one counts.
+# They come after `FLAGS` and override them.
 SEARCH_FLAGS = (
     "--points=32", "--bracket=16", "--halving=3", "--rungs=1,3,5", "--eta=0.001:0.1", "--lam=0.001:0.1",
 )  # fmt: skip
@@ -51,11 +51,7 @@ def start(out: Path, caches: Path, *more: str, program: Sequence[str] = SMALL, *
         "JAX_NUM_CPU_DEVICES": "2",
         "XDG_CACHE_HOME": str(caches),
     }
-    # Of a flag that is given twice, the last one counts.
-    command, environment = (
-        [*program[:2], *FLAGS, *program[2:], f"--out={out}", *more],
-        os.environ | fixed | environment,
-    )
+    command, environment = [*program, *FLAGS, f"--out={out}", *more], os.environ | fixed | environment
     if program == SMALL:
         return forks.Process(command, cwd=out.parent, env=environment)
     return subprocess.Popen(

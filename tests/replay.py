@@ -6,7 +6,8 @@
 The command without --halving trains every run to the end, and history.csv has what each rung would have
 seen. The script decides at the rungs as `choose_survivors` does, for other rungs and by other rules, within
 brackets of 256 points. A trial is a bracket and some of the seeds. In each trial it compares two choices: the
-best by validation among all, and among those that reach the end. experiments/RESULTS.md has a table.
+best by validation among all, and among those that reach the end. The standard errors take trials as
+independent, although those of a bracket share its test images. experiments/RESULTS.md has a table.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from experiments.artifacts.reader import RunResult  # noqa: E402
 from experiments.artifacts.tables import align  # noqa: E402
 from linear_cifar.comparison import rank, standard_error  # noqa: E402
 from linear_cifar.halving import choose_survivors  # noqa: E402
+from linear_cifar.uncertainty import confidence_set  # noqa: E402
 
 BRACKET = 256
 # Rungs as shares of the epochs, and the factor; those of 40 epochs are 2, 6, 18 and so on.
@@ -45,6 +47,7 @@ class Whole(NamedTuple):
     loss: np.ndarray  # validation, [E, S, C]
     accuracy: np.ndarray  # validation, [E, S, C]
     test: np.ndarray  # accuracy after the last epoch, mean over all seeds, [C]
+    correct: np.ndarray  # which validation examples each run predicts right after the last epoch, [S, C, n]
 
 
 class Trial(NamedTuple):
@@ -54,6 +57,7 @@ class Trial(NamedTuple):
     lost: bool  # whether the best was stopped
     val: float  # points of validation accuracy that the choice is below the best
     test: float  # points of test accuracy, mean over all seeds
+    in_set: bool  # whether the choice may be the best of the bracket, by all seeds
 
 
 def read_search(folder: Path) -> Whole | None:
@@ -70,11 +74,26 @@ def read_search(folder: Path) -> Whole | None:
         at = row.cells["epoch"] - 1, seeds.index(row.seed), place[row.config]
         loss[at], accuracy[at] = row.cells["val_loss"], row.cells["val_acc"]
     test = np.array([run.values("test_acc", "search", config).mean() for config in configs])
-    return Whole([config.batch for config in configs], loss, accuracy, test)
+    correct = np.stack([run.example_values("val_acc", "search", config) for config in configs], axis=1)
+    return Whole([config.batch for config in configs], loss, accuracy, test, correct)
+
+
+def find_set(whole: Whole, members: Sequence[int]) -> set[int]:
+    """Return which of a bracket's configurations may be the best, by all seeds."""
+    correct = whole.correct[:, members]
+    diverged = np.isnan(correct).any(axis=2)
+    in_set = confidence_set(np.nan_to_num(correct).astype(bool), diverged)
+    return {c for c, member in zip(members, in_set, strict=True) if member}
 
 
 def replay(
-    whole: Whole, members: Sequence[int], seeds: Sequence[int], rungs: Sequence[int], factor: int, rule: str
+    whole: Whole,
+    members: Sequence[int],
+    may_be_best: set[int],
+    seeds: Sequence[int],
+    rungs: Sequence[int],
+    factor: int,
+    rule: str,
 ) -> Trial:
     """Decide at each rung which of the bracket's configurations train on, and choose at the end."""
     alive, begun, work = list(members), 0, 0
@@ -99,6 +118,7 @@ def replay(
         best not in alive,
         100 * (val[best] - val[chosen]),
         100 * (whole.test[best] - whole.test[chosen]),
+        chosen in may_be_best,
     )
 
 
@@ -115,15 +135,21 @@ def main() -> None:
         parser.error(f"{arguments.folder} is a search with halving: give one without")
     epochs, S, C = whole.loss.shape
     brackets = [range(start, min(start + BRACKET, C)) for start in range(0, C, BRACKET)]
-    rows = [["seeds", "rungs", "keeps", "rule", "work", "best stopped", "val lost", "test lost", ""]]
+    sets = [find_set(whole, members) for members in brackets]
+    print(
+        f"configurations that may be the best of each bracket: {', '.join(str(len(found)) for found in sets)}"
+    )
+    rows = [
+        ["seeds", "rungs", "keeps", "rule", "work", "best stopped", "val lost", "test lost", "in set", ""]
+    ]
     for count, (shares, factor), rule in itertools.product(arguments.seeds, RUNGS, RULES):
         rungs = [max(1, round(share * epochs)) for share in shares]
         trials = [
-            replay(whole, members, range(start, start + count), rungs, factor, rule)
-            for members in brackets
+            replay(whole, members, found, range(start, start + count), rungs, factor, rule)
+            for members, found in zip(brackets, sets, strict=True)
             for start in range(0, S - count + 1, count)
         ]
-        work, lost, val, test = map(np.array, zip(*trials, strict=True))
+        work, lost, val, test, in_set = map(np.array, zip(*trials, strict=True))
         rows.append(
             [
                 str(count),
@@ -134,6 +160,7 @@ def main() -> None:
                 f"{100 * lost.mean():.0f} %",
                 f"{val.mean():.2f}",
                 f"{test.mean():+.2f} ± {standard_error(test):.2f} (SE)",
+                f"{100 * in_set.mean():.0f} %",
                 "",
             ]
         )

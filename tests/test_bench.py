@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from absl.testing import flagsaver
 from sklearn.linear_model import LogisticRegression
 
 from experiments import bench
-from experiments.benchmark import baselines, linear_probes, measurements, probe
+from experiments.benchmark import baselines, linear_probes, measurements, probe, searching
 from experiments.benchmark.baselines import Baseline, BenchData, make_configs
 from experiments.benchmark.measurements import time_cases
 from experiments.benchmark.probing import epochs_per_second
 from experiments.benchmark.timing import Timing, time_in_turn
 from experiments.runner.errors import UsageError
+from linear_cifar.config import Config
 from linear_cifar.data.dataset import split_dataset
 from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.examples import make_examples
@@ -139,3 +141,32 @@ def test_flags_that_would_be_ignored_are_refused(options, message):
         flags.FLAGS(["bench", *options])
         with pytest.raises(UsageError, match=message):
             bench.main()
+
+
+def make_outcome(best, seconds=(1.0, 2.0, 4.0), correct=(True, False, True)):
+    """Return a search with these best accuracies so far, at the end of three epochs."""
+    return searching.Outcome(seconds, best, 5.0, 3, Config(0.1, 50, 0.0), best[1], np.array(correct))
+
+
+def test_a_search_tells_when_it_was_how_good():
+    outcome = make_outcome((0.2, 0.3, 0.4))
+    assert [outcome.best_after(seconds) for seconds in (1, 3.9, 100)] == [0.2, 0.3, 0.4]
+    assert math.isnan(outcome.best_after(0.5))
+    assert [outcome.seconds_to(accuracy) for accuracy in (0.1, 0.3, 0.35, 0.5)] == [1, 2, 4, math.inf]
+
+
+def test_searches_are_compared_with_the_grid_and_with_optuna(monkeypatch):
+    ended = {
+        "sooner": make_outcome((0.3, 0.45, 0.5)),
+        "never": make_outcome((0.2, 0.2, 0.2)),
+        searching.REPORT_GRID: make_outcome((0.2, 0.3, 0.4), correct=(False, False, True)),
+        searching.OPTUNA: make_outcome((0.2, 0.3, 0.4), seconds=(10.0, 20.0, 40.0)),
+    }
+    outcomes = {name: [outcome] * 3 for name, outcome in ended.items()}
+    rows = {name: searching.make_row(name, outcomes) for name in outcomes}
+    assert rows["sooner"]["times_sooner"] == 20 / 1  # Optuna chooses 0.3
+    assert rows["sooner"]["s_to_optunas"] == 1
+    assert (rows["never"]["times_sooner"], rows["never"]["s_to_optunas"]) == (0, None)
+    assert rows["sooner"]["test_minus_grid"] == pytest.approx(100 / 3)
+    assert rows["sooner"]["of_grid"] == 1
+    assert rows[searching.OPTUNA]["5s"] is None

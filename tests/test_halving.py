@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from linear_cifar.config import Config
-from linear_cifar.halving import choose_survivors, count_slots, default_rungs, fill_slots
+from linear_cifar.halving import (
+    choose_survivors,
+    count_slots,
+    default_rungs,
+    fill_slots,
+    split_brackets,
+)
 from linear_cifar.sampling import Range, draw_configs
 
 
@@ -57,19 +63,19 @@ def test_one_stays_where_all_diverged():
 
 
 @pytest.mark.parametrize("batches", [(50,), (50, 100), (50, 100, 200), (10, 20, 30, 40, 50, 60, 70)], ids=len)
-@pytest.mark.parametrize("length", [8, 64])
+@pytest.mark.parametrize("length", [16, 64])
 def test_brackets_of_a_sequence_have_the_same_slots(batches, length):
     axes = {"eta": Range(1e-3, 1.0, log=True), "batch": batches, "lam": (0.0,)}
-    slots = []
+    expected = None
     for seed in range(20):
         points = draw_configs(axes, 8 * length, seed)
-        for start in range(0, len(points), length):
-            drawn = [config.batch for config in points[start : start + length]]
+        for bracket in split_brackets(points, length):
+            drawn = [config.batch for config in bracket]
             legs = count_slots(drawn, 3, 2, fixed=True)
-            if len(legs[0]) == len(batches):  # a short bracket may have no point of a batch size
-                slots.append(legs)
+            assert {*legs[0]} == {*batches}
             assert all(legs[0][size] >= count for size, count in Counter(drawn).items())
-    assert all(legs == slots[0] for legs in slots)
+            expected = expected or legs
+            assert legs == expected
 
 
 def test_slots_hold_what_is_left_after_each_rung():

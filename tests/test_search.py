@@ -13,7 +13,10 @@ from experiments.artifacts import search_figures
 from experiments.artifacts.reader import MissingResult, RunResult
 from experiments.cli import data as cli_data
 from experiments.cli.launch import parse_flags
+from experiments.runner.blocks import Block, write_manifest
 from experiments.runner.errors import FolderError, UsageError
+from experiments.runner.stages import refit_stage
+from experiments.runner.training import restore_task
 from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.npz import read_npz
 
@@ -127,6 +130,7 @@ def test_more_points_add_brackets_and_train_no_earlier_one_again(folder, run_sea
         (["--seeds=2", "--folds=2"], "holds runs with folds 0, not 2"),
         (["--seeds=2", "--rungs=2"], "holds runs with rungs [1], not [2]"),
         (["--seeds=2", "--halving=3"], "holds runs with halving 2, not 3"),
+        (["--seeds=2", "--halving=3", "--bracket=16"], "holds runs with halving 2, not 3"),
         (["--seeds=2", "--points=8"], "which this command leaves out"),
         (["--seeds=2", "--bracket=16"], "holds runs with bracket 8, not 16"),
     ],
@@ -140,7 +144,7 @@ def test_a_halved_search_is_not_extended_otherwise(folder, run_search, words, me
 def test_a_short_bracket_is_not_extended(run_search):
     run_search("short", "--points=4")
     with pytest.raises(
-        FolderError, match="holds runs with a bracket of 4 points, by which halving has chosen"
+        FolderError, match="holds runs with a bracket of 4 points, which halving cannot extend"
     ):
         run_search("short", "--points=8")
 
@@ -172,6 +176,39 @@ def test_without_halving_all_points_are_ranked(tmp_path):
     assert "Choosing the best is expected to reach" in table.note
     for name in ("axes", "effort", "differences", "weights"):
         assert (tmp_path / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("diverged", [range(8), [0, 1]])
+def test_diverged_runs_are_counted_and_drawn(tmp_path, diverged):
+    configs = parse("--points=8", "--batch=50").configs
+    sweep = make_sweep(configs, (0, 1), halving=2, rungs=(1,), bracket=8)
+    result = stop_runs(draw_result(sweep, small_data(), diverged), dict.fromkeys([0, 1, 2, 3], 1))
+    (table,) = search.render(tmp_path, [result])
+    assert "Halving stopped 4 after epoch 1" in table.note
+    assert f"({min(4, len(diverged))} of them had diverged); 4 of 8 configurations" in table.note
+    assert ("every configuration diverged" in table.note) == (len(diverged) == 8)
+    assert len(table.rows) == 4
+    assert f"{len(diverged)} diverged" in (tmp_path / "axes.svg").read_text()
+
+
+def test_the_best_of_what_reached_the_end_are_trained_again():
+    configs = parse("--points=8", "--batch=50").configs
+    sweep = make_sweep(configs, (0, 1), halving=2, rungs=(1,), bracket=8)
+    result = stop_runs(draw_result(sweep, small_data()), dict.fromkeys([0, 1, 2, 3, 4], 1))
+    for count in (2, 20):
+        (refit,) = refit_stage(count).plan([result])
+        assert refit.configs == tuple(configs[c] for c in result.ranking[:count])
+        assert len(refit.configs) == min(count, 3)
+        assert (refit.settings.halving, refit.settings.rungs, refit.settings.bracket) == (0, (), 0)
+
+
+def test_another_process_restores_a_bracket_from_its_manifest(tmp_path):
+    configs = parse("--points=8", "--batch=50").configs
+    bracket = make_sweep(configs, (0, 1), halving=2, rungs=(1,), bracket=8)
+    data = small_data()
+    numerics = {"versions": {}, "devices": []}
+    folder = write_manifest(tmp_path, Block(bracket), data.dataset, numerics)
+    assert restore_task(folder, lambda settings: data).block == Block(bracket)
 
 
 def test_effort_counts_the_epochs_of_what_trains():
@@ -212,6 +249,7 @@ def test_ranges_lists_and_rungs_are_parsed():
         (["--halving=1"], "--halving=1: give at least 2"),
         (["--rungs=2"], "--rungs: it is for --halving"),
         (["--bracket=64"], "--bracket: it is for --halving"),
+        (["--halving=3", "--bracket=4", "--points=8"], "--bracket=4: give at least 2 points for each"),
         (["--eta=1e-4:1:0.5"], "eta has a share at 0, where nothing is learned"),
         (["--halving=3", "--eta=0.1,0.2", "--lam=0", "--points=64"], "--points=64: only 8 of them differ"),
         (["--halving=3", "--bracket=100"], "--bracket=100: give a power of two"),

@@ -21,7 +21,7 @@ LOG_AXES, LARGE_FACTOR = ("eta", "lam"), 50
 def plot_axes(path: Path, result: SweepResult) -> None:
     """Draw each configuration's validation accuracy after its last epoch against each of its hyperparameters.
 
-    Colours show the epoch that it reached. Those that diverged are counted in the title.
+    Colours show the epoch that it reached. The title counts the configurations that diverged.
     """
     accuracy = 100 * result.final["val"].accuracy.mean(axis=0)
     reached = np.where(result.stopped.any(axis=0), result.stopped.max(axis=0), result.epochs)

@@ -215,11 +215,11 @@ def _describe_selection(result: SweepResult, selection: Selection) -> list[str]:
     if C > 1:
         num_seeds, num_best = len(result.sweep.seeds), int(selection.may_be_best.sum())
         covers = "other seeds and examples" if num_seeds > 1 else "other examples, for these weights,"
-        of = " of those that reached the end" if result.settings.halving else ""
+        scope = " of those that reached the end" if result.settings.halving else ""
         few = f" That takes {ENOUGH_SEEDS} seeds: with fewer, it may be missing, or the set is large."
         lines.append(
             f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
-            f"best{of} on {covers} is among them." + few * (1 < num_seeds < ENOUGH_SEEDS)
+            f"best{scope} on {covers} is among them." + few * (1 < num_seeds < ENOUGH_SEEDS)
         )
     if np.isfinite(selection.expected):
         parts = "folds" if result.settings.folds else "parts of the validation examples"

@@ -1,7 +1,9 @@
 """The best validation accuracy against time: searches, the grid, and Optuna's trials one at a time.
 
 All programs train for as many epochs, on the same images, with the same cores. The searches and Optuna draw
-from the same ranges. A repeat has its own seed, for the runs, the points and Optuna's sampler.
+from the same ranges. A repeat has its own seed, for the runs, the points and Optuna's sampler. The searches
+and the grid measure all runs that reach the end on all splits, as the commands do; Optuna's trials are
+measured on the test images only.
 """
 
 import math
@@ -32,10 +34,10 @@ from linear_cifar.uncertainty import estimate_accuracy, estimate_difference, unp
 FACTOR = 3
 # The ranges hold the report's grid, but for λ = 0.
 ETA, LAM = Range(0.001, 1.0, log=True), Range(1e-4, 1.0, log=True)
-AXES: dict[str, Axis] = {"eta": ETA, "batch": BATCHES, "lam": LAM}
+RANGES: dict[str, Axis] = {"eta": ETA, "batch": BATCHES, "lam": LAM}
 # Seconds after which the best validation accuracy so far is told.
 MOMENTS = (5, 10, 20, 40, 80)
-GRID, OPTUNA = "grid", "Optuna, TPE and successive halving"
+REPORT_GRID, OPTUNA = "grid", "Optuna, TPE and successive halving"
 
 
 class Outcome(NamedTuple):
@@ -97,9 +99,10 @@ def search_points(data: PreparedData, settings: Settings, configs: Sequence[Conf
 
 
 def search_with_optuna(data: PreparedData, settings: Settings, trials: int, seed: int) -> Outcome:
-    """Train one run after another, as Optuna chooses: the fastest way to train a single run here.
+    """Train one run after another, as Optuna chooses, by this project's sweep of one configuration.
 
-    Its rungs are ours: 2, 6 and 18 of 40 epochs.
+    That is the fastest way to train a single run, see the table "alone" of the benchmark. Of 40 epochs
+    Optuna's rungs are the search's: 2, 6 and 18.
     """
     import optuna
 
@@ -169,35 +172,36 @@ def measure_searches(
 
     def search(count: int, halving: bool, seed: int) -> Outcome:
         changed = settings._replace(halving=FACTOR, rungs=default_rungs(settings.epochs), bracket=count)
-        points = draw_configs(AXES, count, seed)
-        return search_points(data, changed if halving else settings, points, seed)
+        configs = draw_configs(RANGES, count, seed)
+        return search_points(data, changed if halving else settings, configs, seed)
 
     most = points[-1]
     programs: dict[str, Callable[[int], Outcome]] = {
         f"search, {count} points, halving": partial(search, count, True) for count in points
     }
     programs[f"search, {most} points"] = partial(search, most, False)
-    programs[GRID] = lambda seed: search_points(data, settings, grid(ETAS, BATCHES, LAMS), seed)
+    programs[REPORT_GRID] = lambda seed: search_points(data, settings, grid(ETAS, BATCHES, LAMS), seed)
     if find_spec("optuna"):
         programs[OPTUNA] = lambda seed: search_with_optuna(data, settings, most, seed)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in programs}
     for seed in range(repeats):
         for name, run in programs.items():
             outcomes[name].append(run(seed))
-    return [_describe(name, ended, outcomes) for name, ended in outcomes.items()]
+    return [make_row(name, outcomes) for name in outcomes]
 
 
-def _describe(name: str, ended: Sequence[Outcome], outcomes: dict[str, list[Outcome]]) -> Row:
-    """Return the row of a program."""
+def make_row(name: str, outcomes: dict[str, list[Outcome]]) -> Row:
+    """Return the row of a program, from the outcomes of all programs with the same seeds."""
+    ended = outcomes[name]
     seconds = median(outcome.total_s for outcome in ended)
     correct = np.stack([outcome.correct for outcome in ended])
-    of_grid = np.stack([outcome.correct for outcome in outcomes[GRID]])
+    of_grid = np.stack([outcome.correct for outcome in outcomes[REPORT_GRID]])
     difference = estimate_difference(correct, of_grid)
     row: Row = {
         "program": name,
         "first_s": ended[0].total_s,
         "s": seconds,
-        "of_grid": seconds / median(outcome.total_s for outcome in outcomes[GRID]),
+        "of_grid": seconds / median(outcome.total_s for outcome in outcomes[REPORT_GRID]),
         "epochs": int(median(outcome.epochs for outcome in ended)),
         "best_val": 100 * median(outcome.best[-1] for outcome in ended),
         "val": 100 * median(outcome.val for outcome in ended),

@@ -6,6 +6,7 @@ from typing import Any
 from absl import flags
 
 from experiments.cli.flags import AXES
+from experiments.cli.progress import log
 from experiments.runner.errors import UsageError
 from linear_cifar.config import Config
 from linear_cifar.halving import default_rungs
@@ -85,9 +86,12 @@ def points_from_flags() -> tuple[Config, ...]:
         axis = parse_axis(field, str(FLAGS[field].value))
         axes[field] = axis._replace(log=field in FLAGS.log_axes) if isinstance(axis, Range) else axis
     try:
-        return draw_configs(axes, FLAGS.points, FLAGS.points_seed)
+        configs = draw_configs(axes, FLAGS.points, FLAGS.points_seed)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if len(configs) < FLAGS.points:
+        log(f"note: only {len(configs):,} of the {FLAGS.points:,} points differ, and equal ones count once")
+    return configs
 
 
 def halving_from_flags(configs: Sequence[Config]) -> dict[str, Any]:
@@ -109,6 +113,11 @@ def halving_from_flags(configs: Sequence[Config]) -> dict[str, Any]:
         raise UsageError("--halving=1: give at least 2 to keep half of the runs, or 0 to keep all")
     if bracket & (bracket - 1):
         raise UsageError(f"--bracket={bracket}: give a power of two, for which the points are even")
+    batches = {config.batch for config in configs}
+    if points > bracket and bracket < 2 * len(batches):
+        raise UsageError(
+            f"--bracket={bracket}: give at least 2 points for each of the {len(batches)} batch sizes"
+        )
     if points > bracket and points % bracket:
         more = points + -points % bracket
         raise UsageError(

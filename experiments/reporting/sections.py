@@ -226,7 +226,7 @@ def _describe_source(run: RunResult) -> Source:
 def _explorer_rows(run: RunResult) -> list[dict[str, Any]]:
     """Return a row per configuration: its name, its final accuracies as intervals, and its mean curves.
 
-    Those that halving stopped are left out.
+    Configurations that halving stopped are left out.
     """
     measured: dict[tuple[str, Config], dict[tuple[int, int | None], list[list[float]]]] = {}
     finished = {sweep: {*run.configs(sweep)} for sweep in run.sweeps}

@@ -191,9 +191,10 @@ def find_incompatibility(
 ) -> str | None:
     """Say in words what the block has that a run of these sweeps does not; None if the run can use the block.
 
-    The run may have more configurations and seeds than the block. It may have more epochs where the first
-    ones do not depend on their number. It may leave out configurations of the block where they follow from
-    the results of earlier sweeps (`configs_follow`), which more seeds may change.
+    The run may have more configurations and seeds than the block, but with halving only more brackets. It may
+    have more epochs where the first ones do not depend on their number. It may leave out configurations of
+    the block where they follow from the results of earlier sweeps (`configs_follow`), which more seeds may
+    change.
     """
     if manifest.sweep not in sweeps:
         return f"the sweep {manifest.sweep!r}, which this command leaves out"
@@ -204,7 +205,9 @@ def find_incompatibility(
     settings = json.loads(json.dumps(sweep.settings._asdict()))
     # Rungs may follow from the number of epochs, so that is told first.
     ignored = () if sweep.settings.halving else ("epochs",)
-    for name in sorted(settings.keys() | manifest.settings.keys()):
+    for name in sorted(
+        settings.keys() | manifest.settings.keys(), key=lambda name: (name != "halving", name)
+    ):
         if name not in ignored and settings.get(name) != manifest.settings.get(name):
             return f"{name} {manifest.settings.get(name)}, not {settings.get(name)}"
     if sweep.settings.halving:
@@ -212,7 +215,7 @@ def find_incompatibility(
             return f"seeds {_describe_seeds(manifest.replicates)}, by which halving has chosen"
         brackets = split_brackets(sweep.configs, sweep.settings.bracket)
         if {*manifest.configs} <= {*sweep.configs} and tuple(manifest.configs) not in map(tuple, brackets):
-            return f"a bracket of {len(manifest.configs)} points, by which halving has chosen"
+            return f"a bracket of {len(manifest.configs)} points, which halving cannot extend"
     axes: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
         (name, [config[i] for config in manifest.configs], [config[i] for config in sweep.configs])
         for i, name in enumerate(Config._fields)
@@ -275,7 +278,7 @@ def plan_sweep(
     for configs, replicates in missing.items():
         planned: Sequence[tuple[Sequence[ReplicateName], Sequence[Config]]]
         if sweep.settings.halving:
-            # Those on disk are whole brackets, and so is what is missing.
+            # The blocks on disk are whole brackets, so the missing configurations are whole ones too.
             planned = [(replicates, part) for part in split_brackets(configs, sweep.settings.bracket)]
         else:
             planned = plan_blocks(replicates, configs, max_runs, processes)

@@ -95,7 +95,7 @@ def train_bracket(
     state: BlockState | None = None  # of all that are alive, where their leg begins
     results: list[SweepResult] = []
     ends = _leg_ends(bracket)
-    for number, (begun, end) in enumerate(itertools.pairwise((0, *ends))):
+    for number, (first, end) in enumerate(itertools.pairwise((0, *ends))):
         blocks = _plan_leg(bracket, alive, _count_slots(bracket)[number], max_runs)
         legs: list[Leg] = []
         for block in blocks:
@@ -107,10 +107,10 @@ def train_bracket(
                 spec,
                 until=end,
                 keep_state=True,
-                begin=state and _begin_block(state, block),
+                resume_from=state and _begin_block(state, block),
                 checkpoints=open_checkpoints(name, block.sweep),
                 stopped=stopped,
-                on_resume=partial(_weigh_resumed, on_resume, share, begun),
+                on_resume=partial(_weigh_resumed, on_resume, share, first),
                 on_epoch=partial(on_epoch, share),
             )
             if len(leg.history.finite) < end:
@@ -134,9 +134,9 @@ def train_bracket(
     return join_results(bracket, results)
 
 
-def _weigh_resumed(on_resume: Callable[[float, int], None], share: float, begun: int, epoch: int) -> None:
+def _weigh_resumed(on_resume: Callable[[float, int], None], share: float, first: int, epoch: int) -> None:
     """Report the epochs of a leg that a checkpoint spared."""
-    on_resume(share * (epoch - begun), epoch)
+    on_resume(share * (epoch - first), epoch)
 
 
 def _leg_ends(bracket: Sweep) -> tuple[int, ...]:

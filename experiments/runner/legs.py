@@ -44,7 +44,7 @@ def train_leg(
     *,
     until: int,
     keep_state: bool,
-    begin: BlockState | None = None,
+    resume_from: BlockState | None = None,
     checkpoints: Checkpoints | None = None,
     stopped: Callable[[], bool] = lambda: False,
     on_resume: Callable[[int], None] = lambda epochs: None,
@@ -58,7 +58,7 @@ def train_leg(
       spec: training spec of the sweep.
       until: epoch after which the leg ends; it ends earlier after a stop.
       keep_state: whether to return the state after the last epoch, and to save it.
-      begin: state to start from, if there is no checkpoint; None: the initial parameters.
+      resume_from: state to start from, if there is no checkpoint; None: the initial parameters.
       checkpoints: where to resume from and to save to.
       stopped: asked after every epoch whether to end with it.
       on_resume: gets the number of epochs that a checkpoint spared.
@@ -87,8 +87,8 @@ def train_leg(
     found = checkpoints.newest_state(resume) if checkpoints else None
     if found:
         on_resume(found[0].snapshot.number)
-    elif begin:
-        found = resume(begin)
+    elif resume_from:
+        found = resume(resume_from)
     measured: list[EpochMetrics] = []
     params: Params | None = None
     state, epochs = found or (None, start(None))

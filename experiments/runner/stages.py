@@ -1,7 +1,7 @@
 """The plan of an experiment: a chain of stages.
 
 A stage looks at the results so far and says what to train next. A grid is one stage. Training its best
-configurations again on more data is a second one, and each rung of a search would be another.
+configurations again on more data is a second one.
 """
 
 from collections.abc import Callable, Sequence

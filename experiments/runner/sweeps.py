@@ -67,9 +67,8 @@ class SweepResult(NamedTuple):
     """Measurements of R replicates × C configurations over E epochs, as NumPy arrays.
 
     Losses are without the penalty, accuracies in [0, 1]. Both are NaN from the epoch in which a run diverged,
-    and after halving stopped it. `final` are the metrics after a run's last epoch. Of a run that was stopped
-    they are those of the splits that are measured after every epoch; the others, and its class accuracies,
-    are NaN.
+    and after halving stopped it. `final` are the metrics after a run's last epoch. If a run was stopped, the
+    splits that are not measured after every epoch are NaN there, and so are its class accuracies.
     """
 
     sweep: Sweep
@@ -135,7 +134,7 @@ class SweepResult(NamedTuple):
         """The indices of the configurations by validation, best first, see `rank`.
 
         Without a validation split they are in the order in which an earlier sweep has ranked them. Those that
-        diverged come last. Those that halving stopped are left out.
+        diverged come last, and those that halving stopped are left out.
         """
         if "val" in self.final:
             return [c for c in rank(*self.final["val"]) if not self.stopped[:, c].any()]

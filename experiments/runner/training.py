@@ -60,7 +60,7 @@ class Task(NamedTuple):
 
     @property
     def epochs_done(self) -> int:
-        """Epochs of the newest checkpoint on disk."""
+        """Epochs of the newest checkpoint on disk; 0 for a bracket that is not finished."""
         return max(epochs_on_disk(self.folder), default=0)
 
     @property
@@ -230,8 +230,7 @@ def _train_block(
         folder.mkdir(exist_ok=True)
         return Checkpoints(folder, part, data.d, data.K, sizes, progress.log, save_every)
 
-    def skip(epochs: float, epoch: int) -> None:
-        progress.skip(epochs * share)
+    def log_reused(epoch: int) -> None:
         if not stopped():
             total = block.settings.epochs
             progress.log(
@@ -242,33 +241,44 @@ def _train_block(
     extendable = retention == ALL and block.settings.extendable
     finished = checkpoints.result()
     if finished:
-        skip(block_epochs(block), len(finished.history.finite))
+        progress.skip(block_epochs(block) * share)
+        log_reused(len(finished.history.finite))
         if not extendable:  # a process may have been killed before it removed them
             checkpoints.remove_states()
             remove_legs(task.folder)
         return SweepResult(block, data, *finished)
     if block.settings.halving:
+        resumed: list[int] = []  # epochs of the legs on disk, until the first one is trained on
+
+        def skip_epochs(epochs: float, epoch: int) -> None:
+            progress.skip(epochs * share)
+            resumed.append(epoch)
+
+        def advance(epochs: float, remark: str) -> None:
+            if resumed:
+                log_reused(max(resumed))
+                resumed.clear()
+            progress.advance(epochs * share, remark)
+
         trained = train_bracket(
             block,
             data,
             max_runs=lambda num_configs: block_runs or _max_runs(block, data, num_configs),
             open_checkpoints=open_checkpoints,
             stopped=stopped,
-            on_resume=skip,
-            on_epoch=lambda epochs, remark: progress.advance(epochs * share, remark),
+            on_resume=skip_epochs,
+            on_epoch=advance,
         )
         if trained is None:
             return None
         result = trained
     else:
-        result = train_sweep(
-            block,
-            data,
-            checkpoints,
-            stopped,
-            lambda epochs: skip(epochs, epochs),
-            partial(progress.advance, share),
-        )
+
+        def skip(epochs: int) -> None:
+            progress.skip(epochs * share)
+            log_reused(epochs)
+
+        result = train_sweep(block, data, checkpoints, stopped, skip, partial(progress.advance, share))
     if retention != ALL and result.complete:
         result = keep_best(result, 1 if retention == BEST else len(block.configs))
     if result.complete:
