@@ -100,12 +100,6 @@ def test_a_run_that_is_stopped_has_what_was_measured_before(plain, halved):
         assert halved.saved.find(0, c) is None
 
 
-def test_a_bracket_too_large_for_the_memory_is_trained_in_parts(data, halved):
-    in_parts = train_bracket(BRACKET, data, max_runs=lambda _: 6)
-    np.testing.assert_array_equal(in_parts.stopped, halved.stopped)
-    assert_close(in_parts, halved)
-
-
 def assert_close(result, expected):
     for found, wanted in zip(
         *(jax.tree.leaves((r.history, r.final, r.correct, r.saved)) for r in (result, expected)), strict=True
@@ -200,7 +194,7 @@ def test_killed_after_any_save_it_resumes_to_the_same_bits(train, monkeypatch, t
             path.unlink()
 
 
-def test_resumed_with_less_memory_it_trains_the_same(train, monkeypatch):
+def test_with_less_memory_it_trains_the_same_block_after_block(train, monkeypatch):
     expected = train("undisturbed")
     save = Checkpoints.save_state
 
@@ -244,9 +238,8 @@ def test_killed_before_its_legs_are_removed_it_removes_them_later(train, monkeyp
     assert [path.name for path in tmp_path.glob("killed/*")] == ["metrics-3.npz"]
 
 
-@pytest.mark.parametrize("asked", [1, 2, 3])
-def test_stopped_after_any_epoch_it_has_no_results_yet_and_resumes(train, asked):
+def test_stopped_between_rungs_it_has_no_results_yet_and_resumes(train):
     expected = train("undisturbed")
-    answers = iter([False] * asked)
+    answers = iter([False] * 2)
     assert train("stopped", stopped=lambda: next(answers, True)) is None
     assert_same_bits(train("stopped"), expected)

@@ -13,7 +13,7 @@ from experiments.artifacts import search_figures
 from experiments.artifacts.reader import MissingResult, RunResult
 from experiments.cli import data as cli_data
 from experiments.cli.launch import parse_flags
-from experiments.runner.blocks import Block, write_manifest
+from experiments.runner.blocks import Block, find_incompatibility, read_manifest, write_manifest
 from experiments.runner.errors import FolderError, UsageError
 from experiments.runner.stages import refit_stage
 from experiments.runner.training import restore_task
@@ -141,12 +141,18 @@ def test_a_halved_search_is_not_extended_otherwise(folder, run_search, words, me
         run_search(folder.name, "--points=16", *words)
 
 
-def test_a_short_bracket_is_not_extended(run_search):
-    run_search("short", "--points=4")
-    with pytest.raises(
-        FolderError, match="holds runs with a bracket of 4 points, which halving cannot extend"
+def test_a_short_bracket_is_not_extended(tmp_path):
+    configs = parse("--points=16", "--batch=50").configs
+    sweep = make_sweep(configs, halving=2, rungs=(1,), bracket=8)
+    dataset, numerics = small_data().dataset, {"versions": {}, "devices": []}
+    for places, expected in (
+        (slice(4), "a bracket of 4 points, which halving cannot extend"),
+        (slice(4, 12), "a bracket of 8 points, which halving cannot extend"),
+        (slice(8, 16), None),
     ):
-        run_search("short", "--points=8")
+        block = Block(sweep._replace(configs=configs[places]))
+        manifest = read_manifest(write_manifest(tmp_path, block, dataset, numerics))
+        assert find_incompatibility(manifest, {sweep.name: sweep}, dataset) == expected
 
 
 def test_the_ranges_are_recorded_as_they_were_typed(folder):
