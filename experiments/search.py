@@ -27,7 +27,6 @@ from experiments.cli.experiment import run_experiment
 from experiments.cli.launch import launch
 from experiments.runner.stages import fixed_stage, refit_stage
 from experiments.runner.sweeps import Sweep, SweepResult
-from linear_cifar.data.features import CHANNELS
 
 
 def define_flags() -> None:
@@ -57,9 +56,7 @@ def render(folder: Path, results: Sequence[SweepResult]) -> list[tables.Table]:
     selection = describe_selection(result)
     if len(result.configs) > 1:
         figures.plot_differences(folder / "differences", result, selection)
-    best, image_shape = result.ranking[0], result.dataset.image_shape
-    if result.stayed_finite[best] and image_shape and image_shape[0] in CHANNELS:
-        figures.plot_weights(folder / "weights", result, [best], result.best_replicate(best))
+    figures.plot_best_weights(folder / "weights", result)
     refit_tables = [tables.refit_table(refit, mean_weights_intervals(refit)) for refit in refits]
     return [tables.ranking_table(result, selection, tables.describe_stops(whole)), *refit_tables]
 

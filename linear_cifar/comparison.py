@@ -39,7 +39,7 @@ def standard_error(values: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray | 
 
 def half_width(values: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray | np.float64, "*shape"]:
     """Return half the width of the mean's confidence interval, by Student's t; NaN if S = 1."""
-    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
+    # Imported here, as the import takes a third of a second.
     from scipy.special import stdtrit
 
     return stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * standard_error(values)

@@ -1,9 +1,9 @@
 """Successive halving: at each rung only the best share of the runs trains on (Jamieson and Talwalkar 2016).
 
 A rung is an epoch. Each batch size keeps its own best, for two reasons. After few epochs a large batch has
-taken few steps, so accuracies of different batch sizes say little of one another. And so the number of those
-left of each batch size is known beforehand, and equal numbers need one compiled program. On CIFAR-10 the rule
-loses no more than the best share of all, see experiments/RESULTS.md.
+taken few steps, so accuracies of different batch sizes are hard to compare. And the numbers that are left of
+each batch size are known beforehand, so that all brackets can share the same compiled programs. On CIFAR-10
+the rule loses no more than the best share of all, see experiments/RESULTS.md.
 """
 
 import math

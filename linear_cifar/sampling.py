@@ -56,7 +56,7 @@ def draw_configs(axes: Mapping[str, Axis], count: int, seed: int = 0) -> tuple[C
     Raises:
       ValueError: if a range is empty or out of the hyperparameter's limits; the message names it.
     """
-    # Imported here, as the import takes long. JAX itself requires SciPy.
+    # Imported here, as the import takes half a second.
     from scipy.stats import qmc
 
     axes = {"q": (0.0,), "momentum": (0.0,)} | dict(axes)

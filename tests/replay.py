@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from experiments.artifacts.reader import RunResult  # noqa: E402
 from experiments.artifacts.tables import align  # noqa: E402
 from linear_cifar.comparison import rank, standard_error  # noqa: E402
-from linear_cifar.halving import choose_survivors  # noqa: E402
+from linear_cifar.halving import choose_survivors, split_brackets  # noqa: E402
 from linear_cifar.uncertainty import confidence_set  # noqa: E402
 
 BRACKET = 256
@@ -134,7 +134,7 @@ def main() -> None:
     if whole is None:
         parser.error(f"{arguments.folder} is a search with halving: give one without")
     epochs, S, C = whole.loss.shape
-    brackets = [range(start, min(start + BRACKET, C)) for start in range(0, C, BRACKET)]
+    brackets = split_brackets(range(C), BRACKET)
     sets = [find_set(whole, members) for members in brackets]
     print(
         f"configurations that may be the best of each bracket: {', '.join(str(len(found)) for found in sets)}"

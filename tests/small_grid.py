@@ -11,13 +11,13 @@ import compiling
 os.environ.setdefault("XLA_FLAGS", compiling.FLAGS)
 
 # Without figures, matplotlib need not be imported.
+sys.modules["experiments.artifacts.drawing"] = SimpleNamespace(SUFFIXES=())
 sys.modules["experiments.artifacts.figures"] = SimpleNamespace(
     plot_heatmap=lambda *_: None,
     plot_curves=lambda *_: None,
     plot_differences=lambda *_: None,
-    plot_weights=lambda *_: None,
+    plot_best_weights=lambda *_: None,
     plot_confusion=lambda *_: None,
-    SUFFIXES=(),
 )
 
 from experiments.cli import data  # noqa: E402

@@ -17,7 +17,6 @@ from experiments.benchmark.measurements import time_cases
 from experiments.benchmark.probing import epochs_per_second
 from experiments.benchmark.timing import Timing, time_in_turn
 from experiments.runner.errors import UsageError
-from linear_cifar.config import Config
 from linear_cifar.data.dataset import split_dataset
 from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.examples import make_examples
@@ -145,7 +144,7 @@ def test_flags_that_would_be_ignored_are_refused(options, message):
 
 def make_outcome(best, seconds=(1.0, 2.0, 4.0), correct=(True, False, True)):
     """Return a search with these best accuracies so far, at the end of three epochs."""
-    return searching.Outcome(seconds, best, 5.0, 3, Config(0.1, 50, 0.0), best[1], np.array(correct))
+    return searching.Outcome(seconds, best, 5.0, 3, best[1], np.array(correct))
 
 
 def test_a_search_tells_when_it_was_how_good():

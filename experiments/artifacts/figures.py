@@ -30,6 +30,7 @@ from experiments.artifacts.tables import (
 from experiments.runner.sweeps import SweepResult
 from linear_cifar.calibration import expected_calibration_error, reliability
 from linear_cifar.data.dataset import Dataset, ImageShape
+from linear_cifar.data.features import CHANNELS
 
 # A sweep, the index of one of its configurations, and the sweep's predictions.
 Shown = tuple[SweepResult, int, Predictions]
@@ -256,6 +257,13 @@ def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], replic
             config = result.configs[c]
             label = f"η {config.eta:g}\nλ {config.lam:g}" + f"\nbatch {config.batch}" * several_batches
             panels[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+
+
+def plot_best_weights(path: Path, result: SweepResult) -> None:
+    """Draw the weights of the best configuration, unless it diverged or the data are not images."""
+    best, shape = result.ranking[0], result.dataset.image_shape
+    if result.stayed_finite[best] and shape and shape[0] in CHANNELS:
+        plot_weights(path, result, [best], result.best_replicate(best))
 
 
 def plot_confusion(

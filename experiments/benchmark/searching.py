@@ -47,21 +47,18 @@ class Outcome(NamedTuple):
     best: Sequence[float]
     total_s: float
     epochs: int  # trained, over all runs
-    config: Config
     val: float  # accuracy of the chosen run at its end
     correct: Bool[np.ndarray, " n"]  # the test examples that it predicts right
 
     def best_after(self, seconds: float) -> float:
         """Return the best validation accuracy after so many seconds; NaN before the first epoch has ended."""
-        return next(
-            (best for s, best in zip(self.seconds[::-1], self.best[::-1], strict=True) if s <= seconds),
-            np.nan,
-        )
+        reached = [best for s, best in zip(self.seconds, self.best, strict=True) if s <= seconds]
+        return reached[-1] if reached else math.nan
 
     def seconds_to(self, accuracy: float) -> float:
         """Return after how many seconds the best validation accuracy was as high; infinity if never."""
         return next(
-            (s for s, best in zip(self.seconds, self.best, strict=True) if best >= accuracy), float("inf")
+            (s for s, best in zip(self.seconds, self.best, strict=True) if best >= accuracy), math.inf
         )
 
 
@@ -92,7 +89,6 @@ def search_points(data: PreparedData, settings: Settings, configs: Sequence[Conf
         best.tolist(),
         time.perf_counter() - start,
         int(work[-1]),
-        result.configs[chosen],
         float(result.final["val"].accuracy[0, chosen]),
         unpack_correct(result.correct["test"][0, chosen], data.size("test")),
     )
@@ -111,7 +107,7 @@ def search_with_optuna(data: PreparedData, settings: Settings, trials: int, seed
     spec = settings.train_spec([Config(0.1, 1, 0.0)], data.dataset.image_shape)
     seconds: list[float] = []
     best: list[float] = []
-    kept: dict[int, tuple[Config, Bool[np.ndarray, " n"]]] = {}
+    correct: dict[int, Bool[np.ndarray, " n"]] = {}  # of each trial that reached the end
     start = time.perf_counter()
 
     def train(trial: optuna.Trial) -> float:
@@ -138,7 +134,7 @@ def search_with_optuna(data: PreparedData, settings: Settings, trials: int, seed
         marks = mark_correct_of_runs(
             [config], epoch.params(), data.splits["test"], seeds=[seed], standardizer=data.standardizer
         )
-        kept[trial.number] = config, marks[0, 0]
+        correct[trial.number] = marks[0, 0]
         return accuracy
 
     study = optuna.create_study(
@@ -147,9 +143,9 @@ def search_with_optuna(data: PreparedData, settings: Settings, trials: int, seed
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=FACTOR),
     )
     study.optimize(train, n_trials=trials)
-    config, correct = kept[study.best_trial.number]
     total_s = time.perf_counter() - start
-    return Outcome(seconds, best, total_s, len(best), config, study.best_value, correct)
+    chosen = study.best_trial.number
+    return Outcome(seconds, best, total_s, len(best), study.best_value, correct[chosen])
 
 
 def measure_searches(

@@ -225,10 +225,10 @@ def _train_block(
     data, (block, retention) = task.data, task.block
     sizes = {name: data.size(name) for name in data.splits}
 
-    def open_checkpoints(name: str, part: Sweep) -> Checkpoints:
+    def open_checkpoints(name: str, sweep: Sweep) -> Checkpoints:
         folder = task.folder / name
         folder.mkdir(exist_ok=True)
-        return Checkpoints(folder, part, data.d, data.K, sizes, progress.log, save_every)
+        return Checkpoints(folder, sweep, data.d, data.K, sizes, progress.log, save_every)
 
     def log_reused(epoch: int) -> None:
         if not stopped():
