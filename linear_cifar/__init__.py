@@ -11,14 +11,13 @@ from linear_cifar.calibration import (
     label_metrics,
     reliability,
 )
+from linear_cifar.checks import Initializer, SweepOptions
 from linear_cifar.comparison import best_per_seed, rank
-from linear_cifar.config import Config, check_config, grid
+from linear_cifar.config import Config, Hyperparams, check_config, grid, stack_hyperparams
 from linear_cifar.devices import use_all_cores
 from linear_cifar.engine import (
     Epoch,
     EpochMetrics,
-    Initializer,
-    SweepOptions,
     evaluate_runs,
     jax_params,
     mark_correct_of_runs,
@@ -44,6 +43,7 @@ from linear_cifar.model import (
     softmax_probabilities,
 )
 from linear_cifar.objectives import gradients, objective
+from linear_cifar.optimizers import OPTIMIZERS, Optimizer, adamw, get_optimizer, heavy_ball, sgd
 from linear_cifar.params import Params, init_params, numpy_params
 from linear_cifar.replicates import Replicate, ReplicateData, ReplicateId
 from linear_cifar.sampling import Range, draw_configs
@@ -53,21 +53,11 @@ from linear_cifar.standardizer import (
     Standardizer,
     fit_standardizer,
     fold_standardizer,
+    prepare_features,
     scale_to_unit_length,
     standardize,
 )
-from linear_cifar.training import (
-    Hyperparams,
-    Optimizer,
-    RunState,
-    TrainSpec,
-    heavy_ball,
-    init_state,
-    sgd,
-    stack_hyperparams,
-    train_epoch,
-    train_step,
-)
+from linear_cifar.training import RunState, TrainSpec, init_state, train_epoch, train_step
 from linear_cifar.uncertainty import (
     Estimate,
     confidence_set,
@@ -83,6 +73,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LOSSES",
+    "OPTIMIZERS",
     "SCHEDULES",
     "Augmentation",
     "Best",
@@ -115,6 +106,7 @@ __all__ = [
     "SweepOptions",
     "TrainSpec",
     "__version__",
+    "adamw",
     "best_per_seed",
     "chain",
     "check_config",
@@ -134,6 +126,7 @@ __all__ = [
     "fit_standardizer",
     "fold_standardizer",
     "get_loss",
+    "get_optimizer",
     "gradients",
     "grid",
     "heavy_ball",
@@ -155,6 +148,7 @@ __all__ = [
     "pack_correct",
     "predict_class",
     "predict_labels",
+    "prepare_features",
     "random_shift",
     "rank",
     "reliability",

@@ -28,10 +28,12 @@ def horizontal_flip(
       p: probability of a flip.
       shape: channels, height and width; their product is d.
     """
+    # In float32, because where JAX's default is float64 the draw would be another one.
+    mirrored = jax.random.bernoulli(key, jnp.asarray(p, jnp.float32))
     columns = jnp.arange(shape[-1])
     # One gather, which XLA joins with the gather of the rows: on a CPU a third of the time of choosing
     # between the image and its mirror image.
-    chosen = jnp.where(jax.random.bernoulli(key, p), columns[::-1], columns)
+    chosen = jnp.where(mirrored, columns[::-1], columns)
     return image.reshape(shape)[..., chosen].reshape(-1)
 
 
@@ -52,9 +54,9 @@ def random_shift(
       shape: channels, height and width; their product is d.
     """
     _, height, width = shape
-    down, right = jax.random.randint(key, (2,), -pixels, pixels + 1)
-    rows = jnp.clip(jnp.arange(height) - down, 0, height - 1)
-    columns = jnp.clip(jnp.arange(width) - right, 0, width - 1)
+    down, right = jax.random.randint(key, (2,), -pixels, pixels + 1, dtype=jnp.int32)
+    rows = jnp.clip(jnp.arange(height, dtype=jnp.int32) - down, 0, height - 1)
+    columns = jnp.clip(jnp.arange(width, dtype=jnp.int32) - right, 0, width - 1)
     return image.reshape(shape)[:, rows[:, None], columns[None, :]].reshape(-1)
 
 

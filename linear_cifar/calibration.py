@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
+from linear_cifar.arguments import as_values, as_whole
+
 
 class Reliability(NamedTuple):
     """Predictions in bins of equal width by their probability; empty bins are NaN."""
@@ -24,7 +26,21 @@ def reliability(
       confidence: probability given to the predicted class.
       correct: whether the prediction was correct.
       bins: number of bins. A confidence on an edge belongs to the bin above it, 1 to the last bin.
+
+    Raises:
+      ValueError: if the shapes differ, or a confidence is not in [0, 1].
     """
+    bins = as_whole("bins", bins, 1)
+    confidence, correct = as_values("confidence", confidence, "n"), as_values("correct", correct, "n")
+    if confidence.shape != correct.shape:
+        raise ValueError(
+            f"confidence is {confidence.shape} and correct is {correct.shape}: give one shape [n]"
+        )
+    outside = ~((confidence >= 0) & (confidence <= 1))  # also NaN
+    if outside.any():
+        raise ValueError(
+            f"confidence {np.argmax(outside)} is {confidence[outside][0]}: give numbers from 0 to 1"
+        )
     edges = np.linspace(0, 1, bins + 1)
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     counts = np.bincount(index, minlength=bins)
@@ -46,8 +62,9 @@ def expected_calibration_error(binned: Reliability) -> float:
 class LabelMetrics(NamedTuple):
     """Quality of labels taken by a threshold; shares in [0, 1].
 
-    Precision and recall are over all labels of all examples (micro-averaged); precision is NaN where no
-    label was predicted. `none` and `several` are the shares of examples with no label or more than one.
+    Precision and recall are over all labels of all examples (micro-averaged). Precision is NaN where no label
+    was predicted, and recall where none is true. `none` and `several` are the shares of examples with no
+    label or more than one.
     """
 
     precision: float
@@ -57,12 +74,20 @@ class LabelMetrics(NamedTuple):
 
 
 def label_metrics(predicted: Bool[np.ndarray, "n K"], y: Num[np.ndarray, "n K"]) -> LabelMetrics:
-    """Compare predicted labels with one- or multi-hot targets."""
-    correct, count = np.sum(predicted & (y > 0)), predicted.sum()
+    """Compare predicted labels with one- or multi-hot targets; a label is true where its target is ≥ 1/2.
+
+    Raises:
+      ValueError: if the shapes differ.
+    """
+    predicted, y = as_values("predicted", predicted, "n, K").astype(bool), as_values("y", y, "n, K")
+    if predicted.shape != y.shape:
+        raise ValueError(f"predicted is {predicted.shape} and y is {y.shape}: give one shape [n, K]")
+    true = y >= 0.5
+    correct, count = np.sum(predicted & true), predicted.sum()
     per_example = predicted.sum(axis=1)
     return LabelMetrics(
         precision=float(correct / count) if count else float("nan"),
-        recall=float(correct / (y > 0).sum()),
+        recall=float(correct / true.sum()) if true.any() else float("nan"),
         none=float((per_example == 0).mean()),
         several=float((per_example > 1).mean()),
     )

@@ -2,11 +2,16 @@
 
 import itertools
 import math
-from collections.abc import Iterable
-from numbers import Integral
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from linear_cifar.arguments import describe
 
 
 class Config(NamedTuple):
@@ -23,6 +28,21 @@ class Config(NamedTuple):
     momentum: float = 0.0
 
 
+class Hyperparams(NamedTuple):
+    """The hyperparameters that may differ between configurations without compiling again."""
+
+    eta: Float[Array, "*configs"]
+    lam: Float[Array, "*configs"]
+    q: Float[Array, "*configs"]
+    momentum: Float[Array, "*configs"]
+
+
+def stack_hyperparams(configs: Sequence[Config], dtype: DTypeLike = jnp.float32) -> Hyperparams:
+    """Return the hyperparameters of C configurations as arrays [C]."""
+    columns = ([getattr(config, name) for config in configs] for name in Hyperparams._fields)
+    return Hyperparams(*(jnp.asarray(column, dtype) for column in columns))
+
+
 def grid(
     etas: Iterable[float],
     batches: Iterable[int],
@@ -35,27 +55,60 @@ def grid(
     Raises:
       ValueError: if an axis is empty or a value is out of its range; the message names it.
     """
-    axes = [tuple(dict.fromkeys(axis)) for axis in (etas, batches, lams, qs, momenta)]
-    for name, axis in zip(Config._fields, axes, strict=True):
-        if not axis:
+    axes = []
+    for name, axis in zip(Config._fields, (etas, batches, lams, qs, momenta), strict=True):
+        values = as_axis(name, axis)
+        if not values:
             raise ValueError(f"{name} is empty: give at least one value")
+        axes.append(values)
     configs = tuple(itertools.starmap(Config, itertools.product(*axes)))
     for config in configs:
         check_config(config)
     return configs
 
 
+def as_axis(name: str, axis: Any) -> tuple[Any, ...]:
+    """Return the values of an axis as Python's numbers, without repetitions.
+
+    Raises:
+      ValueError: if the axis is no list of values.
+    """
+    try:
+        if isinstance(axis, str | dict):
+            raise TypeError
+        return tuple(dict.fromkeys(map(_as_python, axis)))
+    except TypeError:
+        raise ValueError(f"{name} is {describe(axis)}: give a list of numbers, such as [0.1]") from None
+
+
 def as_configs(configs: Iterable[Config]) -> tuple[Config, ...]:
-    """Turn NumPy's numbers in configurations into Python's, so that they can be hashed and saved as JSON."""
-    return tuple(Config(*map(_as_python, config)) for config in configs)
+    """Return configurations whose values are Python's numbers, so that they can be hashed and saved as JSON.
+
+    Raises:
+      ValueError: if one is no `Config`.
+    """
+    if isinstance(configs, Config):
+        raise ValueError("configs is one Config: give a list, such as [config]")
+    try:
+        members = list(configs)
+    except TypeError:
+        raise ValueError(f"configs is {describe(configs)}: give a list of Config") from None
+    for member in members:
+        if not (isinstance(member, tuple) and 3 <= len(member) <= len(Config._fields)):
+            raise ValueError(f"configs holds {describe(member)}: give a list of Config")
+    return tuple(Config(*map(_as_python, member)) for member in members)
 
 
 def _as_python(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    """Return the number that a NumPy scalar or an array without axes holds, and other values as they are."""
+    return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 
 def check_config(config: Config, n: int | None = None) -> None:
     """Raise ValueError if a hyperparameter is out of its range, and name it; n is the number of examples."""
+    for name, value in config._asdict().items():
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise ValueError(f"{name} is {describe(value)}: give a number")
     for name, value in (("eta", config.eta), ("lam", config.lam)):
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} is {value}: give zero or a positive number")

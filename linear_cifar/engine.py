@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache, partial
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,41 +11,43 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
+from linear_cifar.arguments import as_seed
 from linear_cifar.augment import Augmentation
-from linear_cifar.config import Config, as_configs, check_config
-from linear_cifar.evaluation import Metrics, evaluate, mark_correct, mean_metrics
-from linear_cifar.examples import Examples
+from linear_cifar.checks import Initializer, SweepOptions, check_arguments
+from linear_cifar.config import Config, as_configs, stack_hyperparams
+from linear_cifar.evaluation import Metrics, compute_metrics, evaluate, mark_correct, mean_metrics
+from linear_cifar.examples import Examples, check_examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, Layout, make_layout
-from linear_cifar.losses import Loss, get_loss
+from linear_cifar.losses import Loss
 from linear_cifar.model import FULL_PRECISION
-from linear_cifar.params import Params, init_params
+from linear_cifar.optimizers import Optimizer, sgd
+from linear_cifar.params import Params, as_params, init_params
 from linear_cifar.replicates import (
     Replicate,
-    all_rows,
     as_replicates,
     digest_arrays,
     identify_replicate,
+    replace_standardizers,
     stack_replicates,
     stack_rows,
     stack_standardizers,
 )
 from linear_cifar.schedules import Schedule, constant
-from linear_cifar.snapshots import Snapshot, SweepIdentity, describe_difference, name_function
-from linear_cifar.standardizer import Standardizer
-from linear_cifar.training import (
-    Optimizer,
-    RunState,
-    TrainSpec,
-    init_state,
-    sgd,
-    stack_hyperparams,
-    train_epoch,
+from linear_cifar.snapshots import (
+    Snapshot,
+    SweepIdentity,
+    check_names,
+    describe_difference,
+    name_function,
+    name_loss,
 )
+from linear_cifar.standardizer import Standardizer, as_standardizer, prepare_features
+from linear_cifar.training import RunState, TrainSpec, init_state, train_epoch
 
 Tree = TypeVar("Tree")
 
-# Initial W [K, d] and b [K] of a seed.
-Initializer = Callable[[int], Params]
+# The generator of all random numbers.
+GENERATOR = "threefry2x32"
 
 
 class KeyUse(IntEnum):
@@ -96,28 +98,19 @@ class Epoch(NamedTuple):
         )
 
 
-class SweepOptions(TypedDict, total=False):
-    """The keyword arguments of `sweep` that all its callers pass on."""
-
-    loss: str | Loss
-    standardizer: Standardizer | None
-    optimizer: Optimizer
-    augment: Augmentation | None
-    shuffle: bool
-    precision: str
-    schedule: Schedule
-    average: int
-    init: Initializer | None
-
-
 def derive_key(seed: int, use: KeyUse) -> PRNGKeyArray:
     """Return the random key of one use of a seed."""
-    return jax.random.fold_in(jax.random.key(seed), use)
+    # The generator is named, because a user may have set up JAX with another one.
+    return jax.random.fold_in(jax.random.key(seed, impl=GENERATOR), use)
 
 
 def jax_params(seed: int, d: int, K: int, dtype: DTypeLike = jnp.float32) -> Params:
-    """Draw the parameters that a sweep starts from by default, see `init_params`."""
-    return init_params(derive_key(seed, KeyUse.INIT), d, K, dtype=dtype)
+    """Draw the parameters that a sweep starts from by default, see `init_params`.
+
+    Raises:
+      ValueError: if the seed is no whole number from 0 to 2³² − 1.
+    """
+    return init_params(derive_key(as_seed(seed), KeyUse.INIT), d, K, dtype=dtype)
 
 
 def sweep(
@@ -129,11 +122,11 @@ def sweep(
     seeds: Sequence[int | Replicate] = (0,),
     loss: str | Loss = "softmax",
     standardizer: Standardizer | None = None,
-    optimizer: Optimizer = sgd,
+    optimizer: str | Optimizer = sgd,
     augment: Augmentation | None = None,
     shuffle: bool = True,
     precision: str = FULL_PRECISION,
-    schedule: Schedule = constant,
+    schedule: str | Schedule = constant,
     average: int = 1,
     init: Initializer | None = None,
     devices: Sequence[jax.Device] | None = None,
@@ -149,49 +142,53 @@ def sweep(
       train: n training examples, see `make_examples`.
       evaluation_sets: examples to evaluate on after every epoch, by name: {"val": ...}.
       epochs: number of passes over the training examples, including those before the snapshot.
-      seeds: the S seeds of weights, order and augmentation, or replicates with rows and standardisers of
-        their own. The folds of a cross-validation are replicates, see `Replicate`.
+      seeds: the S seeds of weights, order and augmentation, whole numbers from 0 to 2³² − 1; or replicates
+        with rows and standardisers of their own. The folds of a cross-validation are replicates, see
+        `Replicate`.
       loss: a loss, or the name of one.
       standardizer: mean and std of the training features, see `fit_standardizer`. None: the features are
         used as they are. That is right for features of about unit scale; on raw pixels, η would have to be
         about 10⁻⁴ times as large.
-      optimizer: makes an optax transformation from a configuration's traced hyperparameters.
+      optimizer: makes an optax transformation from a configuration's traced hyperparameters, or the name of
+        one: `sgd`, `heavy_ball` or `adamw`. If its updates depend on `lam`, it applies the penalty itself,
+        and the gradient is without 2λW.
       augment: random change of each training example; see `linear_cifar.augment`.
       shuffle: whether each epoch has an order of its own.
       precision: precision of the matrix products, see `multiply`.
-      schedule: how η changes over the epochs, see `linear_cifar.schedules`.
+      schedule: how η changes over the epochs, see `linear_cifar.schedules`, or the name of a schedule.
       average: number of last epochs over which the parameters are averaged (Izmailov et al. 2018); 1: none.
       init: initial parameters of a seed, `jax_params` by default; their type is that of all arithmetic.
       devices: devices to divide the runs over; all local ones by default.
       resume_from: snapshot of an earlier sweep with the same arguments; `epochs` may be larger where the
         epochs so far do not depend on it. On the same devices the resumed sweep has the same bits. `init`
-        is then not used.
+        is then not used. Loss, optimizer and augmentation are known by their names, so each is a built-in
+        one or a function at the top level of a module.
 
     Returns:
       An iterator over the epochs that follow. Nothing is trained before it is advanced.
 
     Raises:
       ValueError: if there are no configurations or seeds, an argument is out of range (a batch larger than
-        the training rows, for example), or the snapshot is of another sweep.
+        the training rows, for example) or of another kind, a hyperparameter would change nothing, or the
+        snapshot is of another sweep. The message names the argument, and says what to give.
     """
     configs, replicates = as_configs(configs), as_replicates(seeds)
-    check_arguments(
-        configs,
-        train,
-        evaluation_sets,
-        replicates,
-        epochs,
+    options = SweepOptions(
         loss=loss,
         standardizer=standardizer,
+        optimizer=optimizer,
+        augment=augment,
+        shuffle=shuffle,
+        precision=precision,
+        schedule=schedule,
         average=average,
+        init=init,
     )
-    spec = TrainSpec(_find_loss(loss), optimizer, augment, shuffle, precision)
+    spec, plan, dtype = check_arguments(
+        configs, train, evaluation_sets, replicates, epochs, options, resume_from, devices
+    )
     d, K = train.features.shape[1], train.targets.shape[1]
-    dtype, start = _start(configs, replicates, optimizer, init or partial(jax_params, d=d, K=K), resume_from)
-    if start[1].params.W.shape[-2:] != (K, d):
-        raise ValueError(f"the weights are {start[1].params.W.shape[-2:]}: these examples need {(K, d)}")
-    factor = schedule(epochs)
-    plan = tuple((float(factor(done)), max(1, done + 1 - epochs + average)) for done in range(epochs))
+    start = _start(configs, replicates, spec, init or partial(jax_params, d=d, K=K), resume_from)
 
     @cache  # hashing the examples takes a while: only where a snapshot is taken or resumed
     def identify() -> SweepIdentity:
@@ -202,8 +199,8 @@ def sweep(
             K=K,
             dtype=str(dtype),
             data=digest_arrays(jax.tree.leaves((train, standardizer))),
-            loss=spec.loss.name,
-            optimizer=name_function(optimizer),
+            loss=name_loss(spec.loss),
+            optimizer=name_function(spec.optimizer),
             augment=name_function(augment),
             shuffle=shuffle,
             precision=precision,
@@ -214,10 +211,34 @@ def sweep(
         difference = describe_difference(resume_from.identity, identify())
         if difference is not None:
             raise ValueError(f"the snapshot is of another sweep: it has {difference}")
+        check_names(identify())
     layout = _make_run_layout(configs, start[2], devices)
-    return _iterate_epochs(
-        start, configs, train, evaluation_sets, standardizer, replicates, spec, plan, layout, identify
+    prepared = _prepare_sets(train, evaluation_sets, standardizer, replicates, dtype)
+    return _iterate_epochs(start, configs, *prepared, spec, plan, layout, identify)
+
+
+def _prepare_sets(
+    train: Examples,
+    evaluation_sets: Mapping[str, Examples],
+    standardizer: Standardizer | None,
+    replicates: Sequence[Replicate],
+    dtype: DTypeLike,
+) -> tuple[Examples, dict[str, Examples], Standardizer | None, Sequence[Replicate]]:
+    """Return the data and standardisers with features that `dtype` can hold, see `prepare_features`."""
+    stacked = stack_standardizers(replicates)
+    # Folds are evaluated on the examples that others train on, of which one copy is enough.
+    distinct = {id(examples): examples for examples in (train, *evaluation_sets.values())}
+    features, prepared = prepare_features(
+        [examples.features for examples in distinct.values()], stacked or standardizer, dtype
     )
+    pairs = zip(distinct.items(), features, strict=True)
+    held = {key: examples.replace_features(array) for (key, examples), array in pairs}
+    if stacked is not None and prepared is not None:
+        replicates = replace_standardizers(replicates, prepared)
+    else:
+        standardizer = prepared
+    sets = {name: held[id(examples)] for name, examples in evaluation_sets.items()}
+    return held[id(train)], sets, standardizer, replicates
 
 
 def _iterate_epochs(
@@ -240,7 +261,6 @@ def _iterate_epochs(
     in_slots = [replicates[s] for s in layout.replicates]
     keys = jnp.stack([derive_key(replicate.seed, KeyUse.EPOCH) for replicate in in_slots])
     per_replicate = layout.shard(stack_replicates(in_slots, keys), BY_REPLICATE)
-    # Folds are evaluated on the examples that others train on, of which one copy is enough.
     on_devices = {id(examples): layout.broadcast(examples) for examples in (train, *evaluation_sets.values())}
     sets = {
         name: (on_devices[id(examples)], layout.shard(stack_rows(in_slots, name), BY_REPLICATE))
@@ -257,7 +277,7 @@ def _iterate_epochs(
         state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
         averaged = _update_average(averaged, state.params, count)
         evaluated = {
-            name: evaluate(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
+            name: compute_metrics(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
             for name, (examples, rows) in sets.items()
         }
         metrics = EpochMetrics(mean_metrics(sums, n), evaluated, _norm(averaged.W), finite)
@@ -292,7 +312,7 @@ def evaluate_runs(
     Raises:
       ValueError: if the parameters are not those of S × C runs, or a row is not an index.
     """
-    measure = partial(evaluate, loss=_find_loss(loss), precision=precision)
+    measure = partial(evaluate, loss=loss, precision=precision)
     return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
 
 
@@ -306,12 +326,13 @@ def mark_correct_of_runs(
     precision: str = FULL_PRECISION,
     rows: Integer[np.ndarray, "S m"] | None = None,
     devices: Sequence[jax.Device] | None = None,
-) -> Bool[np.ndarray, "S C m"]:
+    loss: str | Loss | None = None,
+) -> Bool[np.ndarray, "S C m"] | Float[np.ndarray, "S C m"]:
     """Mark the examples that each run of a sweep predicts right, see `mark_correct`.
 
-    Arguments and errors are those of `evaluate_runs`.
+    Arguments and errors are those of `evaluate_runs`; `loss` is needed as for `mark_correct`.
     """
-    measure = partial(mark_correct, precision=precision)
+    measure = partial(mark_correct, precision=precision, loss=loss)
     return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
 
 
@@ -326,15 +347,20 @@ def _measure_runs(
     devices: Sequence[jax.Device] | None,
 ) -> Tree:
     """Measure parameters [S, C] in the layout of their sweep."""
-    replicates = as_replicates(seeds)
+    configs, replicates, params = as_configs(configs), as_replicates(seeds), as_params(params)
+    check_examples("examples", examples)
+    standardizer = as_standardizer(standardizer, examples.features.shape[1])
     if params.W.shape[:2] != (len(replicates), len(configs)):
         raise ValueError(
             f"the parameters are of {params.W.shape[:2]} runs: there are {(len(replicates), len(configs))}"
         )
     if rows is not None:
-        _check_rows(rows, len(replicates), len(examples.features))
+        _check_rows(np.asarray(rows), len(replicates), len(examples))
     layout = _make_run_layout(configs, params, devices)
-    in_slots = [replicates[s] for s in layout.replicates]
+    examples, _, standardizer, prepared = _prepare_sets(
+        examples, {}, standardizer, replicates, params.W.dtype
+    )
+    in_slots = [prepared[s] for s in layout.replicates]
     per_replicate = layout.shard(stack_standardizers(in_slots), BY_REPLICATE)
     rows = None if rows is None else layout.shard(rows[list(layout.replicates)], BY_REPLICATE)
     params = layout.shard(layout.to_slots(params), BY_RUN)
@@ -370,11 +396,11 @@ def mask_metrics(tree: Tree, finite: Bool[np.ndarray, "*shape"]) -> Tree:
 def _start(
     configs: Sequence[Config],
     replicates: Sequence[Replicate],
-    optimizer: Optimizer,
+    spec: TrainSpec,
     init: Initializer,
     snapshot: Snapshot | None,
-) -> tuple[jnp.dtype, tuple[int, RunState, Params]]:
-    """Return the type of the weights, and the epochs done with the state and averages of the runs [S, C].
+) -> tuple[int, RunState, Params]:
+    """Return the epochs done, and the state and averages of the runs [S, C].
 
     Raises:
       ValueError: if the optimizer's state in the snapshot is not this optimizer's.
@@ -382,72 +408,19 @@ def _start(
     if snapshot is None:
         drawn = [init(replicate.seed) for replicate in replicates]
         initial = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
-        state = init_state(initial, stack_hyperparams(configs, initial.W.dtype), optimizer)
-        return initial.W.dtype, (0, state, state.params)
+        state = init_state(initial, stack_hyperparams(configs, initial.W.dtype), spec.optimizer)
+        return 0, state, state.params
     params = snapshot.params
     hyperparams = stack_hyperparams(snapshot.identity.configs, params.W.dtype)
     one_per_replicate = jax.tree.map(lambda leaf: leaf[:, 0], params)
-    expected = jax.eval_shape(partial(init_state, optimizer=optimizer), one_per_replicate, hyperparams)
+    expected = jax.eval_shape(partial(init_state, optimizer=spec.optimizer), one_per_replicate, hyperparams)
     leaves, structure = jax.tree.flatten(expected.opt_state)
     shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
     if shapes != [(leaf.shape, leaf.dtype) for leaf in snapshot.opt_state]:
-        names = f"{snapshot.identity.optimizer}, not {name_function(optimizer)}"
+        names = f"{snapshot.identity.optimizer}, not {name_function(spec.optimizer)}"
         raise ValueError(f"the snapshot is of another sweep: it has another optimizer's state ({names})")
     state = RunState(params, jax.tree.unflatten(structure, snapshot.opt_state))
-    return params.W.dtype, (snapshot.number, state, snapshot.averaged)
-
-
-def check_arguments(
-    configs: Sequence[Config],
-    train: Examples,
-    evaluation_sets: Mapping[str, Examples],
-    replicates: Sequence[Replicate],
-    epochs: int,
-    *,
-    loss: str | Loss = "softmax",
-    standardizer: Standardizer | None = None,
-    average: int = 1,
-) -> None:
-    """Raise ValueError if an argument of `sweep` is out of range or does not fit the training examples."""
-    loss = _find_loss(loss)
-    if not configs:
-        raise ValueError("a sweep needs at least one configuration")
-    n, d, K = len(train.features), train.features.shape[-1], train.targets.shape[-1]
-    for name, examples in (("the training set", train), *evaluation_sets.items()):
-        features, targets = examples.features.shape, examples.targets.shape
-        if not (len(features) == len(targets) == 2 and features[0] == targets[0] > 0):
-            raise ValueError(f"{name} has features {features} and targets {targets}: give [n, d] and [n, K]")
-        if (features[1], targets[1]) != (d, K):
-            raise ValueError(
-                f"{name} has {features[1]} features and {targets[1]} classes, the training set {d} and {K}"
-            )
-    for scale in (standardizer, *(replicate.standardizer for replicate in replicates)):
-        if scale is not None and (np.shape(scale.mean), np.shape(scale.std)) != ((d,), (d,)):
-            raise ValueError(f"a standardiser is {np.shape(scale.mean)}: give mean and std as {(d,)}")
-    sizes: dict[str | None, int] = {
-        name: len(examples.features) for name, examples in evaluation_sets.items()
-    }
-    sizes[None] = n
-    for replicate in replicates:
-        for evaluation_set, rows in all_rows(replicate).items():
-            if evaluation_set not in sizes:
-                raise ValueError(
-                    f"seed {replicate.seed} has rows of {evaluation_set!r}: the evaluation sets are "
-                    f"{', '.join(evaluation_sets)}"
-                )
-            last = sizes[evaluation_set] - 1
-            wrong = np.asarray(rows)[(np.asarray(rows) < 0) | (np.asarray(rows) > last)]
-            if len(wrong):
-                raise ValueError(f"seed {replicate.seed} has row {wrong[0]}: give rows from 0 to {last}")
-    num_rows = n if replicates[0].rows is None else len(replicates[0].rows)
-    if epochs < 1:
-        raise ValueError(f"epochs is {epochs}: give at least 1")
-    if not 1 <= average <= epochs:
-        raise ValueError(f"average is {average}: give a number of epochs from 1 to {epochs}")
-    for config in configs:
-        check_config(config, num_rows)
-        if config.q and not loss.takes_q:
-            raise ValueError(f"q is {config.q}: the loss {loss.name} has no power q")
+    return snapshot.number, state, snapshot.averaged
 
 
 def _check_rows(rows: np.ndarray, S: int, n: int) -> None:
@@ -456,10 +429,6 @@ def _check_rows(rows: np.ndarray, S: int, n: int) -> None:
         raise ValueError(f"the rows are {rows.dtype}{rows.shape}: give indices of shape ({S}, m)")
     if rows.size and not 0 <= rows.min() <= rows.max() < n:
         raise ValueError(f"the rows go from {rows.min()} to {rows.max()}: give rows from 0 to {n - 1}")
-
-
-def _find_loss(loss: str | Loss) -> Loss:
-    return get_loss(loss) if isinstance(loss, str) else loss
 
 
 def _make_run_layout(

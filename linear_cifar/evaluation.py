@@ -9,12 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
+from linear_cifar.arguments import check_choice
 from linear_cifar.batches import Index, fold_batches, take_rows
-from linear_cifar.examples import Examples
-from linear_cifar.losses import Loss
-from linear_cifar.model import FULL_PRECISION, compute_logits, is_correct, multiply, predict_class
-from linear_cifar.params import Params
-from linear_cifar.standardizer import Standardizer, standardize
+from linear_cifar.examples import LABELS, Examples, check_examples
+from linear_cifar.losses import Loss, check_outputs, get_loss
+from linear_cifar.model import (
+    FULL_PRECISION,
+    PRECISIONS,
+    compute_logits,
+    is_correct,
+    multiply,
+    predict_class,
+    share_correct_labels,
+)
+from linear_cifar.params import Params, as_params
+from linear_cifar.standardizer import Standardizer, as_standardizer, prepare_features, standardize
 
 # Examples evaluated at a time: bounds the float copy of the features, and is wide enough for speed.
 EXAMPLES_AT_ONCE = 1_000
@@ -30,7 +39,7 @@ class Metrics(NamedTuple):
     """Loss and accuracy of each run: means over examples, or their sums or single values where stated.
 
     The loss is without the penalty and with q = 0, whatever was trained, so that runs compare. Accuracy is
-    the share of correct predictions in [0, 1]; as a sum, their number.
+    the share of correct predictions in [0, 1]; as a sum, their number. `Examples` says what is correct.
     """
 
     loss: Float[Array | np.ndarray, "*runs"]
@@ -40,7 +49,7 @@ class Metrics(NamedTuple):
 def evaluate(
     params: Params,
     examples: Examples,
-    loss: Loss,
+    loss: str | Loss,
     standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
     rows: Rows = None,
@@ -50,7 +59,7 @@ def evaluate(
     Args:
       params: W [*runs, K, d] and b [*runs, K].
       examples: n examples.
-      loss: the loss to measure.
+      loss: the loss to measure, or the name of one.
       standardizer: mean and std [d] of the training features, or [R, d] for runs [R, ...] whose replicates
         have one each. None: the features are used as they are.
       precision: precision of the product, see `multiply`.
@@ -59,8 +68,27 @@ def evaluate(
 
     Returns:
       Mean losses and accuracies [*runs] as NumPy arrays, in the parameters' type.
+
+    Raises:
+      ValueError: if an argument is of another kind or shape.
     """
-    sums = _sum_examples(_make_metrics_sum(loss), params, examples, standardizer, precision, rows)
+    loss = get_loss(loss)
+    params, examples, standardizer = _prepare(params, examples, standardizer, precision)
+    check_outputs(loss, examples.targets.shape[1])
+    return compute_metrics(params, examples, loss, standardizer, precision, rows)
+
+
+def compute_metrics(
+    params: Params,
+    examples: Examples,
+    loss: Loss,
+    standardizer: Standardizer | None,
+    precision: str,
+    rows: Rows,
+) -> Metrics:
+    """Do the work of `evaluate`, with arguments that are checked and features that are prepared."""
+    measure = _make_metrics_sum(loss, examples.kind)
+    sums = _sum_examples(measure, params, examples, standardizer, precision, rows)
     return mean_metrics(sums, _num_measured(examples, rows))
 
 
@@ -74,11 +102,17 @@ def confusion_matrix(
 
     Args:
       params, standardizer, precision: as for `evaluate`.
-      examples: n examples with one-hot targets.
+      examples: n examples of one class each; of soft targets that is the class with the largest share.
 
     Returns:
       Whole numbers in the parameters' type; each matrix sums to n.
+
+    Raises:
+      ValueError: if examples have several labels, or an argument is of another kind or shape.
     """
+    params, examples, standardizer = _prepare(params, examples, standardizer, precision)
+    if examples.kind == LABELS:
+        raise ValueError("examples have any number of labels each: a confusion matrix needs one class each")
     return np.asarray(_sum_examples(_count_predictions, params, examples, standardizer, precision, None))
 
 
@@ -88,27 +122,36 @@ def mark_correct(
     standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
     rows: Rows = None,
-) -> Bool[np.ndarray, "*runs n"]:
+    loss: str | Loss | None = None,
+) -> Bool[np.ndarray, "*runs n"] | Float[np.ndarray, "*runs n"]:
     """Mark the examples that each run predicts right.
 
     The marks are for the functions of `linear_cifar.uncertainty`.
 
     Args:
       params, examples, standardizer, precision, rows: as for `evaluate`.
+      loss: the loss whose probabilities decide on labels; needed for examples of the kind `labels` only.
 
     Returns:
-      True where the predicted class is one of the example's labels; False throughout where the parameters are
-      not finite.
+      True where a prediction is right, see `Examples`; of the kind `labels`, the share of each example's
+      labels that are. False or 0 throughout where the parameters are not finite.
+
+    Raises:
+      ValueError: if an argument is of another kind or shape.
     """
+    params, examples, standardizer = _prepare(params, examples, standardizer, precision)
+    if examples.kind == LABELS and loss is None:
+        raise ValueError("loss is None: these examples have labels, which its probabilities predict: give it")
+    measure = _make_marks(None if loss is None else get_loss(loss), examples.kind)
     # On the device once, and not again for each chunk.
     params, standardizer = jax.tree.map(jnp.asarray, (params, standardizer))
     marked = []
     n, at_once = _num_measured(examples, rows), _examples_at_once(params, standardizer, rows)
     for start in range(0, n, at_once):
         chunk, chosen = _take_chunk(examples, rows, start, min(at_once, n - start))
-        marked.append(np.asarray(_measure_runs(is_correct, params, chunk, standardizer, precision, chosen)))
+        marked.append(np.asarray(_measure_runs(measure, params, chunk, standardizer, precision, chosen)))
     finite = jnp.isfinite(params.W).all(axis=(-2, -1)) & jnp.isfinite(params.b).all(axis=-1)
-    return np.concatenate(marked, axis=-1) & np.asarray(finite)[..., None]
+    return np.concatenate(marked, axis=-1) * np.asarray(finite)[..., None]
 
 
 def mean_class_accuracy(
@@ -132,15 +175,52 @@ def mean_class_accuracy(
     return np.mean(by_class, axis=0)
 
 
+def _prepare(
+    params: Params, examples: Examples, standardizer: Standardizer | None, precision: str
+) -> tuple[Params, Examples, Standardizer | None]:
+    """Return arguments that fit one another, with features that the parameters' type can hold.
+
+    Raises:
+      ValueError: if they do not fit.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    check_examples("examples", examples)
+    d, K = examples.features.shape[1], examples.targets.shape[1]
+    params = as_params(params, (K, d))
+    (features,), prepared = prepare_features(
+        [examples.features], as_standardizer(standardizer, d, stacked=True), params.W.dtype
+    )
+    return params, examples.replace_features(features), prepared
+
+
 @cache
-def _make_metrics_sum(loss: Loss) -> Measure:
+def _make_metrics_sum(loss: Loss, kind: str) -> Measure:
     """Return the same function each time, because JAX compiles a program for each function it meets."""
-    return lambda logits, y: jax.tree.map(jnp.sum, measure_examples(logits, y, loss))
+    return lambda logits, y: jax.tree.map(jnp.sum, measure_examples(logits, y, loss, kind))
+
+
+@cache
+def _make_marks(loss: Loss | None, kind: str) -> Measure:
+    """Return the same function each time, see `_make_metrics_sum`."""
+    return lambda logits, y: _measure_correct(logits, y, loss, kind)
+
+
+def _measure_correct(
+    logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss | None, kind: str
+) -> Bool[Array, " n"] | Float[Array, " n"]:
+    """Tell whether each prediction is right, or of labels which share of them is, see `Examples`."""
+    if kind != LABELS:
+        return is_correct(logits, y)
+    assert loss is not None, "labels are predicted from probabilities"
+    return share_correct_labels(loss.probabilities(logits), y)
 
 
 def _count_predictions(logits: Float[Array, "n K"], y: Float[Array, "n K"]) -> Float[Array, "K K"]:
     """Count the examples of each true class (rows) that are predicted to be of each class (columns)."""
-    return multiply(y.T, jax.nn.one_hot(predict_class(logits), y.shape[1], dtype=y.dtype))
+    true, predicted = (
+        jax.nn.one_hot(predict_class(scores), y.shape[1], dtype=y.dtype) for scores in (y, logits)
+    )
+    return multiply(true.T, predicted)
 
 
 @partial(jax.jit, static_argnames=("measure", "precision"))
@@ -236,6 +316,7 @@ def mean_metrics(sums: Metrics, n: int) -> Metrics:
     return jax.tree.map(lambda total: np.asarray(total) / np.asarray(n, total.dtype), sums)
 
 
-def measure_examples(logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss) -> Metrics:
-    """Return the loss of each of n examples, and 1 or 0 for a correct or a wrong prediction, all [n]."""
-    return Metrics(loss.value(logits, y), is_correct(logits, y).astype(logits.dtype))
+def measure_examples(logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss, kind: str) -> Metrics:
+    """Return the loss of each of n examples, and how far its prediction is right, from 0 to 1, all [n]."""
+    correct = _measure_correct(logits, y, loss, kind)
+    return Metrics(loss.value(logits, y), correct.astype(logits.dtype))

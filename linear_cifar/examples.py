@@ -1,59 +1,231 @@
 """Labelled examples, checked when they are made."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num, Shaped
+from jaxtyping import Array, Float, Integer, Num
+
+from linear_cifar.arguments import as_numbers, as_whole, check_choice, describe, is_traced
+
+# What the targets of a data set say.
+CLASSES, SOFT, LABELS = KINDS = ("classes", "soft", "labels")
+# Targets of soft classes sum to 1 up to this, so that float16 can hold them.
+SUM_TOLERANCE = 1e-3
+# Bytes of features that are checked at a time.
+_BYTES_AT_ONCE = 64 * 1024**2
 
 
-class Examples(NamedTuple):
-    """n examples: raw features (pixels as they were read) and one- or multi-hot targets.
+class Examples:
+    """n examples: raw features [n, d] (such as pixels as they were read), targets [n, K], and their kind.
 
-    `make_examples` makes them from labels. Targets of several labels are given here directly.
+    The kind says what the targets are, and when a prediction is right:
+
+    | kind | targets | a prediction is right if |
+    |---|---|---|
+    | `classes` | one-hot: one class per example | the class with the highest logit is the target's |
+    | `soft` | shares of classes, such as smoothed labels or mixup | that class has the largest share |
+    | `labels` | multi-hot, or one output (K = 1): yes or no for each label | label by label, see below |
+
+    A label is predicted where its probability is at least 1/2, and true where its target is. An example of
+    `labels` counts by the share of its labels that are right. The kind belongs to the data set: a multi-hot
+    row with a single label is still judged label by label.
+
+    `features, targets = examples` unpacks the two arrays. JAX takes examples as a pytree.
     """
 
     features: Num[Array | np.ndarray, "n d"]
     targets: Float[Array | np.ndarray, "n K"]
+    kind: str
+
+    def __init__(self, features: Any, targets: Any, kind: str | None = None) -> None:
+        """Check features and targets.
+
+        Args:
+          features: numbers [n, d]: an array, a nested list or a DataFrame.
+          targets: numbers from 0 to 1, [n, K].
+          kind: one of the kinds above. None: `labels` for one output; else what all rows together show:
+            `classes` if each is one-hot, `soft` if each sums to 1, `labels` if all targets are 0 or 1.
+
+        Raises:
+          ValueError: if the shapes do not fit, a value is not finite or no target, the targets are not of the
+            kind, or do not show their kind. The message names the argument and the first wrong row.
+        """
+        self.features = as_features("features", features)
+        self.targets = _as_targets(targets)
+        if len(self.features) != len(self.targets):
+            raise ValueError(
+                f"features {self.features.shape} and targets {self.targets.shape} do not fit: give [n, d] "
+                "and [n, K]"
+            )
+        if kind is not None:
+            check_choice("kind", kind, KINDS)
+        self.kind = _find_kind(self.targets, kind)
+
+    def __iter__(self) -> Iterator[Array | np.ndarray]:
+        """Yield features and targets."""
+        return iter((self.features, self.targets))
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.features)
+
+    def __repr__(self) -> str:
+        features, targets = map(describe, self)
+        return f"Examples(features={features}, targets={targets}, kind={self.kind!r})"
+
+    def replace_features(self, features: Num[Array | np.ndarray, "n d"]) -> "Examples":
+        """Return examples with these features, which are not checked, in place of their own."""
+        return _make_unchecked(self.kind, (features, self.targets))
+
+    def take(self, rows: Integer[Array | np.ndarray, " m"]) -> "Examples":
+        """Return some of the examples, by their indices."""
+        return _make_unchecked(self.kind, (self.features[rows], self.targets[rows]))
 
 
-def make_examples(
-    features: Shaped[Array | np.ndarray, "..."], labels: Shaped[Array | np.ndarray, "..."], num_classes: int
-) -> Examples:
-    """Make examples from features and integer labels.
+def _make_unchecked(kind: str, leaves: Any) -> Examples:
+    """Make examples of arrays that are known to be right, or of what JAX puts in their place."""
+    examples = object.__new__(Examples)
+    examples.features, examples.targets = leaves
+    examples.kind = kind
+    return examples
+
+
+jax.tree_util.register_pytree_node(
+    Examples, lambda examples: ((examples.features, examples.targets), examples.kind), _make_unchecked
+)
+
+
+def make_examples(features: Any, labels: Any, num_classes: int) -> Examples:
+    """Make examples of one class each from features and whole-number labels.
 
     Args:
-      features: numbers [n, d]; uint8 takes a quarter of the memory of float32.
+      features: numbers [n, d]: an array, a nested list or a DataFrame; uint8 takes a quarter of the memory of
+        float32.
       labels: whole numbers [n] from 0 to num_classes − 1.
       num_classes: number of classes K ≥ 2.
 
     Returns:
-      The features as a JAX array, and one-hot targets [n, K] in float32.
+      The features as a JAX array, and one-hot targets [n, K] in float32. Features of a type that float32
+      cannot hold, such as float64 and int64, stay a NumPy array: training shifts and scales them before it
+      rounds them, see `prepare_features`.
 
     Raises:
       ValueError: if the shapes do not fit, a label is not a class, or a feature is NaN or infinite. The
         message names the first wrong row.
     """
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
+    K = as_whole("num_classes", num_classes, 2)
+    values = as_features("features", features)
+    known = as_labels("labels", labels, K)
+    if known.shape != values.shape[:1]:
+        raise ValueError(f"features {values.shape} and labels {known.shape} do not fit: give [n, d] and [n]")
+    held = values if is_wide(values) else jnp.asarray(values)
+    return _make_unchecked(CLASSES, (held, jax.nn.one_hot(known, K, dtype=jnp.float32)))
+
+
+def check_examples(name: str, examples: Any) -> None:
+    """Raise ValueError if a value is no `Examples`; the message says how to make them."""
+    if not isinstance(examples, Examples):
         raise ValueError(
-            f"features {features.shape} and labels {labels.shape} do not fit: give [n, d] and [n]"
+            f"{name} is {describe(examples)}: give lc.make_examples(features, labels, num_classes), or "
+            "lc.Examples(features, targets)"
         )
-    if len(features) == 0:
-        raise ValueError("there are no examples")
-    if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}: a classifier needs at least two classes")
-    known = np.asarray(labels)
-    if not np.issubdtype(known.dtype, np.integer):
-        raise ValueError(f"labels are {known.dtype}: give whole numbers from 0 to {num_classes - 1}")
-    wrong = np.flatnonzero((known < 0) | (known >= num_classes))
-    if len(wrong):
+
+
+def as_features(name: str, features: Any) -> Num[Array | np.ndarray, "n d"]:
+    """Return features as an array [n, d] of finite numbers.
+
+    Raises:
+      ValueError: if they are something else; the message names the argument and the first wrong row.
+    """
+    array = as_numbers(name, features)
+    if array.ndim != 2:
+        raise ValueError(f"{name} is {describe(array)}: give [n, d], a row for each example")
+    if 0 in array.shape:
+        raise ValueError(f"{name} is {describe(array)}: there are no examples, or no features")
+    check_finite(name, array)
+    return array
+
+
+def check_finite(name: str, array: Num[Array | np.ndarray, "n _"], dtype: Any = None) -> None:
+    """Raise ValueError if a row holds NaN, infinity or a number beyond `dtype`; name the first one."""
+    if is_traced(array) or not jnp.issubdtype(array.dtype, jnp.inexact):
+        return
+    limit = min(float(jnp.finfo(kind).max) for kind in (array.dtype, dtype or array.dtype))
+    rows_at_once = max(1, _BYTES_AT_ONCE // array[0].nbytes)
+    for start in range(0, len(array), rows_at_once):
+        rows = np.asarray(array[start : start + rows_at_once])
+        usable = (np.abs(rows) <= limit).all(axis=1)  # false for NaN
+        if not usable.all():
+            beyond = "" if dtype is None else f", or a number beyond {np.dtype(dtype)}"
+            raise ValueError(f"row {start + np.argmin(usable)} of {name} holds NaN or infinity{beyond}")
+
+
+def as_labels(name: str, labels: Any, num_classes: int) -> Integer[np.ndarray, " n"]:
+    """Return labels as whole numbers from 0 to `num_classes` − 1.
+
+    Raises:
+      ValueError: if they are something else; the message names the argument and the first wrong row.
+    """
+    array = np.asarray(as_numbers(name, labels))
+    advice = f"give whole numbers from 0 to {num_classes - 1}"
+    if array.ndim != 1:
+        raise ValueError(f"{name} is {describe(array)}: {advice}, one for each example")
+    # Not a whole number, no class, or NaN.
+    wrong = ~((array >= 0) & (array < num_classes) & (array == np.floor(array)))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"row {row} of {name} is {array[row]}: {advice}")
+    return array.astype(np.int32)
+
+
+def is_wide(features: Num[Array | np.ndarray, "*shape"], dtype: Any = np.float32) -> bool:
+    """Tell whether a floating-point type does not hold every number of the features' type."""
+    return not np.can_cast(features.dtype, dtype)
+
+
+def _as_targets(targets: Any) -> Float[Array | np.ndarray, "n K"]:
+    """Return targets as an array [n, K] of numbers from 0 to 1."""
+    array = as_numbers("targets", targets)
+    if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
-            f"row {wrong[0]} has label {known[wrong[0]]}: give numbers from 0 to {num_classes - 1}"
+            f"targets is {describe(array)}: give [n, K]; make_examples makes them from labels [n]"
         )
-    converted = jnp.asarray(features)
-    if jnp.issubdtype(converted.dtype, jnp.inexact):
-        finite = np.isfinite(np.asarray(converted)).all(axis=1)
-        if not finite.all():
-            raise ValueError(f"row {np.argmin(finite)} of the features holds NaN or infinity")
-    return Examples(converted, jax.nn.one_hot(known, num_classes, dtype=jnp.float32))
+    if not is_traced(array):
+        known = np.asarray(array)
+        wrong = ~((known >= 0) & (known <= 1)).all(axis=1)  # also NaN
+        if wrong.any():
+            raise ValueError(f"row {np.argmax(wrong)} of targets holds a number that is not from 0 to 1")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float32)
+
+
+def _find_kind(targets: Float[Array | np.ndarray, "n K"], kind: str | None) -> str:
+    """Return the kind of the targets, or check the one that is given."""
+    if is_traced(targets):
+        return kind or CLASSES
+    known = np.asarray(targets)
+    whole = bool(((known == 0) | (known == 1)).all())
+    sums = known.sum(axis=1, dtype=np.float64)
+    one_hot = whole and bool((sums == 1).all())
+    if kind is None:
+        if known.shape[1] == 1:
+            return LABELS
+        if one_hot:
+            return CLASSES
+        if (np.abs(sums - 1) <= SUM_TOLERANCE).all():
+            return SOFT
+        if whole:
+            return LABELS
+        raise ValueError(
+            "targets do not show their kind: give kind='soft' if each row is of one class, the one with the "
+            "largest target, or kind='labels' if each label is right or wrong by itself"
+        )
+    if known.shape[1] == 1 and kind != LABELS:
+        raise ValueError(f"kind is {kind!r}: one output (targets [n, 1]) is of the kind 'labels'")
+    if kind == CLASSES and not one_hot:
+        raise ValueError("kind is 'classes': the targets are not one-hot; give kind='soft' or 'labels'")
+    if kind == SOFT and not known.any(axis=1).all():
+        raise ValueError(f"kind is 'soft': row {np.argmin(known.any(axis=1))} of targets has no class")
+    return kind

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Integer
 
+from linear_cifar.arguments import as_whole, check_choice
+from linear_cifar.checks import SweepOptions, check_arguments
 from linear_cifar.comparison import rank, standard_error
 from linear_cifar.config import Config, as_configs
-from linear_cifar.engine import EpochMetrics, SweepOptions, check_arguments, mask_diverged, sweep
+from linear_cifar.engine import EpochMetrics, mask_diverged, sweep
 from linear_cifar.evaluation import Metrics
 from linear_cifar.examples import Examples
 from linear_cifar.memory import device_memory, max_runs
@@ -68,6 +69,8 @@ class FitResult(NamedTuple):
         Raises:
           KeyError: if there is no such evaluation set.
         """
+        if name not in self.metrics:
+            raise KeyError(f"there is no evaluation set {name!r}: give one of {', '.join(self.metrics)}")
         loss, accuracy = self.metrics[name]
         index = rank(loss, accuracy)[0]
         values: Float[np.ndarray, " S"] = np.asarray(accuracy[:, index], np.float64)
@@ -123,28 +126,23 @@ def fit(
 
     Raises:
       ValueError: if an argument is out of range, see `sweep`.
+      TypeError: if there is no such option; a snapshot is for `sweep`.
     """
+    unknown = [name for name in options if name not in SweepOptions.__annotations__]
+    if unknown:
+        advice = "to resume a snapshot, use lc.sweep" if unknown == ["resume_from"] else "see its docstring"
+        raise TypeError(f"fit has no option {unknown[0]!r}: {advice}")
     configs, replicates = as_configs(configs), as_replicates(seeds)
     # Before the first block is trained, and not when the turn of a later one comes.
-    check_arguments(
-        configs,
-        train,
-        evaluation_sets,
-        replicates,
-        epochs,
-        loss=options.get("loss", "softmax"),
-        standardizer=options.get("standardizer"),
-        average=options.get("average", 1),
-    )
-    if keep_params not in ("all", "best", None):
-        raise ValueError(f"keep_params is {keep_params!r}: give 'all' or 'best'")
+    checked = check_arguments(configs, train, evaluation_sets, replicates, epochs, options, devices=devices)
+    check_choice("keep_params", keep_params, ("all", "best", None))
     if keep_params == "best" and not evaluation_sets:
         raise ValueError("keep_params='best' needs an evaluation set")
+    if memory_bytes is not None:
+        as_whole("memory_bytes", memory_bytes, 1)
     local = list(devices or jax.local_devices())
     n, d = train.features.shape
-    K = train.targets.shape[1]
-    init = options.get("init")
-    dtype = np.dtype(init(replicates[0].seed).W.dtype if init else jnp.float32)
+    K, dtype = train.targets.shape[1], checked.dtype
     if keep_params is None:
         kept_bytes = len(replicates) * len(configs) * (d + 1) * K * dtype.itemsize
         keep_params = "all" if kept_bytes <= KEPT_BYTES or not evaluation_sets else "best"

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Array, Float
 
+from linear_cifar.arguments import as_values, as_whole
 from linear_cifar.comparison import rank
 from linear_cifar.config import Config
 
@@ -30,6 +31,7 @@ def split_brackets(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def default_rungs(epochs: int, constant_eta: bool = True) -> tuple[int, ...]:
     """Return the epochs after which runs are stopped: 2, 6 and 18 of 40, or 6 and 18 where η falls."""
+    as_whole("epochs", epochs, 1)
     shares = RUNG_SHARES if constant_eta else RUNG_SHARES[1:]
     rungs = {max(1, round(share * epochs)) for share in shares}
     return tuple(sorted(rung for rung in rungs if rung < epochs))
@@ -49,8 +51,17 @@ def choose_survivors(
     Args:
       loss, accuracy: validation metrics after the rung; NaN where a run diverged.
       batches: batch size of each configuration.
-      factor: 3 keeps a third.
+      factor: 3 keeps a third; at least 2.
+
+    Raises:
+      ValueError: if the factor is smaller or no whole number, or the shapes do not fit.
     """
+    as_whole("factor", factor, 2)
+    accuracy = as_values("accuracy", accuracy, "seeds, configurations")
+    if accuracy.shape[1] != len(batches):
+        raise ValueError(
+            f"accuracy is {accuracy.shape}, and there are {len(batches)} batches: give [S, C] and C"
+        )
     ranking = [c for c in rank(loss, accuracy) if np.isfinite(accuracy[:, c]).all()]
     kept: list[int] = []
     for size in set(batches):

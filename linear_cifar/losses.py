@@ -7,12 +7,14 @@ count.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from linear_cifar.arguments import describe, look_up
 from linear_cifar.model import sigmoid_probabilities, softmax_probabilities, vmap_examples
 
 # Of one example; `vmap_examples` turns functions of one example into functions of n.
@@ -100,17 +102,26 @@ class Loss(NamedTuple):
           value: maps logits [K] and targets [K] of one example to a scalar. It has no power q.
           probabilities: maps logits [n, K] to probabilities [n, K].
 
+        Raises:
+          ValueError: if the name is that of a built-in loss, or `value` is no function.
+
         Example:
           hinge = Loss.from_value("hinge", lambda s, y: jnp.sum(jnp.maximum(0, 1 - (2 * y - 1) * s)))
         """
+        if not callable(value):
+            raise ValueError(f"value is {describe(value)}: give a function of logits [K] and targets [K]")
 
+        # Both are wrapped as the user's function, by whose name a snapshot knows them.
+        @wraps(value)
         def value_with_q(logits: Logits, y: Targets, q: Power = 0.0) -> Float[Array, ""]:
             return value(logits, y)
 
+        @wraps(value)
         def gradient_with_q(logits: Logits, y: Targets, q: Power = 0.0) -> Logits:
             return jax.grad(value)(logits, y)
 
-        return cls(name, vmap_examples(value_with_q), vmap_examples(gradient_with_q), probabilities, False)
+        batched, gradient = vmap_examples(value_with_q), vmap_examples(gradient_with_q)
+        return get_loss(cls(name, batched, gradient, probabilities, takes_q=False))
 
 
 LOSSES = {
@@ -122,12 +133,25 @@ LOSSES = {
 }
 
 
-def get_loss(name: str) -> Loss:
-    """Return the loss of that name.
+def get_loss(loss: str | Loss) -> Loss:
+    """Return the loss of that name, or a loss of one's own.
 
     Raises:
-      ValueError: if there is none; the message names the losses there are.
+      ValueError: if there is none, a function is given in place of a loss, or a loss of one's own has the
+        name of a built-in one. The message names the losses there are.
     """
-    if name not in LOSSES:
-        raise ValueError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
-    return LOSSES[name]
+    found: Any = look_up("loss", loss, LOSSES)
+    names = ", ".join(LOSSES)
+    if not isinstance(found, Loss):
+        raise ValueError(
+            f"loss is {describe(found)}: choose one of {names}, or make one by lc.Loss.from_value"
+        )
+    if found.name in LOSSES and found != LOSSES[found.name]:
+        raise ValueError(f"loss has the name {found.name!r} of a built-in one: give it another name")
+    return found
+
+
+def check_outputs(loss: Loss, K: int) -> None:
+    """Raise ValueError if the loss needs more outputs than there are: the softmax of one is always 1."""
+    if K == 1 and loss == LOSSES["softmax"]:
+        raise ValueError("loss is softmax, and there is one output: give loss='bce', or two classes")

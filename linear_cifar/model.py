@@ -13,6 +13,7 @@ from linear_cifar.params import Params
 # Full float32 products. Accelerators would otherwise round the operands to TF32 or bfloat16.
 FULL_PRECISION = "float32"
 BFLOAT16 = "bfloat16"
+PRECISIONS = (FULL_PRECISION, "tensorfloat32", BFLOAT16)
 
 
 def multiply(
@@ -99,8 +100,14 @@ def vmap_examples(per_example: Callable[..., Array]) -> Callable[..., Shaped[Arr
 
 @vmap_examples
 def is_correct(logits: Float[Array, " K"], y: Float[Array, " K"]) -> Bool[Array, ""]:
-    """Tell whether the predicted class is one of the example's labels."""
+    """Tell whether the predicted class has the largest target: that of the example's class."""
     # By comparison and not by `y[predicted]`: XLA of jaxlib 0.10.0 gathers wrong elements where runs are
     # divided over devices, and a gather is slower on accelerators.
     predicted = jnp.arange(len(logits)) == predict_class(logits)
-    return jnp.any(predicted & (y > 0))
+    return jnp.any(predicted & (y == jnp.max(y)))
+
+
+def share_correct_labels(probabilities: Float[Array, "n K"], y: Float[Array, "n K"]) -> Float[Array, " n"]:
+    """Return the share of each example's labels that are predicted right, see `predict_labels`."""
+    right = predict_labels(probabilities) == predict_labels(y)
+    return jnp.mean(right, axis=-1, dtype=probabilities.dtype)

@@ -3,22 +3,59 @@ r"""The objective $J = \frac1n \sum_i \ell(s_i, y_i) + \lambda \lVert W \rVert^2
 The bias is not penalised. Training uses these gradients; the tests compare them with `jax.grad`.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from linear_cifar.losses import Loss
+from linear_cifar.arguments import as_numbers, describe
+from linear_cifar.losses import Loss, get_loss
 from linear_cifar.model import FULL_PRECISION, compute_logits, multiply
-from linear_cifar.params import Params
+from linear_cifar.params import Params, as_params
 
 Scalar = Float[Array, ""]
+Floats = Array | np.ndarray
+
+
+def as_batch(params: Any, x: Any, y: Any) -> tuple[Params, Float[Array, "n d"], Float[Array, "n K"]]:
+    """Return parameters, features and targets that fit one another, as floating-point arrays.
+
+    Shapes are known while JAX traces a function, so the check costs nothing when it runs.
+
+    Raises:
+      ValueError: if the shapes do not fit. Labels [n] would be broadcast against the logits, for example.
+    """
+    params = as_params(params)
+    *runs, K, d = params.W.shape
+    if runs:
+        raise ValueError(f"W is {tuple(params.W.shape)}: give the parameters of one run, W [K, d]")
+    dtype = jax.dtypes.canonicalize_dtype(params.W.dtype)
+
+    def as_floats(name: str, value: Any) -> Array:
+        array = as_numbers(name, value)
+        if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jnp.floating):
+            return array
+        # In NumPy, where a large whole number is rounded; JAX would cut it to 32 bits.
+        return array.astype(dtype) if isinstance(array, jax.Array) else jnp.asarray(array.astype(dtype))
+
+    x, y = as_floats("x", x), as_floats("y", y)
+    if x.ndim != 2 or x.shape[1] != d:
+        raise ValueError(f"x is {describe(x)}: W is {(K, d)}, so give features [n, {d}]")
+    if y.shape != (len(x), K):
+        raise ValueError(
+            f"y is {describe(y)}: give targets {(len(x), K)}, of labels jax.nn.one_hot(labels, {K})"
+        )
+    return params, x, y
 
 
 def objective(
     params: Params,
-    x: Float[Array, "n d"],
-    y: Float[Array, "n K"],
+    x: Float[Floats, "n d"],
+    y: Float[Floats, "n K"],
     lam: Scalar | float,
-    loss: Loss,
+    loss: str | Loss,
     q: Scalar | float = 0.0,
     precision: str = FULL_PRECISION,
 ) -> Scalar:
@@ -29,25 +66,30 @@ def objective(
       x: features, standardised where the model expects it.
       y: targets, one- or multi-hot.
       lam: L2 strength λ ≥ 0.
-      loss: the loss of one example.
+      loss: the loss of one example, or the name of one.
       q: power of the loss in [0, 1], see `linear_cifar.losses`.
       precision: precision of the product, see `multiply`.
+
+    Raises:
+      ValueError: if the shapes do not fit: labels [n] in place of targets, for example.
     """
+    params, x, y = as_batch(params, x, y)
     logits = compute_logits(params, x, precision)
-    return jnp.mean(loss.value(logits, y, q)) + lam * jnp.sum(params.W**2)
+    return jnp.mean(get_loss(loss).value(logits, y, q)) + lam * jnp.sum(params.W**2)
 
 
 def gradients(
     params: Params,
-    x: Float[Array, "n d"],
-    y: Float[Array, "n K"],
+    x: Float[Floats, "n d"],
+    y: Float[Floats, "n K"],
     lam: Scalar | float,
-    loss: Loss,
+    loss: str | Loss,
     q: Scalar | float = 0.0,
     precision: str = FULL_PRECISION,
 ) -> Params:
-    """Compute ∂J/∂W [K, d] and ∂J/∂b [K]; the arguments are those of `objective`."""
-    dlogits = loss.gradient(compute_logits(params, x, precision), y, q)
+    """Compute ∂J/∂W [K, d] and ∂J/∂b [K]; arguments and errors are those of `objective`."""
+    params, x, y = as_batch(params, x, y)
+    dlogits = get_loss(loss).gradient(compute_logits(params, x, precision), y, q)
     return backward(params, x, dlogits, lam, precision)
 
 

@@ -1,12 +1,14 @@
 """The parameters of a single-layer classifier."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from linear_cifar.arguments import as_seed, describe
 
 
 class Params(NamedTuple):
@@ -17,6 +19,28 @@ class Params(NamedTuple):
 
     W: Float[Array | np.ndarray, "*runs K d"]
     b: Float[Array | np.ndarray, "*runs K"]
+
+
+def as_params(params: Any, shape: tuple[int, int] | None = None) -> Params:
+    """Return W and b as `Params`.
+
+    Args:
+      params: `Params`, or a pair of W [*runs, K, d] and b [*runs, K].
+      shape: K and d, if they are known.
+
+    Raises:
+      ValueError: if they are something else; the message says which shapes are needed.
+    """
+    if not isinstance(params, tuple | list) or len(params) != 2:
+        raise ValueError(f"params is {describe(params)}: give lc.Params(W, b)")
+    W, b = params
+    if not hasattr(W, "shape") or not hasattr(b, "shape"):
+        raise ValueError(f"params holds {describe(W)} and {describe(b)}: give arrays W [K, d] and b [K]")
+    if len(W.shape) < 2 or b.shape != W.shape[:-1]:
+        raise ValueError(f"W is {tuple(W.shape)} and b is {tuple(b.shape)}: give W [K, d] and b [K]")
+    if shape is not None and W.shape[-2:] != shape:
+        raise ValueError(f"the weights are {tuple(W.shape[-2:])}: these examples need {shape}")
+    return Params(W, b)
 
 
 def init_params(
@@ -34,7 +58,9 @@ def init_params(
     Returns:
       W [K, d] and b [K].
     """
-    W = scale * jax.random.normal(key, (K, d), dtype)
+    # Random numbers must not depend on how a user has set up JAX.
+    with jax.threefry_partitionable(True):
+        W = scale * jax.random.normal(key, (K, d), dtype)
     return Params(W=W, b=jnp.zeros((K,), dtype))
 
 
@@ -42,6 +68,9 @@ def numpy_params(seed: int, d: int, K: int, scale: float = 0.01, dtype: DTypeLik
     """Draw the same distribution from NumPy's default generator, to compare results with NumPy programs.
 
     The weights are drawn row by row in float64 and then converted to `dtype`.
+
+    Raises:
+      ValueError: if the seed is no whole number from 0 to 2³² − 1.
     """
-    W = scale * np.random.default_rng(seed).standard_normal((K, d))
+    W = scale * np.random.default_rng(as_seed(seed)).standard_normal((K, d))
     return Params(W=jnp.asarray(W, dtype), b=jnp.zeros((K,), dtype))

@@ -1,13 +1,15 @@
 """The replicates of a sweep: seeds, each with its own rows and its own standardiser."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Integer, Key
 
+from linear_cifar.arguments import as_seed, as_whole, describe
 from linear_cifar.standardizer import Standardizer
 
 
@@ -45,13 +47,16 @@ class ReplicateId(NamedTuple):
     data: str
 
 
-def as_replicates(seeds: Sequence[int | Replicate]) -> tuple[Replicate, ...]:
+def as_replicates(seeds: Iterable[int | Replicate]) -> tuple[Replicate, ...]:
     """Turn seeds into replicates.
 
     Raises:
-      ValueError: if there are none, two have the same seed and fold, rows are not indices, they have
-        unequally many rows, or only some of them have rows, a standardiser or rows of an evaluation set.
+      ValueError: if there are none, a seed is no whole number from 0 to 2³² − 1, two have the same seed and
+        fold, rows are not indices, they have unequally many rows, or only some of them have rows, a
+        standardiser or rows of an evaluation set.
     """
+    if isinstance(seeds, Replicate | str) or not isinstance(seeds, Iterable):
+        raise ValueError(f"seeds is {describe(seeds)}: give a list, such as [0] or range(10)")
     replicates = tuple(map(_as_replicate, seeds))
     if not replicates:
         raise ValueError("a sweep needs at least one seed")
@@ -63,8 +68,9 @@ def as_replicates(seeds: Sequence[int | Replicate]) -> tuple[Replicate, ...]:
                     f"the rows of seed {replicate.seed} are {rows.dtype}{rows.shape}: give indices [m]"
                 )
     names = [(replicate.seed, replicate.fold) for replicate in replicates]
-    if len(set(names)) < len(names):
-        raise ValueError("two replicates have the same seed and fold")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"two replicates have the same seed and fold, {repeated[0]}: give each of them once")
     if len({None if replicate.rows is None else len(replicate.rows) for replicate in replicates}) > 1:
         raise ValueError("replicates need equally many training rows, so that they train in step")
     if len({replicate.standardizer is None for replicate in replicates}) > 1:
@@ -84,9 +90,14 @@ def all_rows(replicate: Replicate) -> dict[str | None, np.ndarray]:
 
 def _as_replicate(seed: int | Replicate) -> Replicate:
     """Return a replicate whose seed and fold are Python's ints, so that they can be saved as JSON."""
-    if not isinstance(seed, Replicate):
-        return Replicate(int(seed))
-    return seed._replace(seed=int(seed.seed), fold=None if seed.fold is None else int(seed.fold))
+    replicate = seed if isinstance(seed, Replicate) else Replicate(seed)
+    if not isinstance(replicate.evaluation_rows, Mapping | None):
+        found = describe(replicate.evaluation_rows)
+        raise ValueError(
+            f'evaluation_rows is {found}: give indices by evaluation set, such as {{"val": rows}}'
+        )
+    fold = None if replicate.fold is None else as_whole("fold", replicate.fold, 0)
+    return replicate._replace(seed=as_seed(replicate.seed), fold=fold)
 
 
 def stack_replicates(replicates: Sequence[Replicate], keys: Key[Array, " R"]) -> ReplicateData:
@@ -109,6 +120,14 @@ def stack_standardizers(replicates: Sequence[Replicate]) -> Standardizer | None:
         return None
     standardizers = [replicate.standardizer for replicate in replicates]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *standardizers)
+
+
+def replace_standardizers(
+    replicates: Sequence[Replicate], standardizer: Standardizer
+) -> tuple[Replicate, ...]:
+    """Return the replicates with standardisers of their own, from a stack of them [R, d]."""
+    pairs = zip(replicates, *standardizer, strict=True)
+    return tuple(replicate._replace(standardizer=Standardizer(mean, std)) for replicate, mean, std in pairs)
 
 
 def identify_replicate(replicate: Replicate) -> ReplicateId:

@@ -6,12 +6,14 @@ values as there are points (Bergstra and Bengio 2012, "Random search for hyper-p
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from linear_cifar.config import Config, check_config
+from linear_cifar.arguments import as_seed, as_whole, describe
+from linear_cifar.config import Config, as_axis, check_config
 
 # Values are rounded to this many digits, so that another machine's logarithm gives the same configurations.
 DIGITS = 6
@@ -51,20 +53,30 @@ def draw_configs(axes: Mapping[str, Axis], count: int, seed: int = 0) -> tuple[C
     Args:
       axes: axis of each field of `Config`; q and momentum are 0 where they are left out.
       count: number of points. If the axes leave fewer choices, points that are equal count once.
-      seed: seed of the scrambling.
+      seed: seed of the scrambling, a whole number from 0 to 2³² − 1.
 
     Raises:
-      ValueError: if a range is empty or out of the hyperparameter's limits; the message names it.
+      ValueError: if an axis is missing or unknown, or a range is empty or out of the hyperparameter's limits;
+        the message names it.
     """
     # Imported here, as the import takes half a second.
     from scipy.stats import qmc
 
+    if not isinstance(axes, Mapping):
+        raise ValueError(f'axes is {describe(axes)}: give ranges by name, such as {{"eta": Range(0.01, 1)}}')
     axes = {"q": (0.0,), "momentum": (0.0,)} | dict(axes)
+    different = set(axes) ^ set(Config._fields)
+    if different:
+        unknown = sorted(map(str, different))[0]
+        what = "missing" if unknown in Config._fields else "unknown"
+        raise ValueError(f"the axis {unknown!r} is {what}: give {', '.join(Config._fields)}")
+    axes = {name: axis if isinstance(axis, Range) else as_axis(name, axis) for name, axis in axes.items()}
     for name, axis in axes.items():
         _check_axis(name, axis)
+    as_whole("count", count, 1)
     # All fields, so that another axis does not move the points along the others. A power of two, because
     # SciPy warns of other numbers.
-    sequence = qmc.Sobol(len(Config._fields), scramble=True, rng=seed)
+    sequence = qmc.Sobol(len(Config._fields), scramble=True, rng=as_seed(seed))
     points = sequence.random_base2(max(0, count - 1).bit_length())[:count]
     columns = [_at(axes[name], points[:, i]) for i, name in enumerate(Config._fields)]
     return tuple(dict.fromkeys(Config(*values) for values in zip(*columns, strict=True)))
@@ -74,8 +86,7 @@ def _at(axis: Axis, places: Float[np.ndarray, " n"]) -> list[Any]:
     """Return an axis's values at places in [0, 1), as Python's numbers."""
     if isinstance(axis, Range):
         return axis.at(places).tolist()
-    values = list(dict.fromkeys(axis))  # one that is given twice counts once
-    return [values[int(len(values) * place)] for place in places]
+    return [axis[int(len(axis) * place)] for place in places]
 
 
 def _check_axis(name: str, axis: Axis) -> None:
@@ -86,6 +97,9 @@ def _check_axis(name: str, axis: Axis) -> None:
             raise ValueError(f"{name} is empty: give at least one value")
     else:
         ends = [axis.low, axis.high]
+        for value in (*ends, axis.zeros):
+            if not isinstance(value, Real):
+                raise ValueError(f"{name} has a range with {describe(value)}: give numbers")
         if name == "batch":
             raise ValueError("batch is a range: give a list of batch sizes")
         if not (all(map(math.isfinite, ends)) and axis.low < axis.high):

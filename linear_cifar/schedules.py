@@ -5,9 +5,12 @@ the factor of the next epoch. The factor changes between epochs only and is data
 another schedule compiles nothing again.
 """
 
+import math
 from collections.abc import Callable
 
 import optax
+
+from linear_cifar.arguments import describe, look_up
 
 Factor = Callable[[int], float]
 Schedule = Callable[[int], Factor]
@@ -31,3 +34,31 @@ def step(epochs: int) -> Factor:
 
 
 SCHEDULES: dict[str, Schedule] = {schedule.__name__: schedule for schedule in (constant, cosine, step)}
+
+
+def plan_factors(schedule: str | Schedule, epochs: int) -> list[float]:
+    """Return the factor of η in each epoch.
+
+    Args:
+      schedule: a schedule, or the name of one.
+      epochs: number of epochs of the run.
+
+    Raises:
+      ValueError: if it is no schedule, or a factor is negative or not finite.
+    """
+    found = look_up("schedule", schedule, SCHEDULES)
+    advice = (
+        f"give one of {', '.join(SCHEDULES)}, or a function of the number of epochs that returns a function "
+        "from the epochs done to the factor of η"
+    )
+    try:
+        factor = found(epochs)
+        factors = [float(factor(done)) for done in range(epochs)]
+    # It is the user's function, which may raise anything.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"schedule is {describe(found)}, which fails ({reason:.120}): {advice}") from error
+    for done, value in enumerate(factors):
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"schedule gives η the factor {value} in epoch {done + 1}: give 0 or more")
+    return factors

@@ -1,7 +1,9 @@
 """Snapshots of a sweep: all that is needed to resume it, as NumPy arrays, in memory and on disk."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +12,13 @@ import numpy as np
 from jaxtyping import Shaped
 
 from linear_cifar.config import Config, check_config
+from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.npz import NpzError, read_npz, write_npz
 from linear_cifar.params import Params
-from linear_cifar.replicates import ReplicateId
+from linear_cifar.replicates import ReplicateId, digest_arrays
 
-SNAPSHOT_SCHEMA = 1
+SNAPSHOT_SCHEMA = 2
+_PACKAGE = f"{__name__.split('.')[0]}."
 
 
 class SweepIdentity(NamedTuple):
@@ -214,18 +218,55 @@ def describe_difference(snapshot: SweepIdentity, sweep: SweepIdentity) -> str | 
     return None
 
 
+def name_loss(loss: Loss) -> str:
+    """Return a name for a loss: its own, and for one that is not built in those of its functions."""
+    if loss == LOSSES.get(loss.name):
+        return loss.name
+    return f"{loss.name}({', '.join(map(name_function, loss[1:4]))})"
+
+
 def name_function(function: Callable[..., Any] | None) -> str:
-    """Return a name for an optimizer or augmentation that stays the same from process to process."""
+    """Return a name for an optimizer or augmentation that stays the same from process to process.
+
+    A function is named by its module, unless that is of this package, and its qualified name; a `partial`
+    also by its arguments. A name with "<" may be that of several functions: a lambda, a function within a
+    function, or an object.
+    """
     if function is None:
         return "none"
     if isinstance(function, partial):
         arguments = [*map(_name_argument, function.args)]
         arguments += [f"{key}={_name_argument(value)}" for key, value in sorted(function.keywords.items())]
         return f"{name_function(function.func)}({', '.join(arguments)})"
-    return getattr(function, "__qualname__", type(function).__qualname__)
+    wrapped = inspect.unwrap(function)
+    if isinstance(wrapped, partial):
+        return name_function(wrapped)
+    # A method also depends on its object.
+    if not hasattr(wrapped, "__qualname__") or inspect.ismethod(wrapped):
+        return f"<{type(getattr(wrapped, '__self__', wrapped)).__qualname__}>"
+    module = str(wrapped.__module__)
+    return wrapped.__qualname__ if module.startswith(_PACKAGE) else f"{module}.{wrapped.__qualname__}"
 
 
 def _name_argument(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"({', '.join(map(_name_argument, value))})"
-    return name_function(value) if callable(value) else repr(value)
+    if isinstance(value, np.ndarray | jax.Array):
+        return digest_arrays([value])  # its text leaves out most of a large array
+    if callable(value):
+        return name_function(value)
+    # Numbers, text and None are what their text says. Other objects may hide what they hold.
+    return (
+        repr(value) if value is None or isinstance(value, Real | str | bytes) else f"<{type(value).__name__}>"
+    )
+
+
+def check_names(identity: SweepIdentity) -> None:
+    """Raise ValueError if a snapshot does not show which function an argument was; the message names it."""
+    for argument in ("loss", "optimizer", "augment"):
+        name = getattr(identity, argument)
+        if "<" in name:
+            raise ValueError(
+                f"a snapshot cannot tell {argument} {name} from another function of that name: define it at "
+                "the top level of a module, not as a lambda or within a function"
+            )

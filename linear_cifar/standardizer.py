@@ -1,39 +1,68 @@
 """Features brought to mean 0 and standard deviation 1, or rows to unit length."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
-from linear_cifar.params import Params
+from linear_cifar.arguments import as_numbers, describe, is_traced
+from linear_cifar.examples import as_features, is_wide
+from linear_cifar.params import Params, as_params
 
 # Rows converted to float64 at a time, which bounds the memory that these functions take.
 ROWS_AT_ONCE = 1_000
+# float32 has 7 digits. If a feature's range is a smaller share of its values, fewer than two of them count.
+MIN_RELATIVE_RANGE = 1e-5
+# A feature is constant if its values differ by at most so many units in the last place of float32 or float64.
+CONSTANT_ULPS = 4
 
 
 class Standardizer(NamedTuple):
     """Mean and standard deviation of each feature, in the units of the raw features.
 
-    Where replicates have standardisers of their own, the arrays have a leading axis of replicates.
+    The standard deviation of a constant feature is infinite, and so standardising turns every value of it
+    into 0. Where replicates have standardisers of their own, the arrays have a leading axis of replicates.
     """
 
     mean: Float[Array | np.ndarray, "*replicates d"]
     std: Float[Array | np.ndarray, "*replicates d"]
 
 
-def fit_standardizer(features: Num[np.ndarray, "n d"]) -> Standardizer:
+def fit_standardizer(features: Any) -> Standardizer:
     """Compute means and (population) standard deviations over the rows, in float64.
 
-    A constant feature gets a standard deviation of 1, and so standardising turns it into 0.
+    A constant feature says nothing of the classes, and its weight would keep its random start. It gets an
+    infinite standard deviation, so that it is 0 everywhere, also in examples where it is not constant.
+    Floating-point values that differ only by rounding, such as 0.3 and 0.1 + 0.2, are constant.
 
     Args:
-      features: raw features of the training examples alone, at least one row.
+      features: raw features [n, d] of the training examples alone: an array, a nested list or a DataFrame.
 
     Returns:
       Mean [d] and std [d].
+
+    Raises:
+      ValueError: if the features are no numbers [n, d], one is NaN or infinite, or their squares are.
     """
+    rows = np.asarray(as_features("features", features))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # refused below
+        mean, variance = _compute_moments(rows)
+    constant = find_constant(rows)
+    beyond = ~constant & ~((variance > 0) & np.isfinite(variance))
+    if beyond.any():
+        column = int(np.argmax(beyond))
+        raise ValueError(
+            f"feature {column} goes from {rows[:, column].min():.3g} to {rows[:, column].max():.3g}, whose "
+            "squares float64 cannot hold: scale it"
+        )
+    return Standardizer(mean, np.where(constant, np.inf, np.sqrt(variance)))
+
+
+def _compute_moments(features: Num[np.ndarray, "n d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean [d] and the (population) variance [d] in float64."""
     n, d = features.shape
     mean, variance = np.zeros(d), np.zeros(d)
     # Two passes: the sum of squared deviations loses no digits where the mean is large.
@@ -42,20 +71,131 @@ def fit_standardizer(features: Num[np.ndarray, "n d"]) -> Standardizer:
     for start in range(0, n, ROWS_AT_ONCE):
         deviations = features[start : start + ROWS_AT_ONCE] - mean
         variance += np.einsum("nd,nd->d", deviations, deviations) / n
-    constant = features.min(axis=0) == features.max(axis=0)
-    return Standardizer(mean, np.where(constant, 1.0, np.sqrt(variance)))
+    return mean, variance
 
 
-def scale_to_unit_length(features: Num[np.ndarray, "n d"], dtype: DTypeLike = np.float32) -> np.ndarray:
+def find_constant(features: Num[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
+    """Tell for each feature whether it has one value, up to rounding."""
+    low, high = features.min(axis=0), features.max(axis=0)
+    if features.dtype.kind != "f" or features.itemsize < 4:
+        # Whole numbers are exact. Narrower types have too few digits to spend any on rounding.
+        return low == high
+    tolerance = CONSTANT_ULPS * np.spacing(np.maximum(np.abs(low), np.abs(high)))
+    return high / 2 - low / 2 <= tolerance / 2  # halves, because the difference may overflow
+
+
+def as_standardizer(standardizer: Standardizer | None, d: int, stacked: bool = False) -> Standardizer | None:
+    """Return a standardiser of d features whose leaves are arrays [d], or also [R, d] if it may be stacked.
+
+    Raises:
+      ValueError: if it is no standardiser of d features, or has a value that no feature can have.
+    """
+    if standardizer is None:
+        return None
+    if not isinstance(standardizer, Standardizer):
+        raise ValueError(
+            f"standardizer is {describe(standardizer)}: give lc.Standardizer(mean, std); of scikit-learn's "
+            "StandardScaler these are mean_ and scale_"
+        )
+    mean, std = (as_numbers(name, leaf) for name, leaf in standardizer._asdict().items())
+    if mean.shape != std.shape or mean.shape[-1:] != (d,) or mean.ndim > 1 + stacked:
+        raise ValueError(f"a standardiser has mean and std {mean.shape}, {std.shape}: give both as {(d,)}")
+    if not is_traced(mean, std):
+        if not np.isfinite(np.asarray(mean)).all():
+            raise ValueError("a standardiser's mean is NaN or infinite: give finite numbers")
+        if not (np.asarray(std) > 0).all():
+            raise ValueError(
+                "a standardiser's std is not positive: give positive numbers, and infinity for a constant "
+                "feature"
+            )
+    return Standardizer(mean, std)
+
+
+def prepare_features(
+    features: Sequence[Num[Array | np.ndarray, "_ d"]],
+    standardizer: Standardizer | None,
+    dtype: DTypeLike,
+) -> tuple[list[Num[Array | np.ndarray, "_ d"]], Standardizer | None]:
+    """Return features that arithmetic in `dtype` can take, and the standardiser that belongs to them.
+
+    float32 has 24 bits. A time in milliseconds, or a value around 1e9 that varies by 1, would lose the digits
+    that tell its examples apart. Features of a wider type are therefore shifted and scaled in float64, and
+    rounded then; the standardiser that is returned does the rest. Other features are returned as they are.
+
+    Args:
+      features: raw features of some data sets, NumPy's or JAX's.
+      standardizer: mean and std [d], or [R, d] of R replicates; None: features are rounded as they are.
+      dtype: floating-point type of the arithmetic.
+
+    Raises:
+      ValueError: if a number is too large for `dtype`, where there is no standardiser.
+    """
+    if is_traced(*features, *(standardizer or ())) or not any(is_wide(array, dtype) for array in features):
+        return list(features), standardizer
+    d = features[0].shape[-1]
+    shift, scale = np.zeros(d), np.ones(d)
+    if standardizer is not None:
+        mean, std = (np.asarray(leaf, np.float64) for leaf in standardizer)
+        # Replicates share the features: they are brought to the scale of the finest standardiser. A feature
+        # that is constant for all of them has an infinite scale, and becomes 0 here.
+        shift, scale = mean.reshape(-1, d).mean(axis=0), std.reshape(-1, d).min(axis=0)
+        constant = np.isinf(std)
+        relative = np.where(constant, np.inf, np.where(constant, 1, std) / scale)
+        standardizer = Standardizer((mean - shift) / scale, relative)
+    return [_rescale(np.asarray(array), shift, scale, dtype) for array in features], standardizer
+
+
+def _rescale(
+    features: Num[np.ndarray, "n d"],
+    shift: Float[np.ndarray, " d"],
+    scale: Float[np.ndarray, " d"],
+    dtype: DTypeLike,
+) -> Float[np.ndarray, "n d"]:
+    """Compute (x − shift) / scale in float64, rounded to `dtype`."""
+    rescaled = np.empty(features.shape, dtype)
+    limit = np.finfo(dtype).max
+    for start in range(0, len(features), ROWS_AT_ONCE):
+        rows = (features[start : start + ROWS_AT_ONCE].astype(np.float64) - shift) / scale
+        large = (np.abs(rows) > limit).any(axis=1)
+        if large.any():
+            raise ValueError(
+                f"row {start + np.argmax(large)} of features holds a number beyond {np.dtype(dtype)}: "
+                "give a standardizer, or scale the features"
+            )
+        rescaled[start : start + ROWS_AT_ONCE] = rows
+    return rescaled
+
+
+def check_resolution(features: Num[Array | np.ndarray, "n d"], dtype: DTypeLike) -> None:
+    """Raise ValueError if `dtype` cannot tell apart the values of a feature that is not standardised."""
+    if not is_wide(features, dtype):
+        return
+    rows = np.asarray(features)
+    low, high = (limit.astype(np.float64) for limit in (rows.min(axis=0), rows.max(axis=0)))
+    lost = high / 2 - low / 2 < MIN_RELATIVE_RANGE / 2 * np.maximum(np.abs(low), np.abs(high))
+    lost &= ~find_constant(rows)
+    if lost.any():
+        column = int(np.argmax(lost))
+        raise ValueError(
+            f"feature {column} goes from {low[column]:.17g} to {high[column]:.17g}, which "
+            f"{np.dtype(dtype)} cannot tell apart: give a standardizer, or subtract its mean"
+        )
+
+
+def scale_to_unit_length(features: Any, dtype: DTypeLike = np.float32) -> Float[np.ndarray, "n d"]:
     """Divide each row by its Euclidean length, computed in float64; a row of zeros stays as it is.
 
     Args:
-      features: raw features.
+      features: raw features [n, d]: an array, a nested list or a DataFrame.
       dtype: floating-point type of the result.
 
     Returns:
       Rows [n, d] of length 1.
+
+    Raises:
+      ValueError: if the features are no numbers [n, d], or one is NaN or infinite.
     """
+    features = np.asarray(as_features("features", features))
     scaled = np.empty(features.shape, dtype)
     for start in range(0, len(features), ROWS_AT_ONCE):
         rows = features[start : start + ROWS_AT_ONCE].astype(np.float64)
@@ -67,27 +207,31 @@ def scale_to_unit_length(features: Num[np.ndarray, "n d"], dtype: DTypeLike = np
 
 
 def standardize(
-    standardizer: Standardizer | None, features: Num[Array, "n d"], dtype: DTypeLike = jnp.float32
+    standardizer: Standardizer | None,
+    features: Num[Array | np.ndarray, "n d"],
+    dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "n d"]:
-    """Compute (x − mean) / std per feature.
+    """Compute (x − mean) / std per feature; a constant feature becomes 0.
 
     Args:
       standardizer: mean [d] and std [d]; None: the features are only converted to `dtype`.
       features: raw features.
       dtype: floating-point type of the result, in which it is computed.
     """
+    (features,), standardizer = prepare_features([features], standardizer, dtype)
+    x = jnp.asarray(features).astype(dtype)
     if standardizer is None:
-        return features.astype(dtype)
+        return x
     mean = jnp.asarray(standardizer.mean, dtype)
     inverse = jnp.asarray(1 / standardizer.std, dtype)
-    return (features.astype(dtype) - mean[None, :]) * inverse[None, :]
+    return (x - mean[None, :]) * inverse[None, :]
 
 
 def fold_standardizer(params: Params, standardizer: Standardizer) -> Params:
     r"""Return parameters that give the same logits on raw features as `params` on standardised ones.
 
     $W' = W / \mathrm{std}$ and $b' = b - W' \mathrm{mean}$, in float64. scikit-learn's `coef_` and PyTorch's
-    `weight` are W', `intercept_` and `bias` are b'.
+    `weight` are W', `intercept_` and `bias` are b'. The weights of constant features are 0.
 
     Args:
       params: W [*runs, K, d] and b [*runs, K].
@@ -96,8 +240,9 @@ def fold_standardizer(params: Params, standardizer: Standardizer) -> Params:
     Raises:
       ValueError: if the standardiser is not of d features, or has an axis of replicates.
     """
-    shapes, expected = (np.shape(standardizer.mean), np.shape(standardizer.std)), params.W.shape[-1:]
-    if shapes != (expected, expected):
-        raise ValueError(f"the standardiser is {shapes[0]}, not {expected}")
-    W = np.asarray(params.W, np.float64) / np.asarray(standardizer.std, np.float64)
-    return Params(W, np.asarray(params.b, np.float64) - W @ np.asarray(standardizer.mean, np.float64))
+    params = as_params(params)
+    checked = as_standardizer(standardizer, params.W.shape[-1])
+    if checked is None:
+        raise ValueError("standardizer is None: the parameters are of raw features already")
+    W = np.asarray(params.W, np.float64) / np.asarray(checked.std, np.float64)
+    return Params(W, np.asarray(params.b, np.float64) - W @ np.asarray(checked.mean, np.float64))

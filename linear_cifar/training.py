@@ -13,7 +13,6 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,32 +20,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
+from linear_cifar.arguments import check_choice
 from linear_cifar.augment import Augmentation
 from linear_cifar.batches import Index, Pass, fold_batches, plan_passes, take_rows
-from linear_cifar.config import Config
+from linear_cifar.config import Hyperparams
 from linear_cifar.evaluation import Metrics, measure_examples
-from linear_cifar.examples import Examples
+from linear_cifar.examples import CLASSES, Examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, CONFIGS, REPLICATED, Layout, Loops
-from linear_cifar.losses import LOSSES, Loss
-from linear_cifar.model import FULL_PRECISION, compute_logits, multiply
-from linear_cifar.objectives import backward
+from linear_cifar.losses import Loss, get_loss
+from linear_cifar.model import FULL_PRECISION, PRECISIONS, compute_logits, multiply
+from linear_cifar.objectives import as_batch, backward
+from linear_cifar.optimizers import Optimizer, find_dependencies, get_optimizer, sgd
 from linear_cifar.params import Params
 from linear_cifar.replicates import ReplicateData
 from linear_cifar.standardizer import Standardizer, standardize
 
 Tree = TypeVar("Tree")
-
-
-class Hyperparams(NamedTuple):
-    """The hyperparameters that may differ between configurations without compiling again."""
-
-    eta: Float[Array, "*configs"]
-    lam: Float[Array, "*configs"]
-    q: Float[Array, "*configs"]
-    momentum: Float[Array, "*configs"]
 
 
 class RunState(NamedTuple):
@@ -58,40 +49,49 @@ class RunState(NamedTuple):
 
 # A state, and the losses and correct predictions summed on the way to it.
 Carry = tuple[RunState, Metrics]
-Optimizer = Callable[[Hyperparams], optax.GradientTransformation]
 
 
-def sgd(hyperparams: Hyperparams) -> optax.GradientTransformation:
-    """Return plain gradient descent with learning rate η."""
-    return optax.sgd(hyperparams.eta)
+class Chunk(NamedTuple):
+    """Examples that are shuffled and augmented together."""
+
+    features: Num[Array, "n d"]
+    targets: Float[Array, "n K"]
 
 
-def heavy_ball(hyperparams: Hyperparams) -> optax.GradientTransformation:
-    """Return gradient descent with momentum μ: v ← μ v + ∂J, W ← W − η v (Polyak 1964)."""
-    return optax.sgd(hyperparams.eta, momentum=hyperparams.momentum)
+class _TrainSpec(NamedTuple):
+    loss: Loss
+    optimizer: Optimizer
+    augment: Augmentation | None
+    shuffle: bool
+    precision: str
 
 
-class TrainSpec(NamedTuple):
+class TrainSpec(_TrainSpec):
     """The fixed settings of a sweep, which are part of the compiled program.
 
     `optimizer` makes an optax transformation from one configuration's hyperparameters, which are traced.
     `precision` is that of the matrix products, see `multiply`.
     """
 
-    loss: Loss = LOSSES["softmax"]
-    optimizer: Optimizer = sgd
-    augment: Augmentation | None = None
-    shuffle: bool = True
-    precision: str = FULL_PRECISION
+    def __new__(
+        cls,
+        loss: str | Loss = "softmax",
+        optimizer: str | Optimizer = sgd,
+        augment: Augmentation | None = None,
+        shuffle: bool = True,
+        precision: str = FULL_PRECISION,
+    ) -> "TrainSpec":
+        """Make the settings; a loss or an optimizer may be given by its name.
+
+        Raises:
+          ValueError: if one is none of the choices.
+        """
+        check_choice("shuffle", shuffle, (True, False))
+        check_choice("precision", precision, PRECISIONS)
+        return super().__new__(cls, get_loss(loss), get_optimizer(optimizer), augment, shuffle, precision)
 
 
-def stack_hyperparams(configs: Sequence[Config], dtype: DTypeLike = jnp.float32) -> Hyperparams:
-    """Return the hyperparameters of C configurations as arrays [C]."""
-    columns = ([getattr(config, name) for config in configs] for name in Hyperparams._fields)
-    return Hyperparams(*(jnp.asarray(column, dtype) for column in columns))
-
-
-def init_state(params: Params, hyperparams: Hyperparams, optimizer: Optimizer = sgd) -> RunState:
+def init_state(params: Params, hyperparams: Hyperparams, optimizer: str | Optimizer = sgd) -> RunState:
     """Return the initial state of S × C runs; all configurations of a replicate start from its parameters.
 
     Args:
@@ -100,14 +100,21 @@ def init_state(params: Params, hyperparams: Hyperparams, optimizer: Optimizer = 
       optimizer: as in the training spec.
     """
 
+    make_transformation = get_optimizer(optimizer)
+
     def init_run(params: Params, hyperparams: Hyperparams) -> RunState:
-        return RunState(params, optimizer(hyperparams).init(params))
+        return RunState(params, make_transformation(hyperparams).init(params))
 
     return jax.vmap(jax.vmap(init_run, in_axes=(None, 0)), in_axes=(0, None))(params, hyperparams)
 
 
 def train_step(
-    state: RunState, hyperparams: Hyperparams, x: Float[Array, "n d"], y: Float[Array, "n K"], spec: TrainSpec
+    state: RunState,
+    hyperparams: Hyperparams,
+    x: Float[Array, "n d"],
+    y: Float[Array, "n K"],
+    spec: TrainSpec,
+    kind: str = CLASSES,
 ) -> tuple[RunState, Metrics]:
     """Update one run on one batch.
 
@@ -117,18 +124,27 @@ def train_step(
       x: features, standardised where a standardiser is used.
       y: targets.
       spec: loss, optimizer and precision.
+      kind: kind of the targets, see `Examples`; `classes` and `soft` are judged alike.
 
     Returns:
       The state after the update, and each example's loss and correct prediction before it, [n].
+
+    Raises:
+      ValueError: if the shapes do not fit, or the loss or optimizer cannot be used.
     """
-    logits = compute_logits(state.params, x, spec.precision)
-    measured = measure_examples(logits, y, spec.loss)
-    dlogits = spec.loss.gradient(logits, y, hyperparams.q)
-    if spec.optimizer is sgd:
-        return state._replace(params=descend(state.params, x, dlogits, hyperparams, spec.precision)), measured
-    grads = backward(state.params, x, dlogits, hyperparams.lam, spec.precision)
-    updates, opt_state = spec.optimizer(hyperparams).update(grads, state.opt_state, state.params)
-    return RunState(optax.apply_updates(state.params, updates), opt_state), measured
+    params, x, y = as_batch(state.params, x, y)
+    loss, optimizer = spec.loss, spec.optimizer
+    logits = compute_logits(params, x, spec.precision)
+    measured = measure_examples(logits, y, loss, kind)
+    dlogits = loss.gradient(logits, y, hyperparams.q)
+    if optimizer is sgd:
+        return state._replace(params=descend(params, x, dlogits, hyperparams, spec.precision)), measured
+    # An optimizer that takes λ, such as AdamW, applies the penalty in its own way: not a second time here.
+    decays_itself = "lam" in find_dependencies(optimizer, *params.W.shape, params.W.dtype)
+    lam = 0.0 if decays_itself else hyperparams.lam
+    grads = backward(params, x, dlogits, lam, spec.precision)
+    updates, opt_state = optimizer(hyperparams).update(grads, state.opt_state, params)
+    return RunState(optax.apply_updates(params, updates), opt_state), measured
 
 
 def descend(
@@ -191,13 +207,16 @@ def train_epoch(
     def train_on_device(*args: Any) -> tuple[RunState, Metrics, Bool[Array, "s c"]]:
         return jax.lax.switch(jnp.asarray(program_of_column)[jax.lax.axis_index(CONFIGS)], programs, *args)
 
-    return jax.shard_map(
+    train_on_mesh = jax.shard_map(
         train_on_device,
         mesh=layout.mesh,
         in_specs=(BY_RUN, BY_CONFIG, REPLICATED, REPLICATED, BY_REPLICATE),
         out_specs=BY_RUN,
         check_vma=False,  # the check takes sums that start as constants for equal on all devices
-    )(state, hyperparams, train, standardizer, replicates)
+    )
+    # Random numbers must not depend on how a user has set up JAX.
+    with jax.threefry_partitionable(True):
+        return train_on_mesh(state, hyperparams, train, standardizer, replicates)
 
 
 def _train_share(
@@ -242,18 +261,24 @@ def _train_replicate(
     # One key for each place in the order, so that the division of the epoch into chunks changes nothing.
     keys = jax.random.split(augment_key, n)
 
-    def prepare_chunk(start: Index, size: int) -> Examples:
+    def prepare_chunk(start: Index, size: int) -> Chunk:
         """Shuffle and augment the next examples, once for all configurations."""
         chosen = take_rows(order, start, size)
         features = train.features[chosen]
         if spec.augment is not None:
             features = jax.vmap(spec.augment)(take_rows(keys, start, size), features)
-        return Examples(features, train.targets[chosen].astype(dtype))
+        return Chunk(features, train.targets[chosen].astype(dtype))
 
-    def train_group(carry: Carry, hyperparams: Hyperparams, chunk: Examples, size: int) -> Carry:
+    def train_group(carry: Carry, hyperparams: Hyperparams, chunk: Chunk, size: int) -> Carry:
         """Train the configurations of one batch size through a chunk, as many side by side as is best."""
         train_run = partial(
-            _train_run, chunk=chunk, standardizer=standardizer, batch=size, unroll=loops.unroll, spec=spec
+            _train_run,
+            chunk=chunk,
+            standardizer=standardizer,
+            batch=size,
+            unroll=loops.unroll,
+            spec=spec,
+            kind=train.kind,
         )
         width = _even_width(len(hyperparams.eta), loops.vmap_width)
         with jax.named_scope(batch_scope(size)):
@@ -288,11 +313,12 @@ def _train_replicate(
 def _train_run(
     carry: Carry,
     hyperparams: Hyperparams,
-    chunk: Examples,
+    chunk: Chunk,
     standardizer: Standardizer | None,
     batch: int,
     unroll: int,
     spec: TrainSpec,
+    kind: str,
 ) -> Carry:
     """Update one run through a chunk of examples, and add to its sums."""
     state, sums = carry
@@ -303,7 +329,7 @@ def _train_run(
         # Standardised batch by batch: a chunk of bytes is a quarter of one of floats, and XLA copies a batch
         # out of its chunk anyway.
         x = standardize(standardizer, take_rows(chunk.features, start, size), state.params.W.dtype)
-        state, measured = train_step(state, hyperparams, x, take_rows(chunk.targets, start, size), spec)
+        state, measured = train_step(state, hyperparams, x, take_rows(chunk.targets, start, size), spec, kind)
         rest = min(batch, n) - size  # where the last batch is smaller
         totals = jax.tree.map(lambda total, new: total + jnp.pad(new, (0, rest)), totals, measured)
         return state, totals

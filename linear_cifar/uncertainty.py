@@ -24,14 +24,16 @@ With one seed there is only the variance over examples: the interval is about th
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
+from linear_cifar.arguments import as_values, describe
 from linear_cifar.comparison import CONFIDENCE
 
 # A value for each of some means.
 Means = Float[np.ndarray | np.float64, "*means"]
 # A value of each seed on each example, such as whether its prediction was right.
 Values = Bool[np.ndarray, "S n"] | Float[np.ndarray, "S n"]
+_AXES = "seeds, examples"
 # Most configurations that are compared with as many others at a time, and most of their predictions. Both
 # pairs and predictions take memory.
 CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE = 500, 10**8
@@ -76,7 +78,7 @@ def estimate_accuracy(correct: Values) -> Estimate:
     Raises:
       ValueError: if there is no seed, or fewer than two examples.
     """
-    return _estimate(correct.astype(np.float64))
+    return _estimate(as_values("correct", correct, _AXES).astype(np.float64))
 
 
 def estimate_difference(
@@ -93,6 +95,7 @@ def estimate_difference(
     Raises:
       ValueError: if the shapes differ, there is no seed, or there are fewer than two examples.
     """
+    first, second = as_values("first", first, _AXES), as_values("second", second, _AXES)
     if first.shape != second.shape:
         raise ValueError(
             f"the predictions are {first.shape} and {second.shape}: give the same seeds and examples"
@@ -113,14 +116,23 @@ def linearize_ratio(
     Args:
       numerators: u.
       denominators: v; each seed's mean is not 0.
+
+    Raises:
+      ValueError: if the shapes differ.
     """
+    numerators, denominators = (
+        as_values(name, values, _AXES)
+        for name, values in (("numerators", numerators), ("denominators", denominators))
+    )
+    if numerators.shape != denominators.shape:
+        raise ValueError(f"the values are {numerators.shape} and {denominators.shape}: give one shape [S, n]")
     mean = denominators.mean(axis=1, keepdims=True)
     ratio = numerators.mean(axis=1, keepdims=True) / mean
     return ratio + (numerators - ratio * denominators) / mean
 
 
 def confidence_set(
-    correct: Bool[np.ndarray, "S C n"],
+    correct: Bool[np.ndarray, "S C n"] | Float[np.ndarray, "S C n"],
     diverged: Bool[np.ndarray, "S C"] | None = None,
     confidence: float = CONFIDENCE,
 ) -> Bool[np.ndarray, " C"]:
@@ -136,7 +148,7 @@ def confidence_set(
     seed it is about these weights on other examples.
 
     Args:
-      correct: whether the predictions were right.
+      correct: whether the predictions were right, or how far, from 0 to 1.
       diverged: runs that diverged; None: no run did. A configuration with such a run is not in the set, and
         is no rival.
       confidence: probability that the set contains the best configuration, 0.5 to below 1.
@@ -148,9 +160,17 @@ def confidence_set(
       ValueError: if there is no seed, there are fewer than two examples, every configuration diverged, or
         `confidence` is out of range.
     """
+    correct = as_values("correct", correct, "seeds, configurations, examples")
     S, C, n = correct.shape
     _check_shape(S, n)
-    finite = np.ones(C, bool) if diverged is None else np.asarray(~diverged.any(axis=0))
+    if not np.isfinite(correct).all():
+        raise ValueError("correct holds NaN or infinity: say by diverged which runs to leave out")
+    finite: Bool[np.ndarray, " C"] = np.ones(C, bool)
+    if diverged is not None:
+        marks = as_values("diverged", diverged, "seeds, configurations").astype(bool)
+        if marks.shape != (S, C):
+            raise ValueError(f"diverged is {marks.shape}: give {(S, C)}, as the runs of correct")
+        finite = np.logical_not(marks.any(axis=0))
     if not finite.any():
         raise ValueError("there is no configuration that did not diverge")
     if not 0.5 <= confidence < 1:
@@ -189,6 +209,7 @@ def cross_validate_selection(accuracy: Float[np.ndarray, "S F C"]) -> Float[np.n
       ValueError: if there are fewer than two folds, no seeds or no configurations, or every configuration
         diverged.
     """
+    accuracy = as_values("accuracy", accuracy, "seeds, folds, configurations")
     S, F, C = accuracy.shape
     if S == 0 or F < 2 or C == 0:
         raise ValueError(f"the accuracies are {accuracy.shape}: give [seeds, folds ≥ 2, configurations]")
@@ -201,7 +222,13 @@ def cross_validate_selection(accuracy: Float[np.ndarray, "S F C"]) -> Float[np.n
 
 
 def pack_correct(correct: Bool[np.ndarray, "*runs n"]) -> UInt8[np.ndarray, "*runs bytes"]:
-    """Pack eight predictions into a byte: 10,000 of a run take 1,250 bytes."""
+    """Pack eight predictions into a byte: 10,000 of a run take 1,250 bytes.
+
+    Raises:
+      ValueError: if the predictions are not right or wrong, but right to a share.
+    """
+    if not (isinstance(correct, np.ndarray) and correct.dtype == np.dtype(bool)):
+        raise ValueError(f"correct is {describe(correct)}: give booleans")
     return np.packbits(correct, axis=-1)
 
 
@@ -237,7 +264,7 @@ def _split(indices: Int[np.ndarray, " C"], length: int) -> list[Int[np.ndarray, 
 
 
 def _are_worse(
-    candidates: Bool[np.ndarray, "S A n"], rivals: Bool[np.ndarray, "S B n"], level: float
+    candidates: Shaped[np.ndarray, "S A n"], rivals: Shaped[np.ndarray, "S B n"], level: float
 ) -> Bool[np.ndarray, "A B"]:
     """Test for each candidate whether it is significantly worse than each rival."""
     # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
@@ -253,7 +280,7 @@ def _are_worse(
 
 
 def _compare_pairs(
-    first: Bool[np.ndarray, "S A n"], second: Bool[np.ndarray, "S B n"]
+    first: Shaped[np.ndarray, "S A n"], second: Shaped[np.ndarray, "S B n"]
 ) -> tuple[Float[np.ndarray, "A B"], _Spread]:
     """Return the differences in accuracy, first − second, of all pairs of configurations, and their spread.
 

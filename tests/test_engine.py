@@ -5,16 +5,17 @@ import problems
 import pytest
 
 from linear_cifar import engine
-from linear_cifar.augment import horizontal_flip
+from linear_cifar.augment import horizontal_flip, random_shift
 from linear_cifar.config import Config, grid
 from linear_cifar.engine import EpochMetrics, evaluate_runs, mask_diverged, sweep
 from linear_cifar.evaluation import Metrics
 from linear_cifar.examples import Examples
 from linear_cifar.layout import make_layout
 from linear_cifar.losses import LOSSES
+from linear_cifar.optimizers import heavy_ball, sgd
 from linear_cifar.params import Params
 from linear_cifar.standardizer import fit_standardizer
-from linear_cifar.training import heavy_ball, sgd, train_epoch
+from linear_cifar.training import train_epoch
 
 SHAPE = (3, 2, 4)
 
@@ -112,9 +113,9 @@ def test_the_same_program_gives_the_same_bits_even_at_a_high_learning_rate():
         np.testing.assert_array_equal(weights(first), weights(second))
 
 
-@pytest.mark.parametrize(("optimizer", "average"), [(sgd, 1), (heavy_ball, 4)])
-def test_resuming_gives_the_same_bits_even_at_a_high_learning_rate(optimizer, average):
-    configs = grid([1.0], [7, 60], [0.0, 0.1], momenta=[0.9])
+@pytest.mark.parametrize(("optimizer", "momentum", "average"), [(sgd, 0.0, 1), (heavy_ball, 0.9, 4)])
+def test_resuming_gives_the_same_bits_even_at_a_high_learning_rate(optimizer, momentum, average):
+    configs = grid([1.0], [7, 60], [0.0, 0.1], momenta=[momentum])
     options = {"optimizer": optimizer, "seeds": [3, 1, 2], "average": average}
     uninterrupted = run(configs, 5, **options)
     for number in (1, 3):
@@ -208,5 +209,35 @@ def test_mistakes_are_named():
         with pytest.raises(ValueError, match=message):
             run(configs)
     for average in (0, 3):
-        with pytest.raises(ValueError, match=f"average is {average}: give a number of epochs from 1 to 2"):
+        with pytest.raises(ValueError, match=f"average is {average}: give 1 to 2"):
             run([Config(0.1, 6, 0.0)], average=average)
+
+
+def move(key, image):
+    return random_shift(key, horizontal_flip(key, image, shape=SHAPE), shape=SHAPE)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: jax.threefry_partitionable(False),
+        lambda: jax.default_prng_impl("rbg"),
+        lambda: jax.enable_x64(False),
+        lambda: jax.default_matmul_precision("bfloat16"),
+        lambda: jax.numpy_dtype_promotion("standard"),
+    ],
+)
+def test_results_do_not_depend_on_how_jax_is_set_up(setting):
+    options = {"seeds": [0, 2**32 - 1], "augment": move, "init": None}
+    expected = run(GRID, **options)[-1]
+    with setting():
+        epoch = run(GRID, **options)[-1]
+    assert epoch.params().W.dtype == np.float32
+    for leaves in ((epoch.params(), expected.params()), (epoch.metrics, expected.metrics)):
+        jax.tree.map(np.testing.assert_array_equal, *leaves)
+
+
+def test_seeds_that_differ_train_differently():
+    seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
+    W = weights(run(GRID[:1], seeds=[*seeds, np.uint32(7)], init=None)[-1])
+    assert len({row.tobytes() for row in W}) == 7

@@ -172,7 +172,7 @@ def test_a_mistake_in_the_last_block_is_found_before_the_first_one_is_trained():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep_params": "some"}, "keep_params is 'some': give 'all' or 'best'"),
+        ({"keep_params": "some"}, "keep_params is 'some': choose one of all, best"),
         ({"keep_params": "best", "evaluation_sets": {}}, "keep_params='best' needs an evaluation set"),
     ],
 )

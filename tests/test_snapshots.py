@@ -104,7 +104,7 @@ def test_nothing_is_left_to_train_after_the_last_epoch(epochs):
 def other_examples():
     features = np.array(TRAIN.features)
     features[39, 5] += 1e-9
-    return TRAIN._replace(features=jnp.asarray(features))
+    return lc.Examples(features, TRAIN.targets)
 
 
 def with_rows(count):
@@ -120,12 +120,15 @@ def with_rows(count):
         ({"seeds": [7]}, "other replicates"),
         ({"seeds": with_rows(40)}, "other replicates"),
         ({"train": other_examples()}, "other training examples or another standardiser"),
-        ({"train": TRAIN._replace(targets=TRAIN.targets[:, ::-1])}, "other training examples"),
+        ({"train": lc.Examples(TRAIN.features, TRAIN.targets[:, ::-1])}, "other training examples"),
         ({"standardizer": STANDARDIZER}, "other training examples or another standardiser"),
         ({"loss": "bce"}, "loss softmax, not bce"),
         ({"optimizer": lc.heavy_ball}, r"another optimizer's state \(sgd, not heavy_ball\)"),
-        ({"optimizer": lambda hyperparams: lc.sgd(hyperparams)}, "optimizer sgd, not "),
-        ({"augment": add_noise}, "augment none, not add_noise"),
+        (
+            {"optimizer": lambda hyperparams: lc.sgd(hyperparams)},
+            r"optimizer sgd, not test_snapshots\.<lambda>",
+        ),
+        ({"augment": add_noise}, r"augment none, not test_snapshots\.add_noise"),
         ({"shuffle": False}, "shuffle True, not False"),
         ({"precision": "tensorfloat32"}, "precision float32, not tensorfloat32"),
         ({"schedule": lc.SCHEDULES["cosine"]}, "another schedule or averaging"),
@@ -141,7 +144,7 @@ def test_a_snapshot_of_something_else_is_refused(snapshot, options, message):
 
 
 def test_examples_of_another_shape_are_refused(snapshot):
-    train = TRAIN._replace(features=TRAIN.features[:, :5])
+    train = lc.Examples(TRAIN.features[:, :5], TRAIN.targets)
     with pytest.raises(ValueError, match=r"the weights are \(3, 6\): these examples need \(3, 5\)"):
         lc.sweep(CONFIGS, train, {}, epochs=4, seeds=SEEDS, resume_from=snapshot)
 
@@ -270,7 +273,7 @@ def test_snapshots_that_do_not_belong_together_are_not_joined(snapshot, epochs):
         (lambda arrays, content: arrays.update({"opt_state.0": np.zeros((1, 4))}), "optimizer's state"),
         (lambda arrays, content: content.pop("number"), "number"),
         (lambda arrays, content: content.update(number=3), "its number of epochs is wrong"),
-        (lambda arrays, content: content.update(snapshot_schema=99), "its schema is 99, not 1"),
+        (lambda arrays, content: content.update(snapshot_schema=99), "its schema is 99, not 2"),
         (lambda arrays, content: content["identity"].pop("loss"), "loss"),
         (lambda arrays, content: content["identity"].update(configs=[[-1, 8, 0]]), "eta is -1"),
         (lambda arrays, content: content["identity"].update(configs="\n\n"), "snapshot"),
@@ -286,3 +289,79 @@ def test_a_file_of_something_else_is_refused_in_one_line(change, message, snapsh
         lc.load_snapshot(path)
     assert str(raised.value).startswith(f"{path} does not hold a snapshot: ")
     assert "\n" not in str(raised.value)
+
+
+def scaled(scale):
+    """Return an optimizer that no name tells from its siblings."""
+
+    def optimizer(hyperparams):
+        return optax.sgd(scale * hyperparams.eta)
+
+    return optimizer
+
+
+class Noise:
+    """An augmentation that depends on what the object holds."""
+
+    def __call__(self, key, features):
+        return features
+
+    def add(self, key, features):
+        return features
+
+
+def shift_by(key, features, offsets):
+    return features + offsets
+
+
+def own_softmax(logits, y):
+    return jnp.sum(y * (jax.nn.logsumexp(logits) - logits))
+
+
+OTHER_LOSS = lc.Loss.from_value("own", lambda logits, y: jnp.sum(y * logits))
+OWN_LOSS = lc.Loss.from_value("own", own_softmax)
+
+
+@pytest.mark.parametrize(
+    ("argument", "first", "second"),
+    [
+        ("optimizer", lambda h: optax.sgd(h.eta), lambda h: optax.sgd(2 * h.eta)),
+        ("optimizer", scaled(1), scaled(2)),
+        ("optimizer", partial(scaled(1)), partial(scaled(2))),
+        ("augment", Noise(), Noise()),
+        ("augment", Noise().add, Noise().add),
+        ("augment", partial(add_noise, scale=np.float64), partial(lambda key, x, f: x, f=Noise())),
+        ("loss", OTHER_LOSS, lc.Loss.from_value("own", lambda logits, y: jnp.sum(-y * logits))),
+        ("loss", OTHER_LOSS, OTHER_LOSS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_a_snapshot_cannot_tell_apart_is_not_resumed(argument, first, second):
+    if argument == "augment" and isinstance(first, partial):
+        first = second  # a partial of a lambda
+    snapshot = next(small_sweep.start(**{argument: first})).snapshot()
+    with pytest.raises(
+        ValueError, match=rf"a snapshot cannot tell {argument} .*<.* define it at the top level"
+    ):
+        small_sweep.start(**{argument: second}, resume_from=snapshot)
+
+
+def test_functions_at_the_top_level_of_a_module_are_told_apart():
+    small, large = (partial(shift_by, offsets=offset * np.ones(6)) for offset in (0.0, 1.0))
+    long = [partial(shift_by, offsets=np.where(np.arange(5_000) == i, 1.0, 0.0)) for i in (2_000, 3_000)]
+    assert len({name_function(function) for function in (small, large, *long, shift_by, add_noise)}) == 6
+    snapshot = next(small_sweep.start(augment=small, loss=OWN_LOSS)).snapshot()
+    resumed = small_sweep.run(augment=small, loss=OWN_LOSS, resume_from=snapshot)
+    expected = small_sweep.run(augment=small, loss=OWN_LOSS)
+    assert_same_bits(last(resumed), last(expected))
+    with pytest.raises(ValueError, match=r"it has augment .*shift_by"):
+        small_sweep.start(augment=large, loss=OWN_LOSS, resume_from=snapshot)
+    with pytest.raises(ValueError, match=r"it has loss own\(.*own_softmax.*, not softmax"):
+        small_sweep.start(augment=small, resume_from=snapshot)
+
+
+def test_built_in_functions_have_short_names():
+    names = [
+        name_function(f) for f in (lc.sgd, lc.adamw, partial(lc.horizontal_flip, p=0.5), jax.jit(lc.sgd))
+    ]
+    assert names == ["sgd", "adamw", "horizontal_flip(p=0.5)", "sgd"]

@@ -9,15 +9,16 @@ import problems
 import pytest
 
 from linear_cifar import layout, training
-from linear_cifar.config import Config
+from linear_cifar.config import Config, stack_hyperparams
 from linear_cifar.evaluation import mean_metrics
 from linear_cifar.examples import Examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, make_layout
 from linear_cifar.losses import LOSSES, get_loss
+from linear_cifar.optimizers import heavy_ball
 from linear_cifar.params import Params
 from linear_cifar.replicates import ReplicateData
 from linear_cifar.standardizer import Standardizer
-from linear_cifar.training import TrainSpec, heavy_ball, init_state, stack_hyperparams, train_epoch
+from linear_cifar.training import TrainSpec, init_state, train_epoch
 
 IN_ORDER = TrainSpec(get_loss("softmax"), shuffle=False)
 

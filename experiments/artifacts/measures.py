@@ -67,8 +67,7 @@ class Measures(NamedTuple):
 def predict(result: SweepResult) -> Predictions:
     """Predict the test images with all runs of a sweep."""
     spec = result.settings.train_spec(result.configs, result.dataset.image_shape)
-    features = jnp.asarray(result.data.splits["test"].features)
-    x = standardize(result.data.standardizer, features, result.params.W.dtype)
+    x = standardize(result.data.standardizer, result.data.splits["test"].features, result.params.W.dtype)
 
     @jax.jit
     def predict_run(params: Params) -> tuple[Array, Array]:

@@ -19,13 +19,13 @@ from experiments.benchmark.accelerators import ACCELERATORS, make_devices
 from experiments.benchmark.baselines import SPEC, D, K, make_configs
 from experiments.benchmark.hlo import Operation, Program
 from experiments.benchmark.measurements import GRID, Row
-from linear_cifar.config import Config
+from linear_cifar.config import Config, stack_hyperparams
 from linear_cifar.examples import Examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, REPLICATED, REPLICATES, Layout, make_layout
 from linear_cifar.params import Params
 from linear_cifar.replicates import ReplicateData
 from linear_cifar.standardizer import Standardizer
-from linear_cifar.training import batch_scope, init_state, stack_hyperparams, train_epoch
+from linear_cifar.training import batch_scope, init_state, train_epoch
 
 Tree = TypeVar("Tree")
 

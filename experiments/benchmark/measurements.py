@@ -31,11 +31,11 @@ from experiments.benchmark.baselines import (
     start_sweep,
 )
 from experiments.benchmark.timing import time_call, time_in_turn
-from linear_cifar.config import Config, grid
+from linear_cifar.config import Config, grid, stack_hyperparams
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, make_layout
 from linear_cifar.params import init_params
 from linear_cifar.replicates import ReplicateData
-from linear_cifar.training import init_state, stack_hyperparams, train_epoch
+from linear_cifar.training import init_state, train_epoch
 
 Row = dict[str, Any]
 Name = TypeVar("Name", bound=Hashable)

@@ -3,21 +3,15 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Int, Integer
 
-from experiments.runner.settings import CENTER, STANDARD, UNIT
+from experiments.runner.settings import CENTER, NONE, STANDARD, UNIT
 from linear_cifar.data.dataset import DataError, Dataset
 from linear_cifar.examples import Examples, make_examples
 from linear_cifar.memory import COPIES_OF_EXAMPLES, example_bytes, process_memory
 from linear_cifar.replicates import Replicate
-from linear_cifar.standardizer import Standardizer, fit_standardizer, scale_to_unit_length
-
-# float32 has 7 digits. If a standard deviation is a smaller share of the mean, fewer than two of them count.
-MIN_RELATIVE_STD = 1e-5
-# Smaller features would come near the smallest numbers of float32.
-MIN_FEATURE = 1e-30
+from linear_cifar.standardizer import Standardizer, check_resolution, fit_standardizer, scale_to_unit_length
 
 
 class ReplicateName(NamedTuple):
@@ -97,7 +91,7 @@ class PreparedData(NamedTuple):
         examples = self.splits[split]
         if not self.folds:
             return examples
-        return Examples(*(leaf[self._fold(replicate).rows[split]] for leaf in examples))
+        return examples.take(self._fold(replicate).rows[split])
 
     def _fold(self, replicate: ReplicateName) -> Fold:
         assert replicate.fold is not None, "with folds, each replicate is without one of them"
@@ -113,7 +107,8 @@ def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32")
       dtype: floating-point type of the sweep.
 
     Raises:
-      DataError: if the data take more memory than there is, or float32 cannot hold the float64 features.
+      DataError: if the data take more memory than there is, or are not standardised and `dtype` cannot tell
+        their values apart.
     """
     train = dataset.train.features
     _check_memory(dataset, np.dtype(dtype).itemsize if mode == UNIT else train.itemsize)
@@ -122,19 +117,22 @@ def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32")
         if mode not in (STANDARD, CENTER):
             return None
         standardizer = fit_standardizer(features)
-        if train.dtype == np.float64 and dtype == "float32":
-            _check_float32(dataset.name, features, standardizer)
-        return standardizer if mode == STANDARD else standardizer._replace(std=np.ones_like(standardizer.std))
+        if mode == CENTER:  # what is constant stays out
+            standardizer = standardizer._replace(std=np.where(np.isinf(standardizer.std), np.inf, 1.0))
+        return standardizer
 
     def convert(features: np.ndarray) -> np.ndarray:
         return scale_to_unit_length(features, dtype) if mode == UNIT else features
 
-    # Features of float64 stay what they are only where JAX may use that type.
-    with jax.enable_x64(dtype == "float64"):
-        examples = {
-            name: make_examples(convert(split.features), split.labels, len(dataset.classes))
-            for name, split in dataset.splits.items()
-        }
+    if mode == NONE:
+        try:
+            check_resolution(train, dtype)
+        except ValueError as error:
+            raise DataError(f"{dataset.name}: {error}") from None
+    examples = {
+        name: make_examples(convert(split.features), split.labels, len(dataset.classes))
+        for name, split in dataset.splits.items()
+    }
     if dataset.folds is None:
         return PreparedData(dataset, examples, fit(train))
     examples["val"] = examples["train"]
@@ -156,20 +154,4 @@ def _check_memory(dataset: Dataset, feature_bytes: int) -> None:
         raise DataError(
             f"{dataset.name} has {n:,} examples of {d:,} features and {K:,} classes, which take "
             f"{needed / 1e9:,.3g} GB: this process may take {process_memory() / 1e9:,.3g} GB"
-        )
-
-
-def _check_float32(name: str, features: Float[np.ndarray, "n d"], standardizer: Standardizer) -> None:
-    """Raise DataError if a feature varies by less than float32 can tell apart around its mean."""
-    mean, std = standardizer
-    lowest, highest = features.min(axis=0), features.max(axis=0)
-    tiny = np.maximum(-lowest, highest) < MIN_FEATURE
-    # A constant feature becomes 0 however it is rounded.
-    lost = (lowest < highest) & (tiny | (std < MIN_RELATIVE_STD * np.abs(mean)))
-    if lost.any():
-        column = int(np.argmax(lost))
-        raise DataError(
-            f"{name}: feature {column} has mean {mean[column]:.3g} and standard deviation "
-            f"{std[column]:.3g}, which float32 cannot hold: subtract its mean and scale it, or give "
-            "--dtype=float64"
         )

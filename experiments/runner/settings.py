@@ -15,9 +15,10 @@ from linear_cifar.config import Config
 from linear_cifar.data.dataset import ImageShape, TrainSplit
 from linear_cifar.engine import Initializer, jax_params
 from linear_cifar.losses import LOSSES, get_loss
+from linear_cifar.optimizers import heavy_ball, sgd
 from linear_cifar.params import Params, numpy_params
 from linear_cifar.schedules import SCHEDULES, Schedule
-from linear_cifar.training import TrainSpec, heavy_ball, sgd
+from linear_cifar.training import TrainSpec
 
 # Precision of matrix products: its name on the command line, and its name for `linear_cifar.model.multiply`.
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}

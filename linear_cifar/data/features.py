@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Integer, Num, Shaped
 
 from linear_cifar.data.dataset import SPLITS, DataError, ImageShape, RawDataset, Split
+from linear_cifar.examples import check_finite
 from linear_cifar.memory import COPIES_OF_EXAMPLES, process_memory
 from linear_cifar.npz import ArrayHeader, read_array, read_header
 
@@ -20,7 +21,6 @@ CLASSES = "classes"
 NAMES = (*(f"{axis}_{split}" for split in SPLITS for axis in "xy"), CLASSES)
 # Numbers of channels by which an array of images is recognised: grey and colours.
 CHANNELS = (1, 3)
-_BYTES_AT_ONCE = 64 * 1024**2
 
 
 class _Layout(NamedTuple):
@@ -31,7 +31,7 @@ class _Layout(NamedTuple):
 
 
 def read_features(
-    path: Path, image_shape: ImageShape | None = None, log: Callable[[str], None] = warnings.warn
+    path: str | Path, image_shape: ImageShape | None = None, log: Callable[[str], None] = warnings.warn
 ) -> RawDataset:
     """Read `x_train` [n, ...] and `y_train` [n], and where they are there `x_val`, `x_test` and `classes`.
 
@@ -53,6 +53,7 @@ def read_features(
       DataError: if the file cannot be used. The message names the file and the array. Nothing in the file is
         executed, and no array is read before the memory for all of them is known to be there.
     """
+    path = Path(path)
     headers = read_headers(path)
     layout = _find_layout(path, headers["x_train"].shape, image_shape)
     with _open(path) as archive:
@@ -88,7 +89,7 @@ def read_features(
     )
 
 
-def count_training(path: Path, val_size: int, folds: int = 0) -> int:
+def count_training(path: str | Path, val_size: int, folds: int = 0) -> int:
     """Return how many rows of a file a run is trained on, without reading them.
 
     Args:
@@ -106,12 +107,13 @@ def count_training(path: Path, val_size: int, folds: int = 0) -> int:
     return num_train - (0 if num_val else val_size)
 
 
-def read_headers(path: Path) -> dict[str, ArrayHeader]:
+def read_headers(path: str | Path) -> dict[str, ArrayHeader]:
     """Read and check the headers of all arrays in a file.
 
     Raises:
       DataError: if an array is missing, of a type or a shape that does not fit, or too large for the memory.
     """
+    path = Path(path)
     with _open(path) as archive:
         headers = {name: _read_header(path, archive, name) for name in _find_known(archive)}
         others = _describe_others(archive)
@@ -248,16 +250,11 @@ def _check_features(path: Path, name: str, features: Num[np.ndarray, "n ..."], l
     if layout.channels_last:
         features = features.transpose(0, 3, 1, 2)
     flat = np.ascontiguousarray(features).reshape(n, -1)
-    if flat.dtype.kind == "f":
+    try:
         # Training computes in float32 by default, where larger numbers would be infinite.
-        limit = flat.dtype.type(min(float(np.finfo(dtype).max) for dtype in (flat.dtype, np.float32)))
-        rows_at_once = max(1, _BYTES_AT_ONCE // flat[0].nbytes)
-        for start in range(0, n, rows_at_once):
-            rows = flat[start : start + rows_at_once]
-            usable = ((rows >= -limit) & (rows <= limit)).all(axis=1)  # false for NaN
-            if not usable.all():
-                row = start + int(np.argmin(usable))
-                raise DataError(f"{path}: row {row} of {name} holds NaN, infinity or a number beyond float32")
+        check_finite(name, flat, np.float32)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
     return flat
 
 

@@ -1,0 +1,153 @@
+"""Arguments as callers give them: converted where nothing is lost, or refused in one line.
+
+Every public function passes its arguments through these checks, so one mistake has one message.
+"""
+
+import operator
+from collections.abc import Collection, Mapping
+from numbers import Real
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Num
+
+T = TypeVar("T")
+
+# A seed is the low word of a random key: a larger one would repeat a smaller one.
+LARGEST_SEED = 2**32 - 1
+
+
+def describe(value: Any) -> str:
+    """Return a few words on a value for a message, such as "float32(40, 6)" or "a StandardScaler"."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype}{tuple(value.shape)}"
+    if value is None or isinstance(value, str | bytes | Real):
+        return f"{value!r:.60}"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{'the class' if isinstance(value, type) else 'the function'} {value.__qualname__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def as_numbers(name: str, value: Any) -> Num[Array | np.ndarray, "..."]:
+    """Return a value as an array of real numbers in the machine's order of bytes.
+
+    A JAX array stays one, everything else becomes a NumPy array. Booleans become 0 and 1. Python numbers in
+    an object array, and numbers of more than 64 bits, are converted where nothing is lost.
+
+    Args:
+      name: name of the argument.
+      value: array, list, pandas object, or an array of another library.
+
+    Raises:
+      ValueError: if the value is something else; the message names the argument and says what to give.
+    """
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise ValueError(f"{name} is sparse ({type(value).__name__}): give {name}.toarray()")
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} has masked values: fill them or leave their rows out")
+    array = value if isinstance(value, jax.Array) else _as_numpy(name, value)
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    if not jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} is {describe(array)}: give an array of real numbers")
+    return array
+
+
+def _as_numpy(name: str, value: Any) -> np.ndarray:
+    """Return a value as a NumPy array, without Python objects, in the machine's order of bytes.
+
+    Raises:
+      ValueError: if it is no array, or something would be lost.
+    """
+    try:
+        array = np.asarray(value)
+    # Arrays of other libraries raise errors of many types, for example on another device.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name} cannot be made an array ({reason:.120}): give numbers") from None
+    if array.dtype.kind == "O":
+        plain = np.asarray(array.tolist()) if array.ndim else array
+        if plain.dtype.kind not in "biuf" or not np.array_equal(plain, array):
+            raise ValueError(
+                f"{name} holds Python objects that are not all numbers: give an array of numbers"
+            )
+        return plain
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        plain = array.astype(np.float64)
+        if not np.array_equal(plain, array, equal_nan=True):
+            raise ValueError(f"{name} is {describe(array)}, of which float64 loses digits: give float64")
+        return plain
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def as_values(name: str, value: Any, axes: str) -> np.ndarray:
+    """Return a value as a NumPy array of real numbers, or of booleans, with these axes.
+
+    Args:
+      name: name of the argument.
+      value: array or nested list.
+      axes: names of the axes, such as "seeds, examples".
+
+    Raises:
+      ValueError: if the value is something else, or has another number of axes.
+    """
+    is_bool = getattr(value, "dtype", None) == np.dtype(bool)
+    array = np.asarray(value if is_bool else as_numbers(name, value))
+    if array.ndim != axes.count(",") + 1:
+        raise ValueError(f"{name} is {describe(array)}: give an array [{axes}]")
+    return array
+
+
+def as_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return a whole number from `low` to `high` as a Python int.
+
+    Raises:
+      ValueError: if the value is something else; the message names the argument and its limits.
+    """
+    limits = f"at least {low}" if high is None else f"{low} to {high}"
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {describe(value)}: give a whole number, {limits}") from None
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"{name} is {number}: give {limits}")
+    return number
+
+
+def as_seed(value: Any, name: str = "seed") -> int:
+    """Return a seed as a Python int.
+
+    Raises:
+      ValueError: if it is no whole number from 0 to 2³² − 1.
+    """
+    return as_whole(name, value, 0, LARGEST_SEED)
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Raise ValueError if a value is none of the choices; the message lists them."""
+    # By type too: 1 is no True.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ValueError(f"{name} is {describe(value)}: choose one of {', '.join(map(str, choices))}")
+
+
+def look_up(name: str, value: Any, table: Mapping[str, T]) -> T | Any:
+    """Return the entry of that name, or the value itself if it is no name.
+
+    Raises:
+      ValueError: if there is no such entry; the message lists the names.
+    """
+    if isinstance(value, str):
+        if value not in table:
+            raise ValueError(f"unknown {name} {value!r:.60}: choose one of {', '.join(table)}")
+        return table[value]
+    return value
+
+
+def is_traced(*arrays: Any) -> bool:
+    """Tell whether the values of an array are unknown yet, because JAX traces a function."""
+    return any(isinstance(array, jax.core.Tracer) for array in arrays)

@@ -1,0 +1,140 @@
+"""Optimizers from hyperparameters: which of them an update depends on, and the penalty that it applies."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+import small_sweep
+from small_sweep import CONFIGS, TRAIN, VAL
+
+import linear_cifar as lc
+from linear_cifar.optimizers import find_dependencies
+
+LAM = 0.1
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Let optax's Adam mix types, which it does by itself."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def own_adamw(hyperparams):
+    return optax.adamw(hyperparams.eta, weight_decay=hyperparams.lam)
+
+
+def decayed_sgd(hyperparams):
+    decay = optax.add_decayed_weights(2 * hyperparams.lam, mask=lc.Params(W=True, b=False))
+    return optax.chain(decay, optax.sgd(hyperparams.eta))
+
+
+def adam(hyperparams):
+    return optax.adam(hyperparams.eta)
+
+
+def injected(hyperparams):
+    return optax.inject_hyperparams(optax.adamw)(hyperparams.eta, weight_decay=hyperparams.lam)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "names"),
+    [
+        (lc.sgd, {"eta"}),
+        (lc.heavy_ball, {"eta", "momentum"}),
+        (lc.adamw, {"eta", "lam"}),
+        (own_adamw, {"eta", "lam"}),
+        (decayed_sgd, {"eta", "lam"}),
+        (injected, {"eta", "lam"}),
+        (adam, {"eta"}),
+        (lambda h: optax.adam(h.eta * (1 - h.momentum)), {"eta", "momentum"}),
+        (lambda h: [h.lam, optax.adam(h.eta)][1], {"eta"}),  # it reads λ, and does not use it
+        (lambda h: optax.sgd(0.1), set()),
+    ],
+)
+def test_what_an_update_depends_on_is_found(optimizer, names):
+    assert find_dependencies(optimizer, 3, 4, jnp.float32) == names
+
+
+def train_by_hand(W, b, x, y, eta, lam, batch, epochs, decay_b):
+    """Train softmax regression by AdamW as PyTorch defines it, in NumPy, batch after batch in order."""
+    leaves, moments = [W.copy(), b.copy()], [[np.zeros_like(leaf) for leaf in (W, b)] for _ in range(2)]
+    step = 0
+    for _ in range(epochs):
+        for start in range(0, len(x), batch):
+            rows = slice(start, start + batch)
+            p = problems.softmax(x[rows] @ leaves[0].T + leaves[1])
+            G = (p - y[rows]) / len(y[rows])
+            step += 1
+            for i, gradient in enumerate((G.T @ x[rows], G.sum(axis=0))):
+                leaves[i] *= 1 - eta * lam * (i == 0 or decay_b)
+                moments[0][i] = 0.9 * moments[0][i] + 0.1 * gradient
+                moments[1][i] = 0.999 * moments[1][i] + 0.001 * gradient**2
+                first, second = moments[0][i] / (1 - 0.9**step), moments[1][i] / (1 - 0.999**step)
+                leaves[i] -= eta * first / (np.sqrt(second) + 1e-8)
+    return leaves
+
+
+def train_by_torch(W, b, x, y, eta, lam, batch, epochs, decay_b):
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Linear(*W.shape[::-1], dtype=torch.float64)
+    layer.load_state_dict({"weight": torch.tensor(W), "bias": torch.tensor(b)})
+    groups = [{"params": [layer.weight]}, {"params": [layer.bias], "weight_decay": lam * decay_b}]
+    optimizer = torch.optim.AdamW(groups, lr=eta, weight_decay=lam)
+    for _ in range(epochs):
+        for start in range(0, len(x), batch):
+            rows = slice(start, start + batch)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(layer(torch.tensor(x[rows])), torch.tensor(y[rows])).backward()
+            optimizer.step()
+    return [leaf.detach().numpy() for leaf in (layer.weight, layer.bias)]
+
+
+@pytest.mark.parametrize("reference", [train_by_hand, train_by_torch])
+@pytest.mark.parametrize(("optimizer", "decay_b"), [("adamw", False), (own_adamw, True), (injected, True)])
+def test_adamw_decays_once(optimizer, decay_b, reference):
+    configs = lc.grid([0.05], [8], [0.0, LAM, 1.0])
+    epochs = small_sweep.run(configs, seeds=[7], optimizer=optimizer, shuffle=False)
+    W, b = epochs[-1].params()
+    initial = [np.asarray(leaf) for leaf in small_sweep.init(7)]
+    for c, config in enumerate(configs):
+        x, y = (np.asarray(array) for array in TRAIN)
+        expected = reference(*initial, x, y, 0.05, config.lam, 8, 3, decay_b)
+        np.testing.assert_allclose(W[0, c], expected[0], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(b[0, c], expected[1], rtol=1e-9, atol=1e-12)
+
+
+def test_an_optimizer_without_decay_gets_the_penalty_in_the_gradient():
+    plain, decayed = (
+        small_sweep.run(optimizer=optimizer)[-1].params() for optimizer in (lc.sgd, decayed_sgd)
+    )
+    np.testing.assert_allclose(plain.W, decayed.W, rtol=1e-9, atol=1e-12)
+    without, with_penalty = (small_sweep.run(CONFIGS[i : i + 1], optimizer=adam)[-1].params() for i in (0, 1))
+    assert not np.allclose(without.W, with_penalty.W, rtol=1e-3)
+
+
+def test_a_single_step_applies_the_penalty_once():
+    params = lc.Params(jnp.ones((3, 6)), jnp.ones(3))
+    hyperparams = jax.tree.map(
+        lambda leaf: leaf[0], lc.stack_hyperparams(lc.grid([0.1], [4], [LAM]), jnp.float64)
+    )
+    steps = {}
+    for optimizer in (lc.sgd, decayed_sgd):
+        spec = lc.TrainSpec("softmax", optimizer)
+        state = lc.RunState(params, optimizer(hyperparams).init(params))
+        steps[optimizer] = lc.train_step(state, hyperparams, *VAL, spec)[0].params.W
+    np.testing.assert_allclose(steps[lc.sgd], steps[decayed_sgd], rtol=1e-12)
+
+
+def test_names_stand_for_optimizers_losses_and_schedules():
+    named = lc.TrainSpec("bce", "heavy_ball")
+    assert named == lc.TrainSpec(lc.LOSSES["bce"], lc.heavy_ball)
+    options = {"epochs": 2, "seeds": [0]}
+    by_name = lc.fit(
+        CONFIGS, TRAIN, {"val": VAL}, schedule="cosine", optimizer="adamw", loss="bce", **options
+    )
+    options |= {"schedule": lc.SCHEDULES["cosine"], "optimizer": lc.adamw, "loss": lc.LOSSES["bce"]}
+    by_object = lc.fit(CONFIGS, TRAIN, {"val": VAL}, **options)
+    jax.tree.map(np.testing.assert_array_equal, by_name.history, by_object.history)

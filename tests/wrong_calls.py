@@ -1,0 +1,328 @@
+"""Wrong calls of the public functions, each with the words that it must be answered with.
+
+    python tests/wrong_calls.py
+
+prints the calls that are answered otherwise. It runs in a process of its own, as an importer's program does:
+under pytest, the shapes and types of arguments are checked before a function sees them.
+"""
+
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.preprocessing import StandardScaler
+
+import linear_cifar as lc
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(12, 4)).astype(np.float32)
+Y = np.arange(12) % 3
+TRAIN, VAL = lc.make_examples(X, Y, 3), lc.make_examples(X[:6], Y[:6], 3)
+CONFIG = lc.Config(0.1, 4, 0.0)
+PARAMS = lc.init_params(jax.random.key(0), d=4, K=3)
+BATCH = X, np.eye(3, dtype=np.float32)[Y]
+MULTI_HOT = lc.Examples(X, np.eye(3)[Y] + np.eye(3)[(Y + 1) % 3])
+
+
+def fit(**options):
+    """Call `fit` with valid arguments, except those that are given."""
+    return lc.fit(
+        **{"configs": [CONFIG], "train": TRAIN, "evaluation_sets": {"val": VAL}, "epochs": 2, **options}
+    )
+
+
+def sweep(**options):
+    """Call `sweep` with valid arguments, except those that are given."""
+    return lc.sweep(**{"configs": [CONFIG], "train": TRAIN, "evaluation_sets": {}, "epochs": 2, **options})
+
+
+def masked():
+    """Return features of which one is masked."""
+    return np.ma.masked_equal(np.arange(48.0).reshape(12, 4), 7)
+
+
+class Sparse:
+    """Something like a SciPy sparse matrix."""
+
+    nnz = 0
+
+    def toarray(self):
+        """Return nothing of use."""
+
+
+NOT_FINITE = np.where(np.arange(48).reshape(12, 4) == 21, np.nan, X)
+OBJECTS = np.array([[1, "a"]] * 12, object)
+CALLS = {
+    # Examples.
+    "examples of NaN": (lambda: lc.Examples(NOT_FINITE, BATCH[1]), "row 5 of features holds NaN"),
+    "features of NaN": (lambda: lc.make_examples(NOT_FINITE, Y, 3), "row 5 of features holds NaN"),
+    "standardizer of NaN": (lambda: lc.fit_standardizer(NOT_FINITE), "row 5 of features holds NaN"),
+    "unit length of NaN": (lambda: lc.scale_to_unit_length(NOT_FINITE), "row 5 of features holds NaN"),
+    "complex features": (lambda: lc.make_examples(X * 1j, Y, 3), r"features is complex64\(12, 4\): give"),
+    "complex jax features": (lambda: lc.make_examples(jnp.asarray(X) * 1j, Y, 3), "features is complex64"),
+    "strings": (lambda: lc.make_examples(X.astype(str), Y, 3), "features is <U.*: give an array of real"),
+    "objects": (lambda: lc.make_examples(OBJECTS, Y, 3), "Python objects that are not all numbers"),
+    "ragged": (lambda: lc.make_examples([[1], [1, 2]], Y, 3), "features cannot be made an array"),
+    "dates": (lambda: lc.fit_standardizer(np.array([["2020-01-01"]], "M8[D]")), "datetime64.*real numbers"),
+    "masked": (lambda: lc.make_examples(masked(), Y, 3), "features has masked values: fill them"),
+    "sparse": (lambda: lc.make_examples(Sparse(), Y, 3), r"features is sparse .*toarray\(\)"),
+    "longdouble": (
+        lambda: lc.fit_standardizer(np.full((2, 2), np.longdouble(1) / 3)),
+        "loses digits: give fl",
+    ),
+    "one axis": (lambda: lc.make_examples(X[0], Y, 3), r"features is float32\(4,\): give \[n, d\]"),
+    "no examples": (lambda: lc.make_examples(X[:0], Y[:0], 3), "there are no examples"),
+    "labels of halves": (lambda: lc.make_examples(X, Y + 0.5, 3), "row 0 of labels is 0.5: give whole"),
+    "labels of NaN": (lambda: lc.make_examples(X, np.full(12, np.nan), 3), "row 0 of labels is nan"),
+    "words as labels": (lambda: lc.make_examples(X, ["a"] * 12, 3), "labels is <U1.*give an array of real"),
+    "too large a label": (lambda: lc.make_examples(X, Y + 2**32, 3), "row 0 of labels is 4294967296: give"),
+    "num_classes": (
+        lambda: lc.make_examples(X, Y, 3.0),
+        "num_classes is 3.0: give a whole number, at least 2",
+    ),
+    "labels as targets": (
+        lambda: lc.Examples(X, Y),
+        r"targets is int64\(12,\): give \[n, K\]; make_examples",
+    ),
+    "targets beyond 1": (lambda: lc.Examples(X, 2 * BATCH[1]), "row 0 of targets holds a number that is not"),
+    "unclear kind": (lambda: lc.Examples(X, 0.9 * BATCH[1]), "do not show their kind: give kind='soft'"),
+    "kind": (lambda: lc.Examples(*BATCH, kind="hot"), "kind is 'hot': choose one of classes, soft, labels"),
+    "not one-hot": (lambda: lc.Examples(*MULTI_HOT, kind="classes"), "the targets are not one-hot"),
+    "classes of one output": (lambda: lc.Examples(X, BATCH[1][:, :1], "soft"), "one output.*kind 'labels'"),
+    # The arguments of a sweep.
+    "evaluation set": (lambda: fit(evaluation_sets=VAL), 'evaluation_sets is an Examples: give .*"val": val'),
+    "tuple as a set": (lambda: fit(evaluation_sets=("val", VAL)), "evaluation_sets is a tuple"),
+    "tuple in a set": (
+        lambda: fit(evaluation_sets={"val": BATCH}),
+        "the evaluation set val is a tuple: give",
+    ),
+    "tuple to train": (lambda: fit(train=BATCH), "train is a tuple: give lc.make_examples"),
+    "another kind": (lambda: fit(train=MULTI_HOT, loss="bce"), "the targets of val are classes, those of"),
+    "seeds=5": (lambda: fit(seeds=5), r"seeds is 5: give a list, such as \[0\]"),
+    "half a seed": (lambda: fit(seeds=[0.5, 1.9]), "seed is 0.5: give a whole number, 0 to 4294967295"),
+    "large seed": (lambda: fit(seeds=[1, 2**32 + 1]), "seed is 4294967297: give 0 to 4294967295"),
+    "huge seed": (lambda: fit(seeds=[2**63]), "seed is 9223372036854775808: give 0 to"),
+    "negative seed": (lambda: sweep(seeds=[-1]), "seed is -1: give 0 to"),
+    "true as a seed": (lambda: fit(seeds=[True]), "seed is True: give a whole number"),
+    "text as seeds": (lambda: fit(seeds="01"), "seeds is '01': give a list"),
+    "seed twice": (lambda: fit(seeds=[3, 3]), "the same seed and fold"),
+    "seed of weights": (lambda: lc.jax_params(2**32, 4, 3), "seed is 4294967296"),
+    "seed of NumPy": (lambda: lc.numpy_params(-1, 4, 3), "seed is -1"),
+    "seed of points": (
+        lambda: lc.draw_configs({"eta": [1], "batch": [1], "lam": [0]}, 2, 0.5),
+        "seed is 0.5",
+    ),
+    "schedule": (
+        lambda: fit(schedule="cosinus"),
+        "unknown schedule 'cosinus': choose one of constant, cosine",
+    ),
+    "schedule of optax": (lambda: fit(schedule=optax.constant_schedule(1.0)), "schedule is .*which fails"),
+    "schedule as a number": (lambda: fit(schedule=0.5), "schedule is 0.5, which fails"),
+    "ascent": (
+        lambda: fit(schedule=lambda epochs: lambda done: -1.0),
+        "the factor -1.0 in epoch 1: give 0 or",
+    ),
+    "NaN schedule": (lambda: fit(schedule=lambda epochs: lambda done: np.nan), "the factor nan in epoch 1"),
+    "optimizer of optax": (
+        lambda: fit(optimizer=optax.adam),
+        "optimizer is the function adam, which cannot be",
+    ),
+    "made optimizer": (
+        lambda: fit(optimizer=optax.adam(0.1)),
+        "optimizer is a GradientTransf.*: give one of",
+    ),
+    "line search": (lambda: fit(optimizer=lambda h: optax.lbfgs(h.eta)), "which cannot be used .*value"),
+    "lbfgs": (lambda: fit(optimizer=optax.lbfgs), "optimizer is the function lbfgs, which cannot be used"),
+    "optimizer's name": (
+        lambda: fit(optimizer="adam"),
+        "unknown optimizer 'adam': choose one of sgd, heavy_",
+    ),
+    "momentum": (lambda: fit(configs=lc.grid([1], [4], [0], momenta=[0.9])), "momentum is 0.9: .*heavy_ball"),
+    "eta": (lambda: fit(optimizer=lambda h: optax.sgd(0.5)), "eta is 0.1: optimizer, .*, does not use it"),
+    "loss as a function": (lambda: fit(loss=lambda s, y: 0), "loss is the function .*Loss.from_value"),
+    "loss's name": (lambda: fit(loss="hinge"), "unknown loss 'hinge': choose one of softmax, bce"),
+    "built-in name": (
+        lambda: lc.Loss.from_value("softmax", lambda s, y: 0.0),
+        "the name 'softmax' of a built-in",
+    ),
+    "one output": (lambda: lc.evaluate(PARAMS, lc.Examples(X, BATCH[1][:, :1]), "softmax"), "need"),
+    "softmax of one output": (
+        lambda: fit(train=lc.Examples(X, BATCH[1][:, :1]), evaluation_sets={}),
+        "there is one output: give loss='bce'",
+    ),
+    "one config": (lambda: fit(configs=CONFIG), r"configs is one Config: give a list, such as \[config\]"),
+    "no configs": (lambda: fit(configs=3), "configs is 3: give a list of Config"),
+    "names as configs": (lambda: fit(configs=["a"]), "configs holds 'a': give a list of Config"),
+    "text as eta": (lambda: fit(configs=[lc.Config("1", 4, 0.0)]), "eta is '1': give a number"),
+    "eta beyond float32": (
+        lambda: fit(configs=[lc.Config(1e39, 4, 0.0)]),
+        "eta is 1e.39: give a number that fl",
+    ),
+    "one eta": (lambda: lc.grid(0.1, [4], [0]), r"eta is 0.1: give a list of numbers, such as \[0.1\]"),
+    "text as etas": (lambda: lc.grid("12", [4], [0]), "eta is '12': give a list of numbers"),
+    "scaler": (
+        lambda: fit(standardizer=StandardScaler().fit(X)),
+        "standardizer is a StandardScaler: give lc.St",
+    ),
+    "pair": (
+        lambda: fit(standardizer=(X.mean(0), X.std(0))),
+        "standardizer is a tuple: give lc.Standardizer",
+    ),
+    "zero std": (lambda: fit(standardizer=lc.Standardizer(X[0], 0 * X[0])), "std is not positive"),
+    "NaN mean": (
+        lambda: fit(standardizer=lc.Standardizer(np.full(4, np.nan), X[0] ** 2)),
+        "mean is NaN or inf",
+    ),
+    "shape": (lambda: fit(standardizer=lc.Standardizer(X[0, :1], X[0, :1] ** 2)), r"give both as \(4,\)"),
+    "epochs": (lambda: fit(epochs=2.5), "epochs is 2.5: give a whole number, at least 1"),
+    "average": (lambda: fit(average=3), "average is 3: give 1 to 2"),
+    "shuffle": (lambda: fit(shuffle="no"), "shuffle is 'no': choose one of True, False"),
+    "precision": (lambda: fit(precision="tf32"), "precision is 'tf32': choose one of float32, tensorfloat32"),
+    "augment": (
+        lambda: fit(augment=lambda key, x: x[:2]),
+        r"augment returns float32\(2,\) for an example \(4,\)",
+    ),
+    "augment of images": (lambda: fit(augment=lc.horizontal_flip), "augment is the function .*which fails"),
+    "augment's name": (lambda: fit(augment="flip"), "augment is 'flip': give a function"),
+    "init": (lambda: fit(init="numpy"), "init is 'numpy': give a function of the seed"),
+    "init's shape": (
+        lambda: fit(init=lambda seed: lc.jax_params(seed, 3, 3)),
+        r"the weights are \(3, 3\): these",
+    ),
+    "keep": (lambda: fit(keep_params="none"), "keep_params is 'none': choose one of all, best"),
+    "memory": (lambda: fit(memory_bytes=0), "memory_bytes is 0: give at least 1"),
+    "devices": (lambda: fit(devices=[]), "devices holds no devices"),
+    "resuming a fit": (lambda: fit(resume_from=None), "fit has no option 'resume_from': .*use lc.sweep"),
+    "an unknown option": (lambda: fit(momentum=0.9), "fit has no option 'momentum'"),
+    "path as a snapshot": (
+        lambda: sweep(resume_from="probe.npz"),
+        "resume_from is 'probe.npz': give a snapshot",
+    ),
+    "rows by name": (lambda: fit(seeds=[lc.Replicate(0, evaluation_rows=Y)]), "evaluation_rows is int64"),
+    "the best": (lambda: fit().best("typo"), "there is no evaluation set 'typo': give one of val"),
+    "rounded times": (
+        lambda: fit(train=lc.make_examples(1e9 + X.astype(np.float64), Y, 3), evaluation_sets={}),
+        "feature 0 goes from .* float32 cannot tell apart: give a standardizer",
+    ),
+    "1e300": (
+        lambda: lc.evaluate(PARAMS, lc.make_examples(X.astype(np.float64) * 1e300, Y, 3), "softmax"),
+        "row 0 of features holds a number beyond float32: give a standardizer",
+    ),
+    # One run.
+    "labels in an objective": (
+        lambda: lc.objective(PARAMS, X, Y, lam=0.0, loss="softmax"),
+        r"y is .*\(12,\): give targets \(12, 3\), of labels jax.nn.one_hot\(labels, 3\)",
+    ),
+    "labels in gradients": (lambda: lc.gradients(PARAMS, X, Y, 0.0, "bce"), r"y is .*\(12,\): give targets"),
+    "labels while tracing": (
+        lambda: jax.jit(lambda x, y: lc.objective(PARAMS, x, y, 0.0, "softmax"))(X, Y),
+        r"y is .*\(12,\): give targets",
+    ),
+    "labels in a column": (
+        lambda: lc.objective(PARAMS, X, Y[:, None], 0.0, "softmax"),
+        r"\(12, 1\): give targets",
+    ),
+    "labels in a step": (
+        lambda: lc.train_step(lc.RunState(PARAMS, ()), CONFIG, X, Y, lc.TrainSpec()),
+        r"y is .*\(12,\): give targets",
+    ),
+    "narrow x": (lambda: lc.objective(PARAMS, X[:, :3], BATCH[1], 0.0, "softmax"), r"give features \[n, 4\]"),
+    "complex x": (lambda: lc.objective(PARAMS, X * 1j, BATCH[1], 0.0, "softmax"), "x is complex64"),
+    "many runs": (
+        lambda: lc.objective(lc.Params(PARAMS.W[None], PARAMS.b[None]), *BATCH, 0.0, "softmax"),
+        r"W is \(1, 3, 4\): give the parameters of one run",
+    ),
+    "dict of params": (lambda: lc.evaluate({"W": 0, "b": 0}, VAL, "bce"), "params is a dict: give lc.Params"),
+    "W of scikit-learn": (
+        lambda: lc.evaluate(lc.Params(PARAMS.W.T, PARAMS.b), VAL, "bce"),
+        r"W is \(4, 3\) and b is \(3,\): give W \[K, d\]",
+    ),
+    "W of other examples": (
+        lambda: lc.evaluate(lc.Params(PARAMS.W[:, :3], PARAMS.b), VAL, "bce"),
+        r"the weights are \(3, 3\): these examples need \(3, 4\)",
+    ),
+    "loss in a spec": (lambda: lc.TrainSpec("hinge"), "unknown loss 'hinge'"),
+    "arrays to evaluate": (
+        lambda: lc.evaluate(PARAMS, BATCH, "bce"),
+        "examples is a tuple: give lc.make_exam",
+    ),
+    "function to evaluate": (lambda: lc.evaluate(PARAMS, VAL, np.mean), "loss is the function mean: choose"),
+    "marks of labels": (lambda: lc.mark_correct(PARAMS, MULTI_HOT), "loss is None: .*give it"),
+    "confusion of labels": (
+        lambda: lc.confusion_matrix(PARAMS, MULTI_HOT),
+        "a confusion matrix needs one class",
+    ),
+    "no standardizer": (lambda: lc.fold_standardizer(PARAMS, None), "standardizer is None"),
+    # Searches and statistics.
+    "negative factor": (lambda: lc.choose_survivors([[1]], [[1]], [4], -1), "factor is -1: give at least 2"),
+    "factor 0": (lambda: lc.choose_survivors([[1]], [[1]], [4], 0), "factor is 0: give at least 2"),
+    "half a factor": (
+        lambda: lc.choose_survivors([[1]], [[1]], [4], 2.5),
+        "factor is 2.5: give a whole number",
+    ),
+    "batches": (lambda: lc.choose_survivors([[1]], [[1]], [4, 4], 3), "there are 2 batches"),
+    "rungs": (lambda: lc.default_rungs(0), "epochs is 0: give at least 1"),
+    "unknown axis": (
+        lambda: lc.draw_configs({"etas": [1], "batch": [1], "lam": [0]}, 2),
+        "the axis 'eta' is missing: give eta, batch, lam, q, momentum",
+    ),
+    "gamma": (
+        lambda: lc.draw_configs({"eta": [1], "batch": [1], "lam": [0], "gamma": [1]}, 2),
+        "the axis 'gamma' is unknown",
+    ),
+    "no points": (
+        lambda: lc.draw_configs({"eta": [1], "batch": [1], "lam": [0]}, 0),
+        "count is 0: give at least",
+    ),
+    "one axis of marks": (
+        lambda: lc.estimate_accuracy(np.ones(5, bool)),
+        r"bool\(5,\): give an array \[seeds, ex",
+    ),
+    "other marks": (lambda: lc.estimate_difference(np.ones((1, 5)), np.ones((1, 4))), "give the same seeds"),
+    "two axes of marks": (lambda: lc.confidence_set(np.ones((2, 5), bool)), r"give an array \[seeds, config"),
+    "NaN in a set": (lambda: lc.confidence_set(np.full((2, 2, 5), np.nan)), "correct holds NaN"),
+    "diverged": (
+        lambda: lc.confidence_set(np.ones((2, 2, 5), bool), np.ones((2, 1), bool)),
+        r"give \(2, 2\)",
+    ),
+    "two axes of folds": (lambda: lc.cross_validate_selection(np.ones((2, 5))), r"\[seeds, folds, config"),
+    "packed shares": (
+        lambda: lc.pack_correct(np.ones((2, 5)) / 2),
+        r"correct is float64\(2, 5\): give booleans",
+    ),
+    "ratio": (lambda: lc.linearize_ratio(np.ones((1, 3)), np.ones((1, 4))), r"give one shape \[S, n\]"),
+    "rank": (lambda: lc.rank([1.0], [1.0]), r"give an array \[seeds, configurations\]"),
+    "ranks": (lambda: lc.best_per_seed([[1.0]], [[1.0, 2.0]]), r"give one shape \[S, C\]"),
+    "confidence": (
+        lambda: lc.reliability([0.5, np.nan], [True, False]),
+        "confidence 1 is nan: give numbers from",
+    ),
+    "bins": (lambda: lc.reliability([0.5], [True], 0), "bins is 0: give at least 1"),
+    "label metrics": (lambda: lc.label_metrics(np.ones((2, 3)), np.ones((2, 2))), r"give one shape \[n, K\]"),
+}
+
+
+def find_failures():
+    """Return a line for each call that is not refused as it must be: by one line, with its words."""
+    failures = []
+    for name, (call, words) in CALLS.items():
+        try:
+            call()
+        except (ValueError, TypeError, KeyError) as error:
+            text = error.args[0] if error.args else ""
+            if not re.search(words, text) or "\n" in text or len(text) > 400:
+                failures.append(f"{name}: {type(error).__name__}: {text}")
+        except Exception as error:
+            failures.append(f"{name}: {type(error).__name__}: {error}")
+        else:
+            failures.append(f"{name}: accepted")
+    return failures
+
+
+if __name__ == "__main__":
+    found = find_failures()
+    print("\n".join(found) or f"all {len(CALLS)} wrong calls are refused")
+    sys.exit(bool(found))
