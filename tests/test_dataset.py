@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,8 @@ from linear_cifar.data.dataset import (
     DataError,
     RawDataset,
     Split,
+    draw_folds,
+    draw_stratified,
     fingerprint,
     split_dataset,
     train_size,
@@ -47,6 +51,32 @@ def test_batch1_trains_on_the_first_file_and_validates_on_the_second():
 def test_too_few_images_is_one_clear_line(train, val_size):
     with pytest.raises(DataError, match="tiny has 50 training images"):
         split_dataset(raw(), train, val_size)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("half", 20), "unknown train 'half': choose one of full, batch1"),
+        (("full", 20.0), "val_size is 20.0: give a whole number"),
+        (("full", -1), "val_size is -1: give a whole number, 0 or more"),
+        (("full", "20"), "val_size is '20'"),
+        (("full", 0, 2.5), "folds is 2.5"),
+        (("full", 0, -2), "folds is -2"),
+        (("full", 0, 1), "folds is 1: give at least 2, or 0 for none"),
+        (("full", 0, True), "folds is True"),
+    ],
+)
+def test_no_other_division_is_taken_for_one_of_these(arguments, message):
+    # Without the tests' check of types.
+    for divide in (inspect.unwrap(train_size), lambda *given: inspect.unwrap(split_dataset)(raw(), *given)):
+        with pytest.raises(ValueError, match=message):
+            divide(*arguments)
+
+
+@pytest.mark.parametrize(("draw", "name"), [(draw_folds, "folds"), (draw_stratified, "size")])
+def test_half_a_row_is_not_drawn(draw, name):
+    with pytest.raises(ValueError, match=f"{name} is 2.5: give a whole number"):
+        inspect.unwrap(draw)(np.arange(20) % 2, 2.5)
 
 
 def test_fingerprint_is_of_the_content_in_its_order():

@@ -85,7 +85,7 @@ def server():
 def test_success(server, tmp_path):
     seen: list[Progress] = []
     data_dir = tmp_path / "made" / "for it"
-    path = fetch(data_dir, seen.append, server.url + "whole", CHECKSUM)
+    path = fetch(str(data_dir), seen.append, server.url + "whole", CHECKSUM)
     assert path == data_dir / ARCHIVE
     assert path.read_bytes() == CONTENT
     assert list(data_dir.iterdir()) == [path]
@@ -111,6 +111,15 @@ def test_a_url_without_checksum_is_refused(server, tmp_path):
 
 def test_tfds_knows_the_checksum_of_the_default_url():
     assert get_all_url_infos()[URL].filename == ARCHIVE
+
+
+def test_a_missing_package_is_named_with_its_extra(server, tmp_path, monkeypatch):
+    package = tmp_path / "tensorflow_datasets.py"
+    package.write_text("raise ModuleNotFoundError('no such\\n module')")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = r"a download needs tensorflow_datasets, which cannot be imported \(no such module\): pip install"
+    with pytest.raises(DataUnavailable, match=words):
+        fetch(tmp_path / "data", url=server.url + "whole", checksum=CHECKSUM)
 
 
 def test_dropped_connection(server, tmp_path):
@@ -236,6 +245,11 @@ def test_default_data_dir_is_that_of_tfds(monkeypatch, folder):
     else:
         monkeypatch.setenv("TFDS_DATA_DIR", folder)
     assert default_data_dir() == Path(get_default_data_dir())
+
+
+def test_an_empty_variable_is_no_folder(monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "")
+    assert default_data_dir() == Path.home() / "tensorflow_datasets"
 
 
 def test_default_data_dir_expands_the_home_folder(monkeypatch):

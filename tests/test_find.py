@@ -1,8 +1,13 @@
+import inspect
+import pwd
+
 import pytest
+import test_cifar10
 
 from linear_cifar.data import find
 from linear_cifar.data.dataset import DataError, DataUnavailable
-from linear_cifar.data.find import load_dataset
+from linear_cifar.data.download import DownloadProgress
+from linear_cifar.data.find import find_dataset, load_dataset
 from linear_cifar.data.synthetic import make_synthetic
 
 
@@ -26,6 +31,83 @@ def test_auto_falls_back_with_a_banner_that_says_why_and_how_to_supply_the_data(
     for text in texts:
         assert text in banner
     assert len({len(line) for line in banner.splitlines()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "state"), [("", "{} does not hold CIFAR-10"), ("new", "there is no folder {}")]
+)
+def test_what_was_looked_for_and_where_comes_before_the_network(tmp_path, folder, state):
+    logged = []
+    with pytest.raises(DataUnavailable) as error:
+        load_dataset("cifar10", str(tmp_path / folder))
+    load_dataset("auto", tmp_path / folder, val_size=20, log=logged.append)
+    banner = " ".join(line.strip("* ") for line in logged[0].splitlines())
+    assert str(error.value).startswith(state.format(tmp_path / folder))
+    for message in (str(error.value), banner):
+        sought = (
+            str(tmp_path / folder),
+            "data_batch_1.bin",
+            "cifar-10*.tar.gz",
+            "cifar10/*/",
+            "the server is away",
+        )
+        places = [message.index(text) for text in sought]
+        assert places == sorted(places)
+
+
+def test_a_download_is_announced_once_before_it_begins(tmp_path, monkeypatch):
+    made = make_synthetic(n_train=60, n_test=10)._replace(name="cifar10", verified=True)
+    events = []
+
+    def download(folder, on_progress):
+        for done in (0, 1):
+            on_progress(DownloadProgress(done, 1, 1.0))
+
+    monkeypatch.setattr(find, "fetch", download)
+    monkeypatch.setattr(find.cifar10, "read_cifar10", lambda folder: made if events else None)
+    find_dataset("auto", tmp_path / "mistyped", log=events.append, on_progress=events.append)
+    note, *progress = events
+    assert note.startswith(f"note: there is no folder {tmp_path / 'mistyped'}: looked in vain there")
+    assert note.endswith("CIFAR-10 is downloaded to it")
+    assert [event.done for event in progress] == [0, 1]
+
+
+def test_a_relative_folder_is_recorded_in_full(tmp_path, monkeypatch):
+    read = find.cifar10.read_cifar10
+    monkeypatch.setattr(find.cifar10, "read_cifar10", lambda folder: read(folder, test_cifar10.COUNT))
+    contents = test_cifar10.files(test_cifar10.LAYOUTS[0])
+    test_cifar10.write(tmp_path, test_cifar10.LAYOUTS[0], test_cifar10.moved(contents, ""))
+    monkeypatch.chdir(tmp_path)
+    assert find_dataset("cifar10", ".", log=lambda note: None).origin == str(tmp_path)
+
+
+@pytest.mark.parametrize("folder", [None, "~/data"])
+def test_without_a_home_folder_the_user_is_told_to_name_one(monkeypatch, folder):
+    for name in ("HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as for a user without an entry
+    with pytest.raises(DataUnavailable, match=r"no home folder for ~/.*data_dir") as error:
+        load_dataset("cifar10", folder)
+    assert "\n" not in str(error.value)
+    logged = []
+    assert load_dataset("auto", folder, val_size=20, log=logged.append).name == "synthetic"
+    assert "no home folder for ~/" in logged[0]
+    assert load_dataset("synthetic", folder, val_size=20, log=pytest.fail).name == "synthetic"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mnist",), "unknown data set 'mnist': choose one of auto, cifar10, synthetic"),
+        (("synthetic", None, "half"), "unknown train 'half': choose one of full, batch1"),
+        (("synthetic", None, "full", 2.5), "val_size is 2.5: give a whole number"),
+    ],
+)
+def test_unknown_names_are_refused_before_any_data_is_read(monkeypatch, arguments, message):
+    monkeypatch.setattr(find, "make_synthetic", pytest.fail)
+    with pytest.raises(ValueError, match=message) as error:
+        inspect.unwrap(load_dataset)(*arguments)  # without the tests' check of types
+    assert "\n" not in str(error.value)
 
 
 def test_cifar10_never_falls_back(tmp_path):

@@ -1,6 +1,14 @@
 import inspect
+import json
+import os
 import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
 import typing
+from importlib import metadata
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +16,7 @@ import numpy as np
 import problems
 import pytest
 import small_sweep
+import test_cifar10
 from small_sweep import CONFIGS, SEEDS, TRAIN, VAL
 
 import linear_cifar as lc
@@ -168,6 +177,80 @@ def test_everything_that_a_public_signature_needs_is_exported():
     needed = {found for member in documented for hint in annotations_of(member) for found in classes_in(hint)}
     assert {lc.Snapshot, lc.TrainSpec, lc.Metrics} <= needed
     assert sorted(cls.__name__ for cls in needed if cls not in public) == []
+
+
+# Of a package that pip installs without extras.
+WITHOUT_EXTRAS = """
+import importlib, json, pkgutil, sys
+from pathlib import Path
+
+missing = json.loads(sys.argv[1])
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import linear_cifar
+for module in pkgutil.walk_packages(linear_cifar.__path__, "linear_cifar."):
+    importlib.import_module(module.name)
+from linear_cifar.data import cifar10, download, features, tfds
+
+folder, count = Path(sys.argv[2]), int(sys.argv[3])
+print(cifar10.read_cifar10(folder / "binary", count).train.features.shape)
+print(features.read_features(folder / "own.npz").train.features.shape)
+for read in (tfds.read_tfds, download.fetch):
+    try:
+        read(folder)
+    except tfds.DataError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def installed_without_extras():
+    """Return the names of the distributions that the package needs, and those that they need."""
+    project = Path(lc.__file__).parents[1] / "pyproject.toml"
+    requirements, names = tomllib.loads(project.read_text())["project"]["dependencies"], {"linear-cifar"}
+    for requirement in requirements:  # which grows
+        name = re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+        if name not in names and "extra ==" not in requirement:
+            names.add(name)
+            requirements += metadata.requires(name) or []
+    return names
+
+
+def test_without_the_extras_every_module_is_imported_and_says_what_is_missing(tmp_path):
+    base = installed_without_extras()
+    assert {"jax", "numpy", "absl-py"} <= base
+    missing = [
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners} & base
+    ]
+    assert {"requests", "PIL", "tensorflow_datasets", "array_record", "importlib_resources"} <= {*missing}
+    test_cifar10.write(tmp_path / "binary", test_cifar10.LAYOUTS[0])
+    np.savez(tmp_path / "own.npz", x_train=np.ones((4, 2), np.float32), y_train=np.arange(4) % 2)
+    (tmp_path / "tfds").mkdir()
+    (tmp_path / "tfds" / "cifar10-train.array_record-00000-of-00001").touch()
+    arguments = [json.dumps(missing), str(tmp_path), str(test_cifar10.COUNT)]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, *arguments],
+        env=os.environ | {"PYTHONPATH": str(Path(lc.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    binary, own, prepared, download = done.stdout.splitlines()
+    assert (binary, own) == (str((5 * test_cifar10.COUNT, 3072)), "(4, 2)")
+    assert prepared.startswith(
+        f"DataError the CIFAR-10 that tfds prepared in {tmp_path / 'tfds'} needs tensorflow_"
+    )
+    assert download.startswith("DataUnavailable a download needs requests")
+    for message in (prepared, download):
+        assert message.endswith("pip install 'linear_cifar[data]'")
 
 
 def test_everything_public_has_a_docstring():

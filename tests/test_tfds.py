@@ -141,8 +141,26 @@ def test_takes_the_newest_version(version, tmp_path):
     assert raw.origin == str(newest)
 
 
+@pytest.mark.parametrize("folder", [".", "cifar10", "cifar10/3.0.2"])
+def test_its_folders_may_be_named_themselves(version, tmp_path, folder):
+    raw = read_tfds(str(tmp_path / folder), COUNTS)
+    assert raw is not None
+    assert Path(raw.origin).resolve() == version
+
+
+def test_its_files_identify_a_renamed_copy(version, tmp_path):
+    renamed = version.parent.rename(tmp_path / "images") / version.name
+    other = shutil.copytree(renamed, tmp_path / "mnist" / "4.0.0")
+    for path in other.glob("cifar10-*"):
+        path.rename(other / path.name.replace("cifar10", "mnist"))
+    renamed = renamed.rename(renamed.with_name("of-tfds"))
+    raw = read_tfds(tmp_path, COUNTS)
+    assert raw is not None
+    assert raw.origin == str(renamed)
+
+
 @pytest.mark.parametrize(
-    "folder", ["", "cifar10", "cifar10/cifar-10-batches-bin", "cifar10/incomplete.A_3.0.2"]
+    "folder", ["", "cifar10", "cifar10/3.0.2", "cifar10/cifar-10-batches-bin", "cifar10/incomplete.A_3.0.2"]
 )
 def test_none_where_nothing_is_prepared(tmp_path, folder):
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments.benchmark.baselines import make_configs, random_data, start_sweep
-from experiments.cli.flags import define_data, expand_path
+from experiments.cli.flags import define_data
 from experiments.cli.launch import launch
 from linear_cifar.data.find import load_dataset
 from linear_cifar.examples import Examples, make_examples
@@ -93,8 +93,7 @@ def _load_data() -> tuple[Examples, Examples, Standardizer | None]:
     if FLAGS.images is not None:
         data = random_data(FLAGS.images)
         return data.train, data.val, data.standardizer
-    data_dir = None if FLAGS.data_dir is None else expand_path(FLAGS.data_dir)
-    dataset = load_dataset(FLAGS.dataset, data_dir)
+    dataset = load_dataset(FLAGS.dataset, FLAGS.data_dir)
     num_classes = len(dataset.classes)
     train = make_examples(dataset.train.features, dataset.train.labels, num_classes)
     val = make_examples(*dataset.splits["val"], num_classes)

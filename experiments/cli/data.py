@@ -61,7 +61,7 @@ def _make_prepare(find: Callable[[], RawDataset]) -> Callable[[Settings], Prepar
     @cache
     def prepare_division(train: str, val_size: int, folds: int, standardize: str, dtype: str) -> PreparedData:
         raw = find()
-        dataset = split_dataset(raw, train, val_size, folds)  # type: ignore[arg-type]
+        dataset = split_dataset(raw, train, val_size, folds)
         fingerprints.add(dataset.fingerprint)
         if len(fingerprints) > 1:
             reason = "has changed since the command was started: start it again in another folder"
@@ -114,6 +114,5 @@ def _check_settings(settings: Settings, dataset: Dataset) -> None:
 
 
 def _find_raw_dataset() -> RawDataset:
-    data_dir = None if FLAGS.data_dir is None else expand_path(FLAGS.data_dir)
     with download_bar("CIFAR-10") as on_progress:
-        return find_dataset(FLAGS.dataset, data_dir, log, on_progress)
+        return find_dataset(FLAGS.dataset, FLAGS.data_dir, log, on_progress)

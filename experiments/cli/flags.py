@@ -16,6 +16,7 @@ from experiments.runner.settings import Flag, Settings, declared_settings, defau
 from experiments.runner.sweeps import Sweep, name_replicates
 from linear_cifar.config import Config, check_config, grid
 from linear_cifar.data.dataset import ImageShape
+from linear_cifar.data.find import DATASETS
 
 FLAGS = flags.FLAGS
 
@@ -265,15 +266,15 @@ def define_data(dataset: str = "auto") -> None:
     flags.DEFINE_enum(
         "dataset",
         dataset,
-        ["auto", "cifar10", "synthetic"],
+        DATASETS,
         "data set: cifar10 is a local copy or a download, or else an error; synthetic is synthetic images "
         "of the same shapes; auto is cifar10 where it can be had, or else synthetic, and a banner says so",
     )
     flags.DEFINE_string(
         "data_dir",
         None,
-        "folder that holds CIFAR-10 in any of its published layouts, or that it is downloaded to "
-        "(default: $TFDS_DATA_DIR, or else the folder of tensorflow-datasets)",
+        "folder that holds CIFAR-10, up to three folders deep and whatever their names, or that it is "
+        "downloaded to; or an archive of CIFAR-10 (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets)",
     )
 
 

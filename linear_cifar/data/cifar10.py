@@ -1,7 +1,10 @@
-"""Reader of CIFAR-10 in any of its four published layouts, which it checks and never unpacks."""
+"""Reader of CIFAR-10, binary or pickled, unpacked or in an archive, which it checks and never unpacks."""
 
 import gzip
 import hashlib
+import io
+import os
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError, RawDataset, Split
+from linear_cifar.data.paths import AnyPath, expand_home, find_files
 from linear_cifar.data.unpickle import unpickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -41,84 +45,141 @@ LABELS = {
     "test_batch": "251f18ce75337ae9ca5d0dbd7ea62cf4",
 }
 
+_GZIP = b"\x1f\x8b"  # start of a gzipped file
 _BLOCK = 512  # bytes of a block of a tar file
+_MEMBER_DEPTH = 2  # folders of an archive in which a batch may lie
 _SLACK = 1 << 20  # bytes for the tar headers, the class names and the read-me
 
 
 class _Layout(NamedTuple):
-    name: str
-    folder: str  # its name, also inside an archive
+    """Kind of the batch files, which have the same names in a folder and in an archive."""
+
     suffix: str  # of the file names
+
+    def limit(self, count: int) -> int:
+        """Return the largest number of bytes that a file of `count` images may have."""
+        return count * (1 + FEATURES) if self.suffix else count * (FEATURES + 512) + 4096
 
 
 class _Part(NamedTuple):
     batch: str
+    layout: _Layout
     where: str  # its place, for messages
     content: bytes
 
 
-# Archives come last, because decompressing takes seconds.
-_LAYOUTS = (
-    _Layout("cifar-10-batches-bin", "cifar-10-batches-bin", ".bin"),
-    _Layout("cifar-10-batches-py", "cifar-10-batches-py", ""),
-    _Layout("cifar-10-binary.tar.gz", "cifar-10-batches-bin", ".bin"),
-    _Layout("cifar-10-python.tar.gz", "cifar-10-batches-py", ""),
-)
+class _NoBatchesError(DataError):
+    """A sound archive holds none of the batch files."""
 
 
-def read_cifar10(data_dir: Path, count: int = BATCH_FILE_SIZE) -> RawDataset | None:
-    """Read the first layout found in `data_dir`, in a folder directly below it, or where tfds downloads to.
+_LAYOUTS = (_Layout(".bin"), _Layout(""))  # binary, pickles
+_FILES = {f"{batch}{layout.suffix}": (batch, layout) for layout in _LAYOUTS for batch in BATCHES}
+# Other files that come with the batch files.
+_COMPANIONS = ("batches.meta", "batches.meta.txt", "readme.html")
 
-    The order is `cifar-10-batches-bin/`, `cifar-10-batches-py/`, `cifar-10-binary.tar.gz`,
-    `cifar-10-python.tar.gz`. `data_dir` may also be one of them. See
+# Other data sets may be called so too, as CIFAR-10-C.tar is: the files in it decide.
+_ARCHIVE = re.compile(r"(?i:(?!\.|.*cifar[-_ ]?100).*cifar[-_ ]?10(?!\d).*\.(tar|tar\.gz|tgz))")
+_PUBLISHED_ARCHIVE = re.compile(r"(?i:.*cifar-10-(binary|python|batches))")
+_SOUGHT = re.compile("|".join([*map(re.escape, _FILES), _ARCHIVE.pattern]))
+
+
+def read_cifar10(data_dir: AnyPath, count: int = BATCH_FILE_SIZE) -> RawDataset | None:
+    """Read the first copy found in `data_dir`, or in a folder up to three levels below it.
+
+    The batch files identify a copy, and the names of its folders do not matter. Copies are tried in this
+    order: the six files of the binary version, the six pickles, archives of either, incomplete copies. See
     https://www.cs.toronto.edu/~kriz/cifar.html.
 
     Args:
-      data_dir: folder to search, which need not exist.
+      data_dir: folder to search, which need not exist. It may also be a batch file, or an archive
+        of any name.
       count: number of images that each of the six batches must have.
 
     Returns:
-      uint8 images [5 count, 3072] and [count, 3072] with uint8 labels; None if there is no layout. They are
+      uint8 images [5 count, 3072] and [count, 3072] with uint8 labels; None if there is no copy. They are
       `verified` if every batch has the published MD5.
 
     Raises:
-      DataError: if the layout found is broken or hostile. No other one is tried then.
+      DataError: if the copy found is broken, incomplete or hostile. No other one is tried then.
     """
-    for layout in _LAYOUTS:
-        path = _find(data_dir, layout)
-        if path is not None:
-            try:
-                return _read(path, layout, count)
-            except DataError as error:
-                problem = str(error)
-            except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-                problem = f"{path} cannot be read ({' '.join(str(error).split())})"
+    data_dir = expand_home(data_dir)
+    for path, layout in _find_copies(data_dir):
+        try:
+            return _read(path, layout, count)
+        except _NoBatchesError as error:
+            if path != data_dir and not _PUBLISHED_ARCHIVE.match(path.name):
+                continue  # another data set, as in CIFAR-10-C.tar
+            problem = str(error)
+        except DataError as error:
+            problem = str(error)
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            problem = f"{path} cannot be read ({' '.join(str(error).split())})"
+        if _is_only_a_copy(path):
             raise DataError(f"{problem}; replace {path}, or delete it to download CIFAR-10 again")
+        raise DataError(f"{problem}; put a whole copy in its place, or name another folder (data_dir)")
     return None
 
 
-def _find(data_dir: Path, layout: _Layout) -> Path | None:
-    # tfds names a download by its address and a hash.
-    downloaded = "cs.toronto.edu_kriz_" + layout.name.replace(".tar", "*.tar")
-    for folder in ("", "*/", "downloads/*/"):
-        for pattern in (layout.name, downloaded):
-            if found := sorted(data_dir.glob(folder + pattern)):
-                return found[0]
-    return data_dir if data_dir.name == layout.name and data_dir.exists() else None
+def _find_copies(data_dir: Path) -> Iterator[tuple[Path, _Layout | None]]:
+    """Yield folders with their layout, and archives with None, in the order of preference."""
+    if not os.path.isdir(data_dir):
+        if data_dir.name in _FILES and os.path.lexists(data_dir):
+            yield data_dir.parent, _FILES[data_dir.name][1]
+        elif _is_archive(data_dir):
+            yield data_dir, None
+        return
+    found = list(find_files(data_dir, _SOUGHT))
+    folders = [
+        (path, layout, len(wanted) == len(BATCHES))
+        for layout in _LAYOUTS
+        for path, names in found
+        if (wanted := {f"{batch}{layout.suffix}" for batch in BATCHES}.intersection(names))
+    ]
+    archives = [path / name for path, names in found for name in names if name not in _FILES]
+    yield from ((path, layout) for path, layout, whole in folders if whole)
+    # Archives come later, because decompressing takes seconds.
+    yield from ((path, None) for path in sorted(archives, key=lambda path: "bin" not in path.name.lower()))
+    yield from ((path, layout) for path, layout, whole in folders if not whole)
 
 
-def _read(path: Path, layout: _Layout, count: int) -> RawDataset:
-    limit = count * (1 + FEATURES) if layout.suffix else count * (FEATURES + 512) + 4096
-    parts = _folder_parts if path.name == layout.folder else _archive_parts
+def _is_archive(path: Path) -> bool:
+    """Tell whether a path has the name of an archive, or is a file that starts as one."""
+    if _ARCHIVE.fullmatch(path.name):
+        return os.path.lexists(path)
+    if not os.path.isfile(path):
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(_BLOCK)
+        return start.startswith(_GZIP) or bool(tarfile.TarInfo.frombuf(start, "utf-8", "replace"))
+    except (OSError, tarfile.TarError):
+        return False
+
+
+def _is_only_a_copy(path: Path) -> bool:
+    """Tell whether deleting this archive or folder loses nothing else."""
+    if not os.path.isdir(path):
+        return _PUBLISHED_ARCHIVE.match(path.name) is not None
+    try:
+        return all(name in _FILES or name in _COMPANIONS for name in os.listdir(path))
+    except OSError:
+        return False
+
+
+def _read(path: Path, layout: _Layout | None, count: int) -> RawDataset:
     images = np.empty((len(BATCHES), count, FEATURES), np.uint8)
     labels = np.empty((len(BATCHES), count), np.uint8)
     missing = list(BATCHES)
-    for part in parts(path, layout, limit):
+    parts = _archive_parts(path, count) if layout is None else _folder_parts(path, layout, count)
+    for part in parts:
+        layout = part.layout
         if part.batch not in missing:
             raise DataError(f"{part.where} is there twice")
         missing.remove(part.batch)
         row = list(BATCHES).index(part.batch)
-        images[row], labels[row] = _parse(part, layout, count)
+        images[row], labels[row] = _parse(part, count)
+    if layout is None:
+        raise _NoBatchesError(f"{path} holds none of the files data_batch_1 to test_batch")
     if missing:
         raise DataError(f"{path} has no {missing[0]}{layout.suffix}")
     complaint = f"{path}: {{}}{layout.suffix} has the content of {{}}"
@@ -156,11 +217,9 @@ def _digest(images: UInt8[np.ndarray, "n d"], labels: UInt8[np.ndarray, " n"]) -
     return hashlib.md5(np.column_stack((labels, images)).data, usedforsecurity=False).hexdigest()
 
 
-def _parse(
-    part: _Part, layout: _Layout, count: int
-) -> tuple[UInt8[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
+def _parse(part: _Part, count: int) -> tuple[UInt8[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
     """Return the images and labels of one batch, after the checks that need no other batch."""
-    if layout.suffix:
+    if part.layout.suffix:
         expected = count * (1 + FEATURES)
         if len(part.content) != expected:
             raise DataError(f"{part.where} has {len(part.content)} bytes instead of {expected}")
@@ -183,8 +242,9 @@ def _parse(
     return images, labels
 
 
-def _folder_parts(path: Path, layout: _Layout, limit: int) -> Iterator[_Part]:
+def _folder_parts(path: Path, layout: _Layout, count: int) -> Iterator[_Part]:
     """Yield the files in the published order."""
+    limit = layout.limit(count)
     for batch in BATCHES:
         file = path / f"{batch}{layout.suffix}"
         if not file.is_file():  # opening a pipe would never return
@@ -192,46 +252,62 @@ def _folder_parts(path: Path, layout: _Layout, limit: int) -> Iterator[_Part]:
         size = file.stat().st_size
         if size > limit:
             raise DataError(f"{file} has {size} bytes, more than the {limit} of a batch")
-        yield _Part(batch, str(file), file.read_bytes())
+        yield _Part(batch, layout, str(file), file.read_bytes())
 
 
-def _archive_parts(path: Path, layout: _Layout, limit: int) -> Iterator[_Part]:
-    """Yield the batches in the order of the archive.
+def _archive_parts(path: Path, count: int) -> Iterator[_Part]:
+    """Yield the batches in the order of the archive, all in the layout of the first.
 
     Only the headers are read by `tarfile`. Its iterator would obey a header that asks for a name or a sparse
     map of any size.
     """
     if not path.is_file():
         raise DataError(f"{path} is not a file")
-    names = {f"{layout.folder}/{batch}{layout.suffix}": batch for batch in BATCHES}
-    budget = len(BATCHES) * (limit + _BLOCK) + _SLACK
-    with gzip.open(path) as stream:
+    with path.open("rb") as file:
+        start = file.read(len(_GZIP))
+    if not start:
+        raise EOFError("the file is empty")
+    # A folder that is packed may hold both layouts.
+    budget = _SLACK + sum(len(BATCHES) * (layout.limit(count) + _BLOCK) for layout in _LAYOUTS)
+    layout: _Layout | None = None
+    with gzip.open(path) if start == _GZIP else path.open("rb") as stream:
         while (header := stream.read(_BLOCK)) and any(header):
             member = tarfile.TarInfo.frombuf(header, "utf-8", "replace")
             where = f"{path} member {member.name!r}"
-            name = member.name.removeprefix("./")
-            if name.startswith("/") or ".." in name.split("/"):
+            *folders, name = member.name.removeprefix("./").split("/")
+            if member.name.removeprefix("./").startswith("/") or ".." in [*folders, name]:
                 raise DataError(f"{where} points outside: the archive may be hostile")
-            extension = member.type in (
-                tarfile.XHDTYPE,
-                tarfile.XGLTYPE,
-            )  # dates and owners, which are not needed
-            if not (extension or member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
+            # Dates and owners, which are not needed.
+            extension = member.type in (tarfile.XHDTYPE, tarfile.XGLTYPE)
+            plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+            if not (extension or plain or member.isdir()):
                 raise DataError(f"{where} is not a plain file: the archive may be hostile")
-            batch = None if extension else names.get(name)
-            if batch is not None and not 0 <= member.size <= limit:
-                raise DataError(f"{where} has {member.size} bytes: a batch has at most {limit}")
+            batch, kind = (
+                _FILES.get(name, ("", None)) if plain and len(folders) <= _MEMBER_DEPTH else ("", None)
+            )
+            layout = layout or kind
+            if kind != layout:
+                kind = None  # of the other layout
+            if kind and not 0 <= member.size <= kind.limit(count):
+                raise DataError(f"{where} has {member.size} bytes: a batch has at most {kind.limit(count)}")
             padding = -member.size % _BLOCK
             budget -= _BLOCK + member.size + padding
             if member.size < 0 or budget < 0:
-                raise DataError(f"{where} makes the archive larger than the published one")
-            content = stream.read(
-                member.size
-            )  # where the archive ends, it is too short, and the parser says so
-            stream.read(padding)
-            if batch is not None:
-                yield _Part(batch, where, content)
+                error = DataError if layout else _NoBatchesError
+                raise error(f"{where} makes the archive larger than the published one")
+            if kind:
+                # Where the archive ends, the content is too short, and the parser says so.
+                yield _Part(batch, kind, where, stream.read(member.size))
+                _skip(stream, padding)
+            else:
+                _skip(stream, member.size + padding)
         # Read to the end, where gzip has its checksum.
-        stream.read(budget)
+        _skip(stream, budget)
         if stream.read(1):
             raise DataError(f"{path} is larger than the published one")
+
+
+def _skip(stream: io.BufferedIOBase, size: int) -> None:
+    """Read and drop up to `size` bytes, a few at a time."""
+    while size > 0 and (dropped := len(stream.read(min(size, 2**16)))):
+        size -= dropped

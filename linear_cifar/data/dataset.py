@@ -1,7 +1,8 @@
 """Labelled examples, and their division into training, validation and test splits."""
 
 import hashlib
-from typing import Literal, NamedTuple
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Int, Integer, Num
@@ -102,16 +103,34 @@ def fingerprint(raw: RawDataset) -> str:
     return digest.hexdigest()
 
 
-def train_size(train: TrainSplit, val_size: int, folds: int = 0, *, n: int = 50_000) -> int:
-    """Return how many of n published training images a run is trained on, see `split_dataset`."""
+def check_division(train: Any, val_size: Any, folds: Any = 0) -> None:
+    """Raise ValueError if `train` is unknown, or there can be no such `val_size` or number of `folds`."""
+    if train not in get_args(TrainSplit):
+        raise ValueError(f"unknown train {train!r}: choose one of {', '.join(get_args(TrainSplit))}")
+    _check_whole("val_size", val_size)
+    _check_whole("folds", folds)
+    if folds == 1:
+        raise ValueError("folds is 1: give at least 2, or 0 for none")
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} is {value!r}: give a whole number, 0 or more")
+
+
+def train_size(train: str, val_size: int, folds: int = 0, *, n: int = 50_000) -> int:
+    """Return how many of n published training images a run is trained on, see `split_dataset`.
+
+    Raises:
+      ValueError: see `check_division`.
+    """
+    check_division(train, val_size, folds)
     if train == "batch1":
         n, val_size = BATCH_FILE_SIZE, 0
     return n // folds * (folds - 1) if folds else n - val_size
 
 
-def split_dataset(
-    raw: RawDataset, train: TrainSplit = "full", val_size: int = 1_000, folds: int = 0
-) -> Dataset:
+def split_dataset(raw: RawDataset, train: str = "full", val_size: int = 1_000, folds: int = 0) -> Dataset:
     """Divide a data set into training, validation and test splits, or into folds.
 
     Args:
@@ -126,7 +145,9 @@ def split_dataset(
 
     Raises:
       DataError: if there are too few training examples, or no batch files.
+      ValueError: see `check_division`.
     """
+    check_division(train, val_size, folds)
     if raw.user_file and train == "batch1":
         raise DataError(f"{raw.name} has no batch files as CIFAR-10 has: give train=full")
     val: Split | None = None
@@ -170,8 +191,9 @@ def draw_folds(
       Indices in ascending order.
 
     Raises:
-      ValueError: if there are fewer than two folds, or a class would have a row in one fold only.
+      ValueError: if `folds` is no whole number from 2, or a class would have a row in one fold only.
     """
+    _check_whole("folds", folds)
     if folds < 2:
         raise ValueError(f"folds is {folds}: give at least 2")
     counts = np.bincount(labels)
@@ -203,8 +225,9 @@ def draw_stratified(
       Indices in ascending order.
 
     Raises:
-      ValueError: if fewer than one row per class would be left, or none is drawn.
+      ValueError: if `size` is no whole number from 1, or fewer than one row per class would be left.
     """
+    _check_whole("size", size)
     counts = np.bincount(labels)
     most = np.maximum(counts - 1, 0)
     if not 0 < size <= most.sum():
@@ -225,7 +248,7 @@ def draw_stratified(
     return np.sort(np.concatenate(chosen))
 
 
-def _join_training(raw: RawDataset, train: TrainSplit) -> Split:
+def _join_training(raw: RawDataset, train: str) -> Split:
     """Return all examples that may be trained on: all but the test split, or the first batch file."""
     if train == "batch1":
         return _split_in_order(raw, train, 0)[0]
@@ -245,7 +268,7 @@ def _make_folds(raw: RawDataset, labels: Integer[np.ndarray, " n"], folds: int) 
         raise DataError(f"{raw.name} cannot be divided into {folds} folds: {error}") from None
 
 
-def _split_in_order(raw: RawDataset, train: TrainSplit, val_size: int) -> tuple[Split, Split]:
+def _split_in_order(raw: RawDataset, train: str, val_size: int) -> tuple[Split, Split]:
     """Take the validation split from the end of the training images, or from the second batch file."""
     n = len(raw.train.labels)
     first = train_size(train, val_size, n=n)

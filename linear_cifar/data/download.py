@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import requests
-
 from linear_cifar.data.dataset import DataError, DataUnavailable
+from linear_cifar.data.extras import import_extra
+from linear_cifar.data.paths import AnyPath, expand_home
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
@@ -39,12 +39,16 @@ class DownloadProgress(NamedTuple):
 
 
 def default_data_dir() -> Path:
-    """Return the folder that tfds uses by default: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR", Path("~", "tensorflow_datasets"))).expanduser()
+    """Return the folder that tfds uses by default: $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+
+    Raises:
+      DataUnavailable: if there is no home folder.
+    """
+    return expand_home(os.environ.get("TFDS_DATA_DIR") or Path("~", "tensorflow_datasets"))
 
 
 def fetch(
-    data_dir: Path,
+    data_dir: AnyPath,
     on_progress: Callable[[DownloadProgress], None] = lambda progress: None,
     url: str = URL,
     checksum: Checksum | None = None,
@@ -64,10 +68,11 @@ def fetch(
       stall_s: seconds without a byte after which the download is given up.
 
     Raises:
-      DataUnavailable: if the server cannot be reached, breaks off or stalls, or `data_dir` cannot
-        be written.
+      DataUnavailable: if the server cannot be reached, breaks off or stalls, `data_dir` cannot be written, or
+        a package is missing that downloads.
       DataError: if the download does not have the expected size and SHA-256.
     """
+    data_dir = expand_home(data_dir)
     total = _probe(url, probe_s)
     target = data_dir / ARCHIVE
     try:
@@ -90,6 +95,10 @@ def _probe(url: str, limit_s: float) -> int | None:
     Raises:
       DataUnavailable: if the server does not answer within the limit.
     """
+    try:
+        requests = import_extra("requests")
+    except DataError as error:
+        raise DataUnavailable(f"a download {error}") from None
     answers: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -172,7 +181,10 @@ def _child() -> None:
     """Download, check and rename the archive, in the child process."""
     url, work, *expected = sys.argv[1:]
     threading.Thread(target=_follow_parent, args=(work,), daemon=True).start()
-    import tensorflow_datasets as tfds
+    try:
+        tfds = import_extra("tensorflow_datasets")
+    except DataError as error:
+        sys.exit(f"a download {error}")
     from tensorflow_datasets.core.download.checksums import UrlInfo
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 

@@ -1,11 +1,10 @@
 """A data set by its name: found on this machine, downloaded or synthetic."""
 
+import os
 import textwrap
 import warnings
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Literal
+from functools import cache, partial
 
 from linear_cifar.data import cifar10
 from linear_cifar.data.dataset import (
@@ -13,20 +12,25 @@ from linear_cifar.data.dataset import (
     Dataset,
     DataUnavailable,
     RawDataset,
-    TrainSplit,
+    check_division,
     split_dataset,
 )
 from linear_cifar.data.download import DownloadProgress, default_data_dir, fetch
+from linear_cifar.data.paths import DEPTH, AnyPath, expand_home
 from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.data.tfds import read_tfds
 
-Name = Literal["auto", "cifar10", "synthetic"]
+DATASETS = ("auto", "cifar10", "synthetic")
+_SEARCHED = (
+    f"looked in vain there and up to {DEPTH} folders deeper for data_batch_1.bin to test_batch.bin, the same "
+    "without .bin, an archive of them (cifar-10*.tar.gz, .tgz or .tar), and cifar10/*/ of tensorflow-datasets"
+)
 
 
 def load_dataset(
-    name: Name = "auto",
-    data_dir: Path | None = None,
-    train: TrainSplit = "full",
+    name: str = "auto",
+    data_dir: AnyPath | None = None,
+    train: str = "full",
     val_size: int = 1_000,
     log: Callable[[str], None] = warnings.warn,
     on_progress: Callable[[DownloadProgress], None] = lambda progress: None,
@@ -41,13 +45,15 @@ def load_dataset(
     Raises:
       DataUnavailable: if `cifar10` is asked for, is not on this machine and cannot be downloaded.
       DataError: if a copy on this machine is broken, or there are too few images for the splits.
+      ValueError: if `name` or `train` is unknown, or `val_size` is no whole number.
     """
+    check_division(train, val_size)
     return split_dataset(find_dataset(name, data_dir, log, on_progress), train, val_size)
 
 
 def find_dataset(
-    name: Name = "auto",
-    data_dir: Path | None = None,
+    name: str = "auto",
+    data_dir: AnyPath | None = None,
     log: Callable[[str], None] = warnings.warn,
     on_progress: Callable[[DownloadProgress], None] = lambda progress: None,
 ) -> RawDataset:
@@ -56,26 +62,29 @@ def find_dataset(
     Args:
       name: `cifar10`, `synthetic` or `auto`. With `auto` it is CIFAR-10 where that is on this machine or can
         be downloaded, and otherwise the synthetic images, with a banner for the log.
-      data_dir: folder to find CIFAR-10 in and to download it to; None takes `default_data_dir`.
-      log: gets notes for the user: that the images are synthetic, or may not be the published ones.
+      data_dir: folder to find CIFAR-10 in and to download it to; None takes `default_data_dir`. It may also
+        be a file of CIFAR-10, see `read_cifar10`. A ~ at the start is the home folder.
+      log: gets notes for the user: that the images are synthetic, may not be the published ones, or are not
+        in `data_dir` and are therefore downloaded.
       on_progress: gets the progress of a download, see `fetch`.
 
     Raises:
       DataUnavailable: if `cifar10` is asked for, is not on this machine and cannot be downloaded.
       DataError: if a copy on this machine is broken.
+      ValueError: if `name` is unknown.
     """
-    folder = default_data_dir() if data_dir is None else data_dir
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
     if name == "synthetic":
-        raw = make_synthetic()
-    else:
-        try:
-            raw = _find_cifar10(folder, on_progress)
-        except DataUnavailable as why:
-            if name == "cifar10":
-                raise
-            log(_make_banner(str(why), folder))
-            raw = make_synthetic()
-    if raw.name == "cifar10" and not raw.verified:
+        return make_synthetic()
+    try:
+        raw = _find_cifar10(data_dir, log, on_progress)
+    except DataUnavailable as why:
+        if name == "cifar10":
+            raise
+        log(_make_banner(str(why)))
+        return make_synthetic()
+    if not raw.verified:
         log(
             f"note: no checksum shows {raw.origin} to be the published CIFAR-10; results carry the "
             "fingerprint of this copy"
@@ -83,25 +92,44 @@ def find_dataset(
     return raw
 
 
-def _find_cifar10(folder: Path, on_progress: Callable[[DownloadProgress], None]) -> RawDataset:
+def _find_cifar10(
+    data_dir: AnyPath | None, log: Callable[[str], None], on_progress: Callable[[DownloadProgress], None]
+) -> RawDataset:
     """Return the first copy found, or else download one."""
+    folder = (default_data_dir() if data_dir is None else expand_home(data_dir)).absolute()
     raw = cifar10.read_cifar10(folder) or read_tfds(folder)
-    if raw is None and folder.exists() and not folder.is_dir():
+    if raw is not None:
+        return raw
+    if not os.path.lexists(folder):
+        state = f"there is no folder {folder}"
+    elif not os.path.isdir(folder):
         raise DataError(f"{folder} is neither a folder nor an archive of CIFAR-10")
-    if raw is None:
-        fetch(folder, on_progress)
-        raw = cifar10.read_cifar10(folder)
+    else:
+        listed = os.access(folder, os.R_OK | os.X_OK)
+        state = f"{folder} {'does not hold CIFAR-10' if listed else 'cannot be listed by this user'}"
+    searched = f"{state}: {_SEARCHED}"
+    log_once = cache(log)
+
+    def announce(progress: DownloadProgress) -> None:
+        log_once(f"note: {searched}; CIFAR-10 is downloaded to it")
+        on_progress(progress)
+
+    try:
+        fetch(folder, announce)
+    except DataUnavailable as error:
+        raise DataUnavailable(f"{searched}; {error}") from error
+    raw = cifar10.read_cifar10(folder)
     assert raw is not None, "the download is where it is read from"
     return raw
 
 
-def _make_banner(why: str, folder: Path) -> str:
+def _make_banner(why: str) -> str:
     """Return a banner that says why the images are synthetic, and how to supply the real ones."""
     paragraphs = (
         "SYNTHETIC DATA: these results say nothing about CIFAR-10.",
-        f"CIFAR-10 is not available: {why}",
-        "To supply it, put cifar-10-binary.tar.gz or cifar-10-python.tar.gz (or either one unpacked) into "
-        f"{folder}, or name the folder that holds it (data_dir).",
+        *f"CIFAR-10 is not available: {why}".split("; "),  # a paragraph for each reason
+        "To supply it, name the folder that holds it (data_dir): cifar-10-binary.tar.gz or "
+        "cifar-10-python.tar.gz, or either one unpacked.",
     )
     wrap = partial(textwrap.wrap, width=88, break_long_words=False, break_on_hyphens=False)
     lines = [line for paragraph in paragraphs for line in wrap(paragraph)]

@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from linear_cifar.data.dataset import DataError, RawDataset, Split
+from linear_cifar.data.extras import import_extra
+from linear_cifar.data.paths import AnyPath, expand_home, find_files
 
 CLASSES = 10
 SIDE = 32
+# tfds starts the names of its files with the name of the data set: cifar10-train.array_record-00000-of-00001.
+_SHARD = re.compile(r"cifar10-(train|test)\..*")
 
 
-def read_tfds(data_dir: Path, counts: tuple[int, int] = (50_000, 10_000)) -> RawDataset | None:
-    """Read the newest version in `data_dir/cifar10/<version>/`, in the published order.
+def read_tfds(data_dir: AnyPath, counts: tuple[int, int] = (50_000, 10_000)) -> RawDataset | None:
+    """Read the newest version of CIFAR-10 that tfds has prepared, in the published order.
 
     tfds shuffles the images that it prepares. Their ids (`train_00000`, ...) restore the published order.
 
     Args:
-      data_dir: the `data_dir` of tfds.
+      data_dir: the `data_dir` of tfds, its folder `cifar10/`, or the folder of a version.
       counts: numbers of training and test images that there must be.
 
     Returns:
@@ -30,9 +33,9 @@ def read_tfds(data_dir: Path, counts: tuple[int, int] = (50_000, 10_000)) -> Raw
 
     Raises:
       DataError: if the copy is not in the array_record format of tfds, cannot be read, or does not hold each
-        image exactly once.
+        image exactly once; or if a package is missing that reads it.
     """
-    folder = _newest(data_dir / "cifar10")
+    folder = _newest(expand_home(data_dir))
     if folder is None:
         return None
     try:
@@ -47,16 +50,17 @@ def read_tfds(data_dir: Path, counts: tuple[int, int] = (50_000, 10_000)) -> Raw
         ) from error
 
 
-def _newest(folder: Path) -> Path | None:
-    # tfds names unfinished work `incomplete.*`, so only full version numbers count.
-    versions = [path for path in folder.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-    return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
+def _newest(data_dir: Path) -> Path | None:
+    def version(folder: Path) -> list[int]:
+        named = re.fullmatch(r"\d+\.\d+\.\d+", folder.name)
+        return [int(part) for part in folder.name.split(".")] if named else []
+
+    return max((folder for folder, _ in find_files(data_dir, _SHARD)), key=version, default=None)
 
 
 def _read(folder: Path, counts: tuple[int, int]) -> RawDataset:
-    # Imported here, as the import takes a second.
-    import tensorflow_datasets as tfds
-
+    # Not at the top, as the import takes a second.
+    tfds = import_extra("tensorflow_datasets")
     builder = tfds.builder_from_directory(folder)
     formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
     if "array_record" not in formats:
@@ -64,6 +68,7 @@ def _read(folder: Path, counts: tuple[int, int]) -> RawDataset:
             f"is in the format {', '.join(formats)}, which only TensorFlow can read: prepare it with "
             "file_format='array_record', or supply cifar-10-binary.tar.gz"
         )
+    import_extra("array_record")  # tfds imports it late, and prints a long text if it is missing
     absent = {"id", "image", "label"} - set(builder.info.features)
     if absent:
         raise DataError(f"has no features {', '.join(sorted(absent))}")
@@ -84,6 +89,7 @@ def _read(folder: Path, counts: tuple[int, int]) -> RawDataset:
 def _in_order(records: Collection[Mapping[str, Any]], name: str, count: int) -> Split:
     if len(records) != count:
         raise DataError(f"has {len(records)} {name} images instead of {count}")
+    pillow = import_extra("PIL.Image")
     images = np.empty((count, 3 * SIDE * SIDE), np.uint8)
     labels = np.empty(count, np.uint8)
     rows = {f"{name}_{row:05d}".encode(): row for row in range(count)}
@@ -96,7 +102,7 @@ def _in_order(records: Collection[Mapping[str, Any]], name: str, count: int) -> 
             )
         if not 0 <= record["label"] < CLASSES:
             raise DataError(f"labels {record['id']!r} {record['label']}: not one of {CLASSES} classes")
-        with Image.open(io.BytesIO(record["image"])) as picture:
+        with pillow.open(io.BytesIO(record["image"])) as picture:
             pixels = np.asarray(picture)
         if pixels.shape != (SIDE, SIDE, 3) or pixels.dtype != np.uint8:
             raise DataError(f"has no {SIDE} x {SIDE} image in 8-bit colours at {record['id']!r}")
