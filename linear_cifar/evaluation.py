@@ -168,7 +168,12 @@ def mean_class_accuracy(
 
     Returns:
       Shares in [0, 1], in float64.
+
+    Raises:
+      ValueError: if there is not one label for each example.
     """
+    if labels.shape[-1:] != correct.shape[-1:]:
+        raise ValueError(f"correct is {correct.shape} and labels is {labels.shape}: give one label each")
     if labels.ndim == 2:
         return np.stack([mean_class_accuracy(*pair) for pair in zip(correct, labels, strict=True)])
     by_class = [correct[..., labels == label].mean(axis=-1) for label in np.unique(labels)]

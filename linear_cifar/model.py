@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from linear_cifar.arguments import describe
 from linear_cifar.params import Params
 
 # Full float32 products. Accelerators would otherwise round the operands to TF32 or bfloat16.
@@ -45,7 +46,14 @@ def compute_logits(
       params: W [K, d] and b [K].
       x: features, of the parameters' floating-point type.
       precision: precision of the product, see `multiply`.
+
+    Raises:
+      ValueError: if the features are not of the parameters' d.
     """
+    if len(x.shape) != 2 or x.shape[1] != params.W.shape[-1]:
+        raise ValueError(
+            f"x is {describe(x)}: W is {tuple(params.W.shape)}, so give features [n, {params.W.shape[-1]}]"
+        )
     # W @ x.T instead of x @ W.T: under vmap over configurations the leading axes of W merge, and
     # all configurations become one wide product (twice as fast on a CPU).
     return (multiply(params.W, x.T, precision) + params.b[:, None]).T

@@ -20,7 +20,7 @@ Floats = Array | np.ndarray
 
 
 def as_batch(params: Any, x: Any, y: Any) -> tuple[Params, Float[Array, "n d"], Float[Array, "n K"]]:
-    """Return parameters, features and targets that fit one another, as floating-point arrays.
+    """Return parameters, features and targets as floating-point arrays, with targets that fit the others.
 
     Shapes are known while JAX traces a function, so the check costs nothing when it runs.
 
@@ -28,7 +28,7 @@ def as_batch(params: Any, x: Any, y: Any) -> tuple[Params, Float[Array, "n d"], 
       ValueError: if the shapes do not fit. Labels [n] would be broadcast against the logits, for example.
     """
     params = as_params(params)
-    *runs, K, d = params.W.shape
+    *runs, K, _ = params.W.shape
     if runs:
         raise ValueError(f"W is {tuple(params.W.shape)}: give the parameters of one run, W [K, d]")
     dtype = jax.dtypes.canonicalize_dtype(params.W.dtype)
@@ -41,8 +41,6 @@ def as_batch(params: Any, x: Any, y: Any) -> tuple[Params, Float[Array, "n d"], 
         return array.astype(dtype) if isinstance(array, jax.Array) else jnp.asarray(array.astype(dtype))
 
     x, y = as_floats("x", x), as_floats("y", y)
-    if x.ndim != 2 or x.shape[1] != d:
-        raise ValueError(f"x is {describe(x)}: W is {(K, d)}, so give features [n, {d}]")
     if y.shape != (len(x), K):
         raise ValueError(
             f"y is {describe(y)}: give targets {(len(x), K)}, of labels jax.nn.one_hot(labels, {K})"

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
+from linear_cifar.arguments import describe
 from linear_cifar.config import Config, check_config
 from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.npz import NpzError, read_npz, write_npz
@@ -96,6 +97,8 @@ def join_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
     Raises:
       ValueError: if there are none, they have some runs in common, or they differ in anything else.
     """
+    if isinstance(snapshots, Snapshot) or not all(isinstance(member, Snapshot) for member in snapshots):
+        raise ValueError(f"snapshots is {describe(snapshots)}: give a list of snapshots")
     if not snapshots:
         raise ValueError("there are no snapshots to join")
     first, identities = snapshots[0], [snapshot.identity for snapshot in snapshots]
@@ -122,8 +125,11 @@ def save_snapshot(path: str | Path, snapshot: Snapshot) -> None:
     """Write a snapshot to an `.npz` file, which appears whole or not at all.
 
     Raises:
+      ValueError: if it is no snapshot.
       OSError: if the file cannot be written; an earlier one is untouched.
     """
+    if not isinstance(snapshot, Snapshot):
+        raise ValueError(f"snapshot is {describe(snapshot)}: give epoch.snapshot()")
     write_npz(Path(path), snapshot_arrays(snapshot), snapshot_description(snapshot))
 
 

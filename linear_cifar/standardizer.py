@@ -16,6 +16,8 @@ from linear_cifar.params import Params, as_params
 ROWS_AT_ONCE = 1_000
 # float32 has 7 digits. If a feature's range is a smaller share of its values, fewer than two of them count.
 MIN_RELATIVE_RANGE = 1e-5
+# Standard deviations beyond this, or below its inverse, come near the limits of float32.
+EXTREME = 1e30
 # A feature is constant if its values differ by at most so many units in the last place of float32 or float64.
 CONSTANT_ULPS = 4
 
@@ -120,7 +122,8 @@ def prepare_features(
 
     float32 has 24 bits. A time in milliseconds, or a value around 1e9 that varies by 1, would lose the digits
     that tell its examples apart. Features of a wider type are therefore shifted and scaled in float64, and
-    rounded then; the standardiser that is returned does the rest. Other features are returned as they are.
+    rounded then; the standardiser that is returned does the rest. So are features of extreme size. Others
+    are returned as they are.
 
     Args:
       features: raw features of some data sets, NumPy's or JAX's.
@@ -130,8 +133,10 @@ def prepare_features(
     Raises:
       ValueError: if a number is too large for `dtype`, where there is no standardiser.
     """
-    if is_traced(*features, *(standardizer or ())) or not any(is_wide(array, dtype) for array in features):
-        return list(features), standardizer
+    if is_traced(*features, *(standardizer or ())) or not (
+        any(is_wide(array, dtype) for array in features) or _is_extreme(standardizer)
+    ):
+        return list(features), _round(standardizer, dtype)
     d = features[0].shape[-1]
     shift, scale = np.zeros(d), np.ones(d)
     if standardizer is not None:
@@ -142,7 +147,25 @@ def prepare_features(
         constant = np.isinf(std)
         relative = np.where(constant, np.inf, np.where(constant, 1, std) / scale)
         standardizer = Standardizer((mean - shift) / scale, relative)
-    return [_rescale(np.asarray(array), shift, scale, dtype) for array in features], standardizer
+    rescaled: list[Array | np.ndarray] = [
+        _rescale(np.asarray(array), shift, scale, dtype) for array in features
+    ]
+    return rescaled, _round(standardizer, dtype)
+
+
+def _is_extreme(standardizer: Standardizer | None) -> bool:
+    """Tell whether the arithmetic of (x − mean) / std may leave the range of float32."""
+    if standardizer is None:
+        return False
+    std = np.asarray(standardizer.std, np.float64)
+    return bool(((std < 1 / EXTREME) | ((std > EXTREME) & np.isfinite(std))).any())
+
+
+def _round(standardizer: Standardizer | None, dtype: DTypeLike) -> Standardizer | None:
+    """Round a standardiser to `dtype`, which JAX would do or leave, depending on how a user has set it up."""
+    if standardizer is None:
+        return None
+    return Standardizer(*(leaf.astype(dtype) for leaf in standardizer))
 
 
 def _rescale(
@@ -218,13 +241,14 @@ def standardize(
       features: raw features.
       dtype: floating-point type of the result, in which it is computed.
     """
+    features = as_numbers("features", features)
+    standardizer = as_standardizer(standardizer, features.shape[-1])
     (features,), standardizer = prepare_features([features], standardizer, dtype)
     x = jnp.asarray(features).astype(dtype)
     if standardizer is None:
         return x
-    mean = jnp.asarray(standardizer.mean, dtype)
-    inverse = jnp.asarray(1 / standardizer.std, dtype)
-    return (x - mean[None, :]) * inverse[None, :]
+    mean, std = map(jnp.asarray, standardizer)
+    return (x - mean[None, :]) * (1 / std)[None, :]
 
 
 def fold_standardizer(params: Params, standardizer: Standardizer) -> Params:

@@ -239,5 +239,5 @@ def test_results_do_not_depend_on_how_jax_is_set_up(setting):
 
 def test_seeds_that_differ_train_differently():
     seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
-    W = weights(run(GRID[:1], seeds=[*seeds, np.uint32(7)], init=None)[-1])
+    W = weights(run(GRID[:1], seeds=[*seeds, 7], init=None)[-1])
     assert len({row.tobytes() for row in W}) == 7

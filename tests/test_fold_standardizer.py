@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 import linear_cifar as lc
 
@@ -42,3 +43,20 @@ def test_a_standardiser_of_another_shape_is_refused(standardizer):
     params = lc.Params(np.zeros((3, 3, 4)), np.zeros((3, 3)))
     with pytest.raises(ValueError, match=r"give both as \(4,\)"):
         lc.fold_standardizer(params, standardizer)
+
+
+def test_two_classes_have_one_row_in_scikit_learn():
+    x = RNG.normal(size=(50, 4))
+    params = lc.Params(RNG.normal(size=(2, 4)), RNG.normal(size=2))
+    W, b = lc.fold_standardizer(params, lc.Standardizer(x.mean(axis=0), x.std(axis=0)))
+    model = LogisticRegression()
+    model.coef_, model.intercept_, model.classes_ = W[1:] - W[:1], b[1:] - b[:1], np.arange(2)
+    np.testing.assert_allclose(
+        model.predict_proba(x), lc.softmax_probabilities(jnp.asarray(x @ W.T + b)), rtol=1e-9
+    )
+
+
+def test_a_constant_feature_gets_no_weight():
+    params = lc.Params(np.ones((3, 4)), np.ones(3))
+    folded = lc.fold_standardizer(params, STANDARDIZER._replace(std=np.array([1.0, 2.0, np.inf, 4.0])))
+    np.testing.assert_array_equal(folded.W, [[1, 0.5, 0, 0.25]] * 3)

@@ -103,8 +103,10 @@ def milliseconds(x):
         lambda x: x * 1e-42,
         lambda x: x * 1e100,
         lambda x: (2**31 + 1e3 * x).astype("u4"),
+        lambda x: (x * 1e37).astype("f4"),
+        lambda x: (x * 1e-37).astype("f4"),
     ],
-    ids=["milliseconds", "1e9", "tiny", "huge", "uint32"],
+    ids=["milliseconds", "1e9", "tiny", "huge", "uint32", "large float32", "small float32"],
 )
 @pytest.mark.parametrize("folds", [False, True])
 def test_wide_features_are_trained_as_scikit_learn_standardises_them(change, folds):

@@ -177,6 +177,8 @@ def test_without_a_test_split_nothing_is_reported_as_test(small):
         (["--data=plain.npz", "--dataset=synthetic"], "--data and --dataset cannot be combined"),
         (["--data=plain.npz", "--recipe=best"], "--recipe=best is for CIFAR-10"),
         (["--data=missing.npz"], "missing.npz does not exist"),
+        (["--data=plain.npz", "--seed=4294967295", "--seeds=2"], "the largest seed is 4294967295"),
+        (["--data=plain.npz", "--seed=4294967296"], "seed"),
         (["--data=plain.npz", "--standardize=zca"], "standardize"),
     ],
     ids=" ".join,
@@ -190,6 +192,13 @@ def test_a_mistake_is_one_line(small, monkeypatch, flags, message):
         experiment.check_sweep(sweep, source.count_training(sweep.settings))
         source.prepare(sweep.settings)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_constant_feature_is_0_where_it_is_only_centred(small):
+    dataset = split_dataset(read_features(small / "plain.npz"), val_size=12)
+    x = dataset.train.features * (np.arange(12) != 3)
+    data = prepare_data(dataset._replace(train=dataset.train._replace(features=x)), "center")
+    np.testing.assert_array_equal(data.standardizer.std, np.where(np.arange(12) == 3, np.inf, 1))
 
 
 def test_flips_are_off_for_own_data_and_work_for_images(small, monkeypatch):

@@ -256,6 +256,16 @@ CALLS = {
         "a confusion matrix needs one class",
     ),
     "no standardizer": (lambda: lc.fold_standardizer(PARAMS, None), "standardizer is None"),
+    "logits": (
+        lambda: lc.compute_logits(PARAMS, X[:, :2]),
+        r"x is float32\(12, 2\): .*give features \[n, 4\]",
+    ),
+    "a snapshot to join": (lambda: lc.join_snapshots([3]), "snapshots is a list: give a list of snapshots"),
+    "a snapshot to save": (
+        lambda: lc.save_snapshot("x.npz", PARAMS),
+        r"snapshot is a Params: give epoch.snap",
+    ),
+    "labels of classes": (lambda: lc.mean_class_accuracy(np.ones((2, 5), bool), Y), "give one label each"),
     # Searches and statistics.
     "negative factor": (lambda: lc.choose_survivors([[1]], [[1]], [4], -1), "factor is -1: give at least 2"),
     "factor 0": (lambda: lc.choose_survivors([[1]], [[1]], [4], 0), "factor is 0: give at least 2"),

@@ -61,12 +61,13 @@ class RunResult:
     An incomplete run has no tables, and rows only of what was trained.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path) -> None:
         """Read config.json and tables.json.
 
         Raises:
           ReadError: if one is missing, broken or of another version.
         """
+        folder = Path(folder)
         self.folder = folder
         self.config: dict[str, Any] = _read_json(folder / CONFIG)
         schema = self.config.get("schema")
@@ -212,7 +213,7 @@ class RunResult:
         return _group_by_config(self.measures)
 
 
-def find_runs(folder: Path, log: Callable[[str], None]) -> list[RunResult]:
+def find_runs(folder: str | Path, log: Callable[[str], None]) -> list[RunResult]:
     """Return the complete runs in a folder and below it, newest first.
 
     Args:
@@ -220,7 +221,7 @@ def find_runs(folder: Path, log: Callable[[str], None]) -> list[RunResult]:
       log: gets a line about each folder whose run is incomplete or cannot be read.
     """
     found = []
-    for path in sorted(folder.rglob(CONFIG)):
+    for path in sorted(Path(folder).rglob(CONFIG)):
         try:
             run = RunResult(path.parent)
         except ReadError as error:

@@ -14,6 +14,7 @@ from experiments.cli.recipes import RECIPES, define_recipe
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import Flag, Settings, declared_settings, default_settings
 from experiments.runner.sweeps import Sweep, name_replicates
+from linear_cifar.arguments import LARGEST_SEED
 from linear_cifar.config import Config, check_config, grid
 from linear_cifar.data.dataset import ImageShape
 from linear_cifar.data.find import DATASETS
@@ -189,7 +190,7 @@ def define_settings(
         if name not in omit:
             _define_setting(name, kind, flag._replace(default=defaults.get(name, flag.default)))
     flags.DEFINE_integer(
-        "seed", 0, "first seed of weights, order, flips and shifts", lower_bound=0, upper_bound=2**31
+        "seed", 0, "first seed of weights, order, flips and shifts", lower_bound=0, upper_bound=LARGEST_SEED
     )
     flags.DEFINE_integer(
         "seeds", seeds, "number of seeds, counted up from --seed", lower_bound=1, upper_bound=1_000_000
@@ -219,6 +220,8 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
     evaluate = {"val", *values["evaluate"]}
     values["evaluate"] = tuple(name for name in ("train", "val", "test") if name in evaluate)
     seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)
+    if seeds[-1] > LARGEST_SEED:
+        raise UsageError(f"--seed={FLAGS.seed} --seeds={FLAGS.seeds}: the largest seed is {LARGEST_SEED}")
     return Sweep(name, Settings(**values), name_replicates(seeds, values["folds"]), tuple(configs))
 
 

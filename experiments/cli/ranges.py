@@ -8,6 +8,7 @@ from absl import flags
 from experiments.cli.flags import AXES
 from experiments.cli.progress import log
 from experiments.runner.errors import UsageError
+from linear_cifar.arguments import LARGEST_SEED
 from linear_cifar.config import Config
 from linear_cifar.halving import default_rungs
 from linear_cifar.sampling import Axis, Range, draw_configs
@@ -63,7 +64,9 @@ def define_ranges(**defaults: str) -> None:
         text = f"{AXES[field]}: " + ("a list" if field == "batch" else "a range or a list")
         flags.DEFINE(_AxisParser(field), field, default, text, serializer=flags.ArgumentSerializer())
     flags.DEFINE_integer("points", 256, "number of points", lower_bound=1, upper_bound=2**20)
-    flags.DEFINE_integer("points_seed", 0, "seed of the sequence of points", lower_bound=0, upper_bound=2**31)
+    flags.DEFINE_integer(
+        "points_seed", 0, "seed of the sequence of points", lower_bound=0, upper_bound=LARGEST_SEED
+    )
     flags.DEFINE_list(
         "log_axes",
         ["eta", "lam"],

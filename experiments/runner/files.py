@@ -12,7 +12,7 @@ from experiments.runner.errors import FolderError
 from linear_cifar.files import atomic_write
 
 # Version of config.json, block.json and the CSV files, see experiments/README.md.
-SCHEMA = 7
+SCHEMA = 8
 CONFIG, TABLES = "config.json", "tables.json"
 RESULTS, HISTORY, MEASURES = "results.csv", "history.csv", "measures.csv"
 BEST, CORRECT, VALUES = "best_params.npz", "correct.npz", "values.npz"
