@@ -138,7 +138,8 @@ def _check_initial(
         return np.dtype(np.float32)
     if not callable(init):
         raise ValueError(f"init is {describe(init)}: give a function of the seed that returns lc.Params")
-    dtype = np.dtype(as_params(init(seed), shape).W.dtype)
+    # JAX makes float64 float32, unless it is set up to keep it.
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(as_params(init(seed), shape).W.dtype))
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"init returns weights of {dtype}: give a floating-point type")
     return dtype

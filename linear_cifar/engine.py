@@ -198,7 +198,7 @@ def sweep(
             d=d,
             K=K,
             dtype=str(dtype),
-            data=digest_arrays(jax.tree.leaves((train, standardizer))),
+            data=f"{train.kind} {digest_arrays(jax.tree.leaves((train, standardizer)))}",
             loss=name_loss(spec.loss),
             optimizer=name_function(spec.optimizer),
             augment=name_function(augment),

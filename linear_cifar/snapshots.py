@@ -35,7 +35,7 @@ class SweepIdentity(NamedTuple):
     d: int
     K: int
     dtype: str
-    data: str  # SHA-256 of the training features, targets and shared standardiser
+    data: str  # kind of the targets, and SHA-256 of the training features, targets and shared standardiser
     loss: str
     optimizer: str
     augment: str
