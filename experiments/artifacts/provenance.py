@@ -122,7 +122,12 @@ def _describe_git() -> dict[str, Any] | None:
 
     def ask_git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # git may name files in any encoding
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:
