@@ -38,8 +38,8 @@ def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
       main: the command; it reads `absl.flags.FLAGS`.
     """
     output = open_streams()
-    logging.get_absl_handler().python_handler.setStream(sys.stderr)
-    # They are for developers: the tests turn them into errors.
+    logging.get_absl_handler().python_handler.setStream(sys.stderr)  # in place of the earlier one
+    # Python's warnings are for developers; the tests turn them into errors.
     warnings.simplefilter("ignore")
     define_flags()
     raise_on_signals()
