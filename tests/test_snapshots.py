@@ -74,6 +74,21 @@ def test_a_snapshot_comes_back_from_a_file_bit_for_bit(tmp_path):
     assert_same_bits(lc.load_snapshot(tmp_path / "again.npz"), made)
 
 
+@pytest.mark.parametrize("name", ["probe", "probe.ckpt", "probe.npz", ".probe", "a.b.c", "猫"])
+def test_a_snapshot_has_exactly_the_name_that_it_was_given(name, snapshot, tmp_path):
+    for _ in range(2):
+        lc.save_snapshot(tmp_path / name, snapshot)
+        assert os.listdir(tmp_path) == [name]
+        assert_same_bits(lc.load_snapshot(tmp_path / name), snapshot)
+
+
+def test_a_failed_save_leaves_nothing(snapshot, tmp_path):
+    (tmp_path / "probe").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        lc.save_snapshot(tmp_path / "probe", snapshot)
+    assert os.listdir(tmp_path) == ["probe"]
+
+
 def test_a_snapshot_may_have_numbers_of_numpy(tmp_path):
     configs = [lc.Config(np.float32(eta), np.int64(8), np.float64(lam)) for eta, _, lam, *_ in CONFIGS]
     seeds = [lc.Replicate(np.int64(7), np.int64(0)), lc.Replicate(7, 1)]
@@ -287,18 +302,3 @@ def test_a_file_of_something_else_is_refused_in_one_line(change, message, snapsh
         lc.load_snapshot(path)
     assert str(raised.value).startswith(f"{path} does not hold a snapshot: ")
     assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("name", ["probe", "probe.ckpt", "probe.npz", ".probe", "a.b.c", "猫"])
-def test_a_snapshot_has_exactly_the_name_that_it_was_given(name, snapshot, tmp_path):
-    for _ in range(2):
-        lc.save_snapshot(tmp_path / name, snapshot)
-        assert os.listdir(tmp_path) == [name]
-        assert_same_bits(lc.load_snapshot(tmp_path / name), snapshot)
-
-
-def test_a_failed_save_leaves_nothing(snapshot, tmp_path):
-    (tmp_path / "probe").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        lc.save_snapshot(tmp_path / "probe", snapshot)
-    assert os.listdir(tmp_path) == ["probe"]
