@@ -56,6 +56,7 @@ from experiments.cli.launch import launch
 from experiments.runner.data import PreparedData
 from experiments.runner.errors import UsageError
 from experiments.runner.files import locked_run_folder, write_json
+from experiments.runner.processes import check_devices
 from experiments.runner.settings import default_settings
 from linear_cifar.devices import count_cores
 
@@ -113,6 +114,7 @@ def main() -> None:
             raise UsageError(f"--{first} and --{second} cannot be combined: choose one")
     if FLAGS["seeds"].present and not FLAGS.compile:
         raise UsageError("--seeds is used with --compile only")
+    check_devices()
     # Compiling is measured too.
     jax.config.update("jax_enable_compilation_cache", False)
     out = expand_path(FLAGS.out or f"results/bench/{datetime.now():%Y%m%d-%H%M%S}")

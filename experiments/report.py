@@ -20,7 +20,7 @@ from experiments.reporting.claims import find_deviation
 from experiments.reporting.rendering import render_html, render_markdown
 from experiments.reporting.sections import REFERENCE, SECTIONS, gather_report
 from experiments.runner.errors import UsageError
-from linear_cifar.files import atomic_write
+from linear_cifar.files import atomic_text
 
 FLAGS = flags.FLAGS
 
@@ -47,8 +47,8 @@ def main() -> None:
         report = gather_report(runs)
         for name, render in (("report.html", render_html), ("report.md", render_markdown)):
             text = render(report, folder)
-            with atomic_write(folder / name) as partial:
-                partial.write_text(text)
+            with atomic_text(folder / name) as file:
+                file.write(text)
     except ReadError as error:
         raise UsageError(str(error)) from None
     for finding in report.findings:

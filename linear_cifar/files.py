@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
 @contextmanager
@@ -20,3 +21,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_text(path: Path) -> Iterator[TextIO]:
+    """Yield a text file that appears at `path`, whole, once the block has written it.
+
+    It is UTF-8 with Unix line ends, whatever the locale says. A byte of a file name that is not UTF-8 is a
+    lone surrogate in Python. It becomes an escape such as `\\udcff`, which JSON reads back as the same.
+    """
+    with (
+        atomic_write(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        yield file

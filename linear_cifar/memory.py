@@ -94,14 +94,14 @@ def device_memory(devices: Sequence[jax.Device]) -> int:
 
 def process_memory() -> int:
     """Return the bytes this process may take: the machine's memory, or less where a limit is set."""
-    limits = [path.read_text().strip() for path in _limit_files() if path.exists()]
+    limits = [path.read_text(encoding="utf-8").strip() for path in _limit_files() if path.exists()]
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([physical, *(int(limit) for limit in limits if limit.isdecimal())])  # otherwise "max"
 
 
 def _limit_files() -> Iterator[Path]:
     """Name the files with the limits of the process's control groups and their parents, see cgroups(7)."""
-    for line in _OWN_GROUPS.read_text().splitlines() if _OWN_GROUPS.exists() else []:
+    for line in _OWN_GROUPS.read_text(encoding="utf-8").splitlines() if _OWN_GROUPS.exists() else []:
         _, controllers, group = line.split(":", 2)
         if not controllers:  # version 2
             root, name = _ALL_GROUPS, "memory.max"

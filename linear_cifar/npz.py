@@ -63,13 +63,13 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray], description: Mapping
         if array.dtype.hasobject:
             raise ValueError(f"the array {name} holds Python objects")
     members[DESCRIPTION] = np.frombuffer(text, np.uint8)
-    with atomic_write(path) as partial:
-        np.savez(partial, **members)
-        with partial.open("r+b") as file:
-            size = file.seek(0, 2) - 2  # without the length of the comment, which is 0 until now
-            digest = _digest(file, size)
-            file.seek(size)
-            file.write(_COMMENT.pack(len(digest), digest))
+    # `np.savez` gets the open file, because it would add a suffix to a path.
+    with atomic_write(path) as partial, partial.open("w+b") as file:
+        np.savez(file, **members)
+        size = file.seek(0, 2) - 2  # without the length of the comment, which is 0 until now
+        digest = _digest(file, size)
+        file.seek(size)
+        file.write(_COMMENT.pack(len(digest), digest))
 
 
 def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # Modules to import. The programs of the tests must not replace any of them.
-NEEDED = ("experiments.cli.experiment", "scipy.special", "matplotlib.figure")
+NEEDED = ("experiments.cli.experiment", "scipy.special", "experiments.artifacts.plotting")
 
 
 class Process:
@@ -68,7 +68,7 @@ class Process:
 
     def _read(self, name: str) -> str:
         path = self._folder / name
-        return path.read_text() if path.exists() else ""
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 @functools.cache
@@ -105,7 +105,7 @@ def _serve() -> None:
 
 def _write(order: dict, name: str, number: int) -> None:
     path = Path(order["folder"], name)
-    path.with_suffix(".partial").write_text(str(number))
+    path.with_suffix(".partial").write_text(str(number), encoding="utf-8")
     path.with_suffix(".partial").rename(path)
 
 

@@ -37,7 +37,7 @@ def main(folder, sweeps):
         *_, last = run(CONFIGS[:configs], seeds=range(seeds), devices=devices, **options)
         mesh = tuple(last.layout.mesh.shape.values())
         np.savez(folder / sweep, **last.params()._asdict(), loss=val(last).loss, mesh=mesh)
-        (folder / f"{sweep}.hlo").write_text(programs[0].as_text())
+        (folder / f"{sweep}.hlo").write_text(programs[0].as_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

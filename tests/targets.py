@@ -247,13 +247,16 @@ def results(folder: Path) -> Target:
         ("measures.csv", MEASURE_COLUMNS),
     ):
         cells = [*keys, *["1"] * (len(columns) - len(keys))]
-        (folder / name).write_text(f"{','.join(columns)}\n{','.join(cells)}\n")
+        (folder / name).write_text(f"{','.join(columns)}\n{','.join(cells)}\n", encoding="utf-8")
     (folder / "config.json").write_text(
         f'{{"schema": {SCHEMA}, "experiment": "grid", "complete": true, "command": "", "written": "",\n'
         ' "settings": {}, "sweeps": {},\n'
-        ' "dataset": {"name": "synthetic", "fingerprint": "", "user_file": false}}'
+        ' "dataset": {"name": "synthetic", "fingerprint": "", "user_file": false}}',
+        encoding="utf-8",
     )
-    (folder / "tables.json").write_text('{"tables": [{"name": "a", "title": "", "columns": [], "rows": []}]}')
+    (folder / "tables.json").write_text(
+        '{"tables": [{"name": "a", "title": "", "columns": [], "rows": []}]}', encoding="utf-8"
+    )
     names = ["config.json", "history.csv", "measures.csv", "results.csv", "tables.json"]
 
     def read() -> None:

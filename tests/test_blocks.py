@@ -223,7 +223,7 @@ def test_the_same_run_in_two_blocks_is_refused(tmp_path, dataset):
 )
 def test_a_broken_manifest_is_named(tmp_path, dataset, change):
     path = write_manifest(tmp_path, Block(sweep()), dataset, {}) / MANIFEST
-    path.write_text(change(json.loads(path.read_text())))
+    path.write_text(change(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
     with pytest.raises(BlockError, match=str(path)):
         read_manifests(tmp_path)
 

@@ -243,3 +243,26 @@ def test_a_failed_save_is_one_line_and_leaves_the_earlier_states(folder, monkeyp
         open_checkpoints(folder).save_state(make_state(7))
     assert sorted(os.listdir(folder)) == ["state-3.npz", "state-5.npz"]
     assert_equal(newest(open_checkpoints(folder)), make_state(5))
+
+
+def test_a_state_that_somebody_removes_meanwhile_is_passed_over(folder, monkeypatch):
+    read = checkpoints.read_npz
+
+    def remove_and_read(path):
+        if path.name == "state-5.npz":
+            path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(checkpoints, "read_npz", remove_and_read)
+    lines = []
+    assert_equal(newest(open_checkpoints(folder, lines.append)), make_state(3))
+    (line,) = lines
+    assert line.startswith("note: the state after epoch 5 cannot be used: ")
+    assert not list(folder.glob("broken-*"))
+
+
+def test_removing_is_no_error_where_somebody_else_has_removed(folder, monkeypatch):
+    (folder / "state-5.npz").unlink()
+    monkeypatch.setattr(checkpoints, "epochs_on_disk", lambda *_: [3, 5])
+    open_checkpoints(folder).remove_states()
+    assert not list(folder.glob("state-*"))

@@ -244,7 +244,7 @@ def test_finds_what_tfds_has_downloaded(tmp_path, layout):
     name = get_dl_fname(url, info.checksum if info else None)
     path = tmp_path / "downloads" / "cifar10" / name
     write(path.parent, layout).rename(path)
-    path.with_name(f"{name}.INFO").write_text("{}")
+    path.with_name(f"{name}.INFO").write_text("{}", encoding="utf-8")
     raw = read_cifar10(tmp_path, COUNT)
     assert raw is not None
     assert raw.origin == str(path)

@@ -32,7 +32,7 @@ def test_an_epoch_on_an_h100_has_few_kernels_and_moves_few_bytes(tmp_path):
     process = compile_for("h100", os.environ["COMPILE_PYTHON"], tmp_path)
     assert process.returncode == 0, process.stderr
     assert "compiled, not run" in process.stdout
-    content = json.loads((tmp_path / "bench.json").read_text())
+    content = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     epoch, steps = content["epoch"], {row["batch"]: row for row in content["steps"]}
     # Walking the program has found the number of iterations of every loop.
     assert 15_000 < epoch["kernels_per_epoch"] <= 18_500

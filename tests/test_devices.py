@@ -66,7 +66,7 @@ def test_runs_divided_over_devices_equal_those_on_one(folder, sweep):
 
 @pytest.mark.parametrize("sweep", MESHES)
 def test_devices_do_not_communicate(folder, sweep):
-    program = (folder / f"{sweep}.hlo").read_text()
+    program = (folder / f"{sweep}.hlo").read_text(encoding="utf-8")
     assert f"num_partitions={np.prod(MESHES[sweep])}" in program
     assert not collectives(program)
 

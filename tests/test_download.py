@@ -123,11 +123,11 @@ def test_a_missing_package_is_named_with_its_extra(server, tmp_path, monkeypatch
 
 
 def test_dropped_connection(server, tmp_path):
-    (tmp_path / ARCHIVE).write_text("what was there stays")
+    (tmp_path / ARCHIVE).write_text("what was there stays", encoding="utf-8")
     with pytest.raises(DataUnavailable, match="could not be downloaded") as error:
         fetch(tmp_path, url=server.url + "dropped", checksum=CHECKSUM)
     assert "\n" not in str(error.value)
-    assert (tmp_path / ARCHIVE).read_text() == "what was there stays"
+    assert (tmp_path / ARCHIVE).read_text(encoding="utf-8") == "what was there stays"
     assert os.listdir(tmp_path) == [ARCHIVE]
 
 
@@ -168,7 +168,7 @@ def test_unresolvable_name(tmp_path):
 
 
 def test_folder_that_cannot_be_made(server, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(DataUnavailable, match="cannot be written"):
         fetch(tmp_path / "file" / "data", url=server.url + "whole", checksum=CHECKSUM)
 

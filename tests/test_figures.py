@@ -1,3 +1,4 @@
+import itertools
 import re
 import struct
 
@@ -6,8 +7,9 @@ import numpy as np
 import pytest
 from small_runs import draw_result, make_sweep, small_data
 
-from experiments.artifacts import drawing, figures, measures
+from experiments.artifacts import drawing, figures, fonts, measures
 from experiments.artifacts.intervals import DIVERGED, Interval, describe_selection
+from experiments.artifacts.plotting import Text, matplotlib
 from linear_cifar.config import Config, grid
 from linear_cifar.data.dataset import SPLITS
 from linear_cifar.evaluation import Metrics
@@ -19,7 +21,7 @@ CONFIGS = (Config(0.001, 20, 0.0), Config(0.01, 64, 0.1), Config(1.0, 20, 1e10))
 
 def read_svg(path):
     """Return the text of a figure, in which each label is also a comment."""
-    return path.with_suffix(".svg").read_text()
+    return path.with_suffix(".svg").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
     for name, draw in drawings.items():
         draw(tmp_path / name)
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
-        assert "<svg" in (tmp_path / f"{name}.svg").read_text(), name
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text(encoding="utf-8"), name
 
 
 def test_figures_of_very_many_configurations_show_the_best(tmp_path, result):
@@ -75,7 +77,9 @@ def test_figures_of_very_many_configurations_show_the_best(tmp_path, result):
     figures.plot_heatmap(tmp_path / "heatmap", many, selection)
     figures.plot_differences(tmp_path / "differences", many, selection)
     figures.plot_curves(tmp_path / "curves", many)
-    heatmap, curves = ((tmp_path / f"{name}.svg").read_text() for name in ("heatmap", "curves"))
+    heatmap, curves = (
+        (tmp_path / f"{name}.svg").read_text(encoding="utf-8") for name in ("heatmap", "curves")
+    )
     assert "the first 40 of 600" in read_svg(tmp_path / "differences")
     assert "the best 12 of 20 λ" in heatmap
     assert heatmap.count("<!-- λ = ") == 12
@@ -97,7 +101,9 @@ def test_a_figure_too_large_is_drawn_coarser(tmp_path):
 def test_the_best_has_a_band_of_several_seeds(tmp_path, result, data):
     figures.plot_curves(tmp_path / "several", result)
     figures.plot_curves(tmp_path / "single", draw_result(make_sweep(CONFIGS[:1]), data))
-    figures_drawn = {name: (tmp_path / f"{name}.svg").read_text() for name in ("several", "single")}
+    figures_drawn = {
+        name: (tmp_path / f"{name}.svg").read_text(encoding="utf-8") for name in ("several", "single")
+    }
     bands = {name: svg.count('id="FillBetween') for name, svg in figures_drawn.items()}
     assert bands == {"several": 2, "single": 0}  # one in each panel
 
@@ -167,3 +173,80 @@ def test_a_diverged_step_has_a_note(tmp_path):
     accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan, 0.4])], [Interval(0.35, 0.1), DIVERGED]
     figures.plot_steps(tmp_path / "steps", ["a", "b"], accuracies, intervals, "synthetic")
     assert read_svg(tmp_path / "steps").count("<!-- diverged -->") == 1
+
+
+# Fonts by the characters that they have, in place of the installed ones.
+FONTS = {
+    "DejaVu Sans": "abcdefghijklmnopqrstuvwxyz 0123456789()…:,?",
+    "Serif": "猫",
+    "Sans": "猫犬",
+    "Sign": "देव",
+}
+
+
+@pytest.fixture
+def few_fonts(monkeypatch):
+    """Only these fonts are installed."""
+    for function in (fonts.find_fallbacks, fonts.default_characters):
+        function.cache_clear()
+    monkeypatch.setattr(fonts, "characters_of", lambda family: frozenset(FONTS[family]))
+    monkeypatch.setattr(fonts.font_manager, "get_font_names", lambda: list(FONTS))
+    yield
+    for function in (fonts.find_fallbacks, fonts.default_characters):
+        function.cache_clear()
+
+
+@pytest.mark.usefixtures("few_fonts")
+def test_a_fallback_has_as_many_of_the_missing_characters_as_possible():
+    assert fonts.missing_characters("cat\n猫犬") == {"猫", "犬"}
+    assert fonts.find_fallbacks(frozenset("猫犬")) == (["Sans"], frozenset())
+    assert fonts.find_fallbacks(frozenset("猫देx☃")) == (["Sign", "DejaVu Sans", "Sans"], frozenset("☃"))
+    assert fonts.find_fallbacks(frozenset()) == ([], frozenset())
+
+
+@pytest.mark.usefixtures("few_fonts")
+def test_labels_of_classes_are_short_and_distinct():
+    labels, note = fonts.label_classes(["cat", "猫", "☃", "class 2", "雪"], 12)
+    assert labels == ["cat", "猫", "class 2 (2)", "class 2 (3)", "class 4"]
+    assert "no installed font has the name" in note
+    alike = ["a name that is long, and its end: one", "a name that is long, and its end: two"]
+    assert fonts.label_classes(alike, 12) == (["a name…: one", "a name…: two"], "")
+    alike = [f"the same beginning {k} and the same end" for k in range(100)]
+    labels, _ = fonts.label_classes(alike, 12)
+    assert labels[7] == "the …end (7)"
+    assert len({*labels}) == 100
+    assert max(map(len, labels)) <= 12
+
+
+def test_a_wide_character_takes_two_columns():
+    assert fonts.shorten("猫" * 6, 12) == "猫" * 6
+    assert fonts.shorten("猫" * 7, 12) == "猫猫猫…猫猫"
+    assert fonts.shorten("a" * 13, 12) == "aaaaaa…aaaaa"
+
+
+@pytest.mark.parametrize("count", [3, 10, 100])
+def test_names_in_any_script_are_drawn_without_a_warning(tmp_path, count):
+    names = [f"{name} {k}" for k, name in zip(range(count), itertools.cycle(["猫", "कुत्ता", "\U000f0000"]))]
+    title = f"{'猫' * 30} {'long' * 30}.npz \U000f0000"
+    figures.plot_confusion(tmp_path / "confusion", np.eye(count), names, title, count <= 20)
+    svg = read_svg(tmp_path / "confusion")
+    assert "class 2" in svg or count == 100
+    assert "\U000f0000" not in svg
+    assert "no installed font has the name" in svg
+
+
+def test_a_title_is_no_wider_than_its_figure(tmp_path):
+    for title in ("a title of many words " * 10, f"{'long' * 30}.npz: short\nand a second line"):
+        with drawing.draw_figure(tmp_path / "title", (3.0, 3.0), title) as figure:
+            pass
+        (drawn,) = [text for text in figure.findobj(Text) if text.get_text()]
+        assert drawn.get_window_extent().width <= figure.bbox.width
+        assert drawn.get_text().split()[-1] == title.split()[-1]
+
+
+def test_figures_do_not_depend_on_the_users_settings(tmp_path):
+    settings = {"font.size": 30, "text.usetex": True, "font.family": "nothing", "axes.grid": True}
+    for name, changes in {"plain": {}, "changed": settings}.items():
+        with matplotlib.rc_context(changes):
+            figures.plot_confusion(tmp_path / name, np.eye(3), ["a", "b", "c"], "title", True)
+    assert read_svg(tmp_path / "plain") == read_svg(tmp_path / "changed")

@@ -1,24 +1,28 @@
+import ast
 import os
+from pathlib import Path
 
 import pytest
 
 from experiments.runner import files
 from experiments.runner.errors import FolderError
 from experiments.runner.files import LOCK, locked_run_folder, write_json
-from linear_cifar.files import atomic_write
+from linear_cifar.files import atomic_text, atomic_write
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "a.csv"
     with atomic_write(target) as partial:
-        partial.write_text("half")
+        partial.write_text("half", encoding="utf-8")
         assert partial.suffix == ".csv"
         assert not target.exists()
-    assert target.read_text() == "half"
+    assert target.read_text(encoding="utf-8") == "half"
     with pytest.raises(RuntimeError), atomic_write(target) as partial:
-        partial.write_text("broken")
+        partial.write_text("broken", encoding="utf-8")
         raise RuntimeError
-    assert target.read_text() == "half"
+    assert target.read_text(encoding="utf-8") == "half"
     assert os.listdir(tmp_path) == ["a.csv"]
 
 
@@ -71,17 +75,39 @@ def test_a_path_that_cannot_be_a_folder_is_named(tmp_path):
 
 def test_files_of_the_user_in_the_folder_are_not_touched(tmp_path):
     for name in ("probe", ".probe.partial", "notes.txt"):
-        (tmp_path / name).write_text("kept")
+        (tmp_path / name).write_text("kept", encoding="utf-8")
     with locked_run_folder(tmp_path):
         pass
-    assert {path.read_text() for path in tmp_path.iterdir()} == {"kept"}
+    assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {"kept"}
     assert len(os.listdir(tmp_path)) == 3
 
 
 def test_a_json_file_larger_than_any_of_a_run_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LARGEST_JSON", 20)
-    (tmp_path / "a.json").write_text('{"a": 1}')
+    (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8")
     assert files.read_json(tmp_path / "a.json") == {"a": 1}
-    (tmp_path / "a.json").write_text('{"a": "0123456789abc"}')
+    (tmp_path / "a.json").write_text('{"a": "0123456789abc"}', encoding="utf-8")
     with pytest.raises(ValueError, match="it has 22 bytes"):
         files.read_json(tmp_path / "a.json")
+
+
+def test_text_is_utf_8_and_what_no_file_can_hold_becomes_an_escape(tmp_path):
+    name = os.fsdecode(b"Gr\xc3\xb6\xff")
+    write_json(tmp_path / "a.json", {"out": name, "η": 1})
+    content = (tmp_path / "a.json").read_bytes()
+    assert content == '{\n  "out": "Grö\\udcff",\n  "η": 1\n}\n'.encode()
+    assert files.read_json(tmp_path / "a.json") == {"out": name, "η": 1}
+    with atomic_text(tmp_path / "a.txt") as file:
+        file.write(f"{name}\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"Gr\xc3\xb6\\udcff\n"
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.txt"]
+
+
+@pytest.mark.parametrize("folder", ["linear_cifar", "experiments", "tests"])
+def test_no_text_depends_on_the_locale(folder):
+    # Ruff's rule sees a path only where it is made. With `errors` no text is refused.
+    for path in (ROOT / folder).rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Call)]
+        for call in calls:
+            if getattr(call.func, "attr", None) in ("read_text", "write_text"):
+                assert {"encoding", "errors"} & {key.arg for key in call.keywords}, f"{path}:{call.lineno}"

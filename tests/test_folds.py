@@ -174,7 +174,7 @@ def run_grid(tmp_path_factory):
 
 def read_rows(folder, variant):
     """Return the rows of a sweep as numbers, by η, seed and fold."""
-    with (folder / "results.csv").open(newline="") as file:
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["variant"] == variant]
     return {(float(row["eta"]), int(row["seed"]), row["fold"]): row for row in rows}
 

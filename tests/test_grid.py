@@ -56,7 +56,7 @@ def test_a_run_writes_its_files_and_prints_their_folder(finished):
     assert process.returncode == 0, process.stderr
     folder = cwd / re.search(r"^files: (results/grid/\S+)$", process.stdout, re.M)[1]
     assert sorted(os.listdir(folder)) == FILES
-    with (folder / "results.csv").open(newline="") as file:
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     configs = [(row["eta"], row["batch"], row["lam"]) for row in rows]
     assert configs == [(eta, "400", "0.1") for eta in ("0.001", "0.01")]
@@ -69,7 +69,7 @@ def test_a_run_writes_its_files_and_prints_their_folder(finished):
 def test_config_json_describes_the_run(finished):
     cwd, _ = finished
     (path,) = cwd.glob("results/grid/*/config.json")
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     assert config["command"] == "python -m experiments.grid " + " ".join([*QUICK, "--lam=0.1", "--seed=7"])
     assert config["settings"]["batch"] == [400]
     assert config["settings"]["seed"] == 7

@@ -7,6 +7,9 @@ from pathlib import Path
 import forks
 import pytest
 
+from experiments.cli import launch
+from experiments.runner.errors import UsageError
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,11 +41,14 @@ ROOT = Path(__file__).parent.parent
 )
 def test_a_command_that_fails_ends_in_one_line(tmp_path, statement, code, line):
     program = tmp_path / "program.py"
-    program.write_text(f"""
+    program.write_text(
+        f"""
 import os, pathlib, linear_cifar.data.dataset, experiments.cli.launch
 def main(): {statement}
 experiments.cli.launch.launch(lambda: None, main)
-""")
+""",
+        encoding="utf-8",
+    )
     process = forks.Process([str(program)], cwd=tmp_path, env=os.environ)
     assert process.communicate(timeout=120) == ("", line + "\n")
     assert process.returncode == code
@@ -59,7 +65,7 @@ def test_a_bug_shows_its_traceback():
 
 def test_ctrl_c_during_the_imports_ends_in_one_line(tmp_path):
     (tmp_path / "jax.py").write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)", encoding="utf-8"
     )
     process = subprocess.run(
         [sys.executable, "-m", "experiments.grid"],
@@ -70,3 +76,49 @@ def test_ctrl_c_during_the_imports_ends_in_one_line(tmp_path):
         timeout=120,
     )
     assert (process.stdout, process.stderr, process.returncode) == ("", "stopped\n", 130)
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Set environment variables; those of the caches are not set otherwise."""
+
+    def set_variables(**values):
+        for name in ("HOME", "XDG_CACHE_HOME", launch.JAX_CACHE):
+            if name in values:
+                monkeypatch.setenv(name, str(values[name]))
+            else:
+                monkeypatch.delenv(name, raising=False)
+
+    return set_variables
+
+
+def test_compiled_programs_are_kept_where_the_environment_says(tmp_path, variables):
+    home, cache, programs = tmp_path / "home", tmp_path / "cache", tmp_path / "programs"
+    variables(HOME=home)
+    assert launch.find_cache() == home / ".cache" / "linear_cifar"
+    variables(HOME=home, XDG_CACHE_HOME=cache)
+    assert launch.find_cache() == cache / "linear_cifar"
+    variables(HOME=home, XDG_CACHE_HOME=cache, JAX_COMPILATION_CACHE_DIR=programs)
+    assert launch.find_cache() == programs
+    for path in (home / ".cache" / "linear_cifar", cache / "linear_cifar", programs):
+        assert list(path.iterdir()) == []
+
+
+def test_without_a_home_compiled_programs_are_not_kept(variables, monkeypatch):
+    variables(HOME="/dev/null/x")
+    assert launch.find_cache() is None
+    variables()
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user without an entry
+    assert launch.find_cache() is None
+    for store in ("", "gs://bucket/programs"):
+        variables(JAX_COMPILATION_CACHE_DIR=store)
+        assert launch.find_cache() is None
+
+
+@pytest.mark.parametrize("name", ["XDG_CACHE_HOME", launch.JAX_CACHE])
+def test_an_unusable_folder_for_compiled_programs_is_refused(variables, name):
+    variables(**{name: "/dev/null/x"})
+    with pytest.raises(
+        UsageError, match=f"^{name}=/dev/null/x: compiled programs cannot be kept there: Not a"
+    ):
+        launch.find_cache()

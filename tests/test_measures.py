@@ -52,7 +52,7 @@ def test_measures_of_all_runs_and_their_file(result, data, tmp_path):
             assert measured.true_right[s, c] == pytest.approx(run.of_predicted_class[run.correct].mean())
             assert measured.true_wrong[s, c] == pytest.approx(run.of_true_class[~run.correct].mean())
     measures.write_measures(tmp_path, [(result, measured)])
-    with (tmp_path / "measures.csv").open(newline="") as file:
+    with (tmp_path / "measures.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["seed"], row["eta"]) for row in rows[:4]] == [
         ("3", "0.001"),

@@ -43,9 +43,9 @@ def test_a_run_takes_its_weights_and_a_batch():
 )
 @pytest.mark.parametrize("limit", ["2000000000", "max"])
 def test_the_limit_of_a_container_or_a_job_counts(tmp_path, monkeypatch, group, path, limit):
-    (tmp_path / "own").write_text(group + "\n")
+    (tmp_path / "own").write_text(group + "\n", encoding="utf-8")
     (tmp_path / "groups" / path).parent.mkdir(parents=True)
-    (tmp_path / "groups" / path).write_text(limit + "\n")
+    (tmp_path / "groups" / path).write_text(limit + "\n", encoding="utf-8")
     monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(memory, "_ALL_GROUPS", tmp_path / "groups")
     assert (memory.process_memory() == 2 * 10**9) == (limit != "max")

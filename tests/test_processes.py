@@ -172,8 +172,8 @@ def run_ranks(*targets):
 def test_messages_of_an_earlier_attempt_are_not_heard(tmp_path):
     earlier = tmp_path / "processes" / "earlier"
     earlier.mkdir(parents=True)
-    (tmp_path / "processes" / "call.json").write_text(json.dumps({"attempt": "earlier"}))
-    (earlier / "word.json").write_text(json.dumps({"said": "long ago"}))
+    (tmp_path / "processes" / "call.json").write_text(json.dumps({"attempt": "earlier"}), encoding="utf-8")
+    (earlier / "word.json").write_text(json.dumps({"said": "long ago"}), encoding="utf-8")
     heard = []
 
     def follow():
@@ -213,3 +213,18 @@ def test_processes_that_do_not_see_the_same_folder_say_so(tmp_path, monkeypatch)
         Rank(1, 2).meet(tmp_path),
     ):
         pytest.fail("entered")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no\nsuch backend"), AssertionError()], ids=["text", "no text"]
+)
+def test_a_missing_device_is_one_line_that_names_the_variable(monkeypatch, error):
+    def raise_error():
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.setattr("jax.local_devices", raise_error)
+    reason = "no such backend" if error.args else "there are no such devices"
+    with pytest.raises(UsageError, match=f"^JAX_PLATFORMS=cuda: no device can be used: {reason}$"):
+        Processes()

@@ -15,3 +15,10 @@ def test_a_quiet_bar_prints_nothing(capsys):
         bar.advance(1, "remark")
         bar.log("line")
     assert capsys.readouterr().err == ""
+
+
+def test_a_file_gets_few_lines_of_progress(capsys):
+    with EpochsBar(1_000, "title") as bar:
+        for _ in range(1_000):
+            bar.advance(1, "remark")
+    assert capsys.readouterr().err.count("epoch/s") <= 3

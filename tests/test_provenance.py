@@ -47,3 +47,12 @@ def test_the_command_that_resumes_a_run_names_its_folder(monkeypatch, tmp_path):
     assert provenance.resume_command("grid", tmp_path / "a b") == f"{command} --out='{tmp_path / 'a b'}'"
     monkeypatch.setattr("sys.argv", ["grid", "--lam=0.1", "--out=there"])
     assert provenance.resume_command("grid", tmp_path) == f"{command} --out=there"
+
+
+def test_the_revision_is_that_of_the_code_wherever_git_is_told_to_look(monkeypatch, tmp_path):
+    expected = provenance.describe_environment()["git"]
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert provenance.describe_environment()["git"] == expected
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.describe_environment()["git"] is None

@@ -21,7 +21,7 @@ from linear_cifar.config import Config
 ROOT = Path(__file__).parent.parent
 FILES = ("README.md", "experiments/README.md", "experiments/RESULTS.md", "linear_cifar/README.md",
          "experiments/benchmark/README.md")  # fmt: skip
-TEXTS = {name: (ROOT / name).read_text() for name in FILES}
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
 COMMANDS = ("grid", "search", "table1", "bce", "improve", "report", "bench")
 
 
@@ -64,7 +64,7 @@ def test_every_command_that_is_named_exists(name):
     named = set(re.findall(r"python -m experiments\.([a-z]\w*(?:\.\w+)*)", TEXTS[name]))
     for module in named:
         path = ROOT / "experiments" / f"{module.replace('.', '/')}.py"
-        assert f"python -m experiments.{module}" in path.read_text()
+        assert f"python -m experiments.{module}" in path.read_text(encoding="utf-8")
     if name == "experiments/README.md":
         assert named == set(COMMANDS)
 

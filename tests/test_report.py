@@ -139,14 +139,14 @@ def test_broken_values_per_example_are_named(folder, tmp_path):
 def test_unreadable_runs_are_named_and_left_out(folder, tmp_path):
     for name, content in {"a": "{", "b": "[]", "c": '{"schema": 1}', "d": '{"schema": 2}'}.items():
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(content)
+        (tmp_path / name / "config.json").write_text(content, encoding="utf-8")
     shutil.copytree(folder / "grid", tmp_path / "whole")
     lines = []
     assert [run.experiment for run in find_runs(tmp_path, lines.append)] == ["grid"]
     assert len(lines) == 4
     (broken,) = (tmp_path / "whole").rglob("results.csv")
-    for content in ("", "eta\n1\n", broken.read_text().replace("0.001", "small")):
-        broken.write_text(content)
+    for content in ("", "eta\n1\n", broken.read_text(encoding="utf-8").replace("0.001", "small")):
+        broken.write_text(content, encoding="utf-8")
         with pytest.raises(ReadError, match=r"results\.csv"):
             _ = RunResult(broken.parent).results
 
@@ -340,8 +340,8 @@ def flags(tmp_path, monkeypatch):
 def test_the_command_writes_both_formats_and_prints_the_verdicts(folder, tmp_path, flags, capsys):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     report.main()
-    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
-    assert (tmp_path / "report.md").read_text().startswith("# Single-layer classifiers")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# Single-layer classifiers")
     printed = capsys.readouterr().out
     assert all(claim.text in printed for claim in claims.CLAIMS)
     assert not list(tmp_path.glob(".*"))
@@ -430,7 +430,7 @@ def test_the_page_works_in_a_browser(runs, folder, tmp_path, scheme):
         pytest.skip("no Chromium or Chrome on the PATH")
     text = render_html(gather_report(runs), folder)
     text = text.replace("<head>", f"<head>{COLLECT_PROBLEMS}").replace("</body>", f"{USE_PAGE}</body>")
-    (tmp_path / "page.html").write_text(text)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
     process = subprocess.run(
         [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -459,3 +459,20 @@ def test_the_page_works_in_a_browser(runs, folder, tmp_path, scheme):
     assert seen["images"]
     assert all(width > 0 for width in seen["images"])
     assert seen["beyond"] == [], "the page is wider than a phone"
+
+
+@pytest.mark.parametrize("user_file", [False, True])
+def test_a_run_of_an_experiment_without_a_section_has_one_all_the_same(runs, folder, user_file):
+    run = copy.copy(runs["grid"])
+    run.experiment, run.user_file = "probe", user_file
+    name = report.name_section(run)
+    page = gather_report({name: run, "bce": runs["bce"]})
+    (_, known), (shown, section) = page.sections
+    assert known.title.startswith("Table 2")
+    assert shown is run
+    assert section.title == f"The probe on {run.label}"
+    assert list(section.captions) == ["weights", "differences", "confusion"]
+    for render in (render_html, render_markdown):
+        text = render(page, folder)
+        assert section.title in text
+        assert all(table.title.rstrip(":")[:30] in text for table in run.tables.values())

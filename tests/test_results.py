@@ -26,7 +26,7 @@ def result(data) -> SweepResult:
 
 
 def read_rows(path):
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

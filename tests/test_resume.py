@@ -102,8 +102,8 @@ def test_a_setting_that_would_give_other_results_is_refused(folder):
 def test_a_run_of_an_older_version_is_refused_in_one_line(folder):
     old = folder / "old"
     shutil.copytree(folder / "reference", old)
-    text = (old / "config.json").read_text()
-    (old / "config.json").write_text(text.replace(f'"schema": {SCHEMA}', '"schema": 3'))
+    text = (old / "config.json").read_text(encoding="utf-8")
+    (old / "config.json").write_text(text.replace(f'"schema": {SCHEMA}', '"schema": 3'), encoding="utf-8")
     (line,) = wait_for_end(kills.start(old, folder / "caches"), 2)
     assert line.startswith(f"error: --out={old}: holds a run that cannot be resumed: ")
     assert f"was written by another version (schema 3, not {SCHEMA})" in line

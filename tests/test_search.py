@@ -60,7 +60,7 @@ def folder(run_search):
 
 
 def read_csv(path):
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -194,7 +194,7 @@ def test_diverged_runs_are_counted_and_drawn(tmp_path, diverged):
     assert f"({min(4, len(diverged))} of them had diverged); 4 of 8 configurations" in table.note
     assert ("every configuration diverged" in table.note) == (len(diverged) == 8)
     assert len(table.rows) == 4
-    assert f"{len(diverged)} diverged" in (tmp_path / "axes.svg").read_text()
+    assert f"{len(diverged)} diverged" in (tmp_path / "axes.svg").read_text(encoding="utf-8")
 
 
 def test_the_best_of_what_reached_the_end_are_trained_again():
@@ -301,6 +301,6 @@ def test_the_figure_of_the_axes_draws_every_kind(tmp_path):
         search_figures.plot_axes(tmp_path / name, result)
         search_figures.plot_effort(tmp_path / "effort", result)
         assert (tmp_path / f"{name}.png").exists()
-    svg = (tmp_path / "all.svg").read_text()
+    svg = (tmp_path / "all.svg").read_text(encoding="utf-8")
     for label in ("learning rate η", "batch size", "λ", "momentum", "1 diverged"):
         assert label in svg

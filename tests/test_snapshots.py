@@ -1,3 +1,4 @@
+import os
 from functools import partial
 
 import jax
@@ -71,6 +72,21 @@ def test_a_snapshot_comes_back_from_a_file_bit_for_bit(tmp_path):
     lc.save_snapshot(tmp_path / "probe.npz", made)
     lc.save_snapshot(str(tmp_path / "again.npz"), lc.load_snapshot(str(tmp_path / "probe.npz")))
     assert_same_bits(lc.load_snapshot(tmp_path / "again.npz"), made)
+
+
+@pytest.mark.parametrize("name", ["probe", "probe.ckpt", "probe.npz", ".probe", "a.b.c", "猫"])
+def test_a_snapshot_has_exactly_the_name_that_it_was_given(name, snapshot, tmp_path):
+    for _ in range(2):
+        lc.save_snapshot(tmp_path / name, snapshot)
+        assert os.listdir(tmp_path) == [name]
+        assert_same_bits(lc.load_snapshot(tmp_path / name), snapshot)
+
+
+def test_a_failed_save_leaves_nothing(snapshot, tmp_path):
+    (tmp_path / "probe").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        lc.save_snapshot(tmp_path / "probe", snapshot)
+    assert os.listdir(tmp_path) == ["probe"]
 
 
 def test_a_snapshot_may_have_numbers_of_numpy(tmp_path):

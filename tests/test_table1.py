@@ -16,7 +16,7 @@ from experiments.cli.launch import parse_flags
 from linear_cifar.config import Config
 from linear_cifar.data.synthetic import make_synthetic
 
-GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
 # Tolerances of losses and accuracies. For the re-compressed images all numbers are known to eight digits. For
 # the published images they are known to four digits, so each is off by up to half of the last digit.
 TOLERANCES = {"shared_data": (1e-6, 1e-4), "published_data": (6e-5, 1e-4)}

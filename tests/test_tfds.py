@@ -134,7 +134,7 @@ def test_takes_the_newest_version(version, tmp_path):
     newest = version.with_name("3.0.10")
     shutil.copytree(version, newest)
     info = newest / "dataset_info.json"
-    info.write_text(info.read_text().replace("3.0.2", "3.0.10"))
+    info.write_text(info.read_text(encoding="utf-8").replace("3.0.2", "3.0.10"), encoding="utf-8")
     shutil.copytree(version, version.with_name("incomplete.ABC_3.0.11"))
     raw = read_tfds(tmp_path, COUNTS)
     assert raw is not None
@@ -181,7 +181,10 @@ def test_another_format(version, tmp_path, file_format):
     for path in version.glob("*array_record*"):
         path.rename(version / path.name.replace("array_record", file_format))
     info = version / "dataset_info.json"
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": file_format}))
+    info.write_text(
+        json.dumps(json.loads(info.read_text(encoding="utf-8")) | {"fileFormat": file_format}),
+        encoding="utf-8",
+    )
     message = refusal(tmp_path)
     assert f"in the format {file_format}" in message
     assert "array_record" in message
@@ -252,7 +255,7 @@ def test_wrong_number_of_classes(tmp_path):
 def test_tensorflow_is_never_imported(version, tmp_path):
     trap = tmp_path / "trap" / "tensorflow"
     trap.mkdir(parents=True)
-    (trap / "__init__.py").write_text("import os; os._exit(7)")
+    (trap / "__init__.py").write_text("import os; os._exit(7)", encoding="utf-8")
     script = (
         "import pathlib, sys; from linear_cifar.data.tfds import read_tfds; "
         "sys.exit(0 if read_tfds(pathlib.Path(sys.argv[1]), (12, 5)) else 1)"

@@ -25,7 +25,7 @@ from linear_cifar.data.features import read_features
 from linear_cifar.standardizer import standardize
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "experiments" / "README.md").read_text()
+README = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
 
 
 def find_block(marker):
@@ -79,14 +79,14 @@ def test_the_example_ends_in_a_ranked_table_with_deviations(example):
 
 def test_the_files_name_the_data_and_have_every_run(example):
     folder = example[0] / "digits"
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     raw = read_features(example[0] / "digits.npz")
     data = split_dataset(raw, val_size=360)
     assert config["dataset"] == {
         "name": "digits.npz", "origin": "digits.npz", "verified": False, "user_file": True,
         "image_shape": None, "fingerprint": data.fingerprint,
     }  # fmt: skip
-    with (folder / "results.csv").open(newline="") as file:
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["dataset"] for row in rows} == {"digits.npz"}
     assert len(rows) == 90
@@ -97,7 +97,7 @@ def test_the_files_name_the_data_and_have_every_run(example):
 def test_the_weights_predict_as_the_run_did_in_scikit_learn(example):
     folder, names = example[0] / "digits", example[3]
     accuracy = np.mean(names["predicted"] == names["y_test"])
-    with (folder / "results.csv").open(newline="") as file:
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
         (row,) = [
             row
             for row in csv.DictReader(file)
@@ -113,7 +113,7 @@ def test_the_report_has_a_page_on_own_data_alone(example, capsys):
         report.define_flags()
         parse_flags(["report", f"--results={example[0]}"])
         report.main()
-    page = (example[0] / "report.html").read_text()
+    page = (example[0] / "report.html").read_text(encoding="utf-8")
     assert "The grid on digits.npz " in page
     assert "own file, SHA-256" in page
     assert "CIFAR-10" not in page
@@ -148,7 +148,7 @@ def test_without_a_test_split_nothing_is_reported_as_test(small):
     assert code == 0, errors
     assert "test" not in output
     assert "plain.npz has no x_test: nothing is reported as test" in errors
-    with (small / "plain" / "results.csv").open(newline="") as file:
+    with (small / "plain" / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["test_acc"] + row["test_loss"] + row["test_class_acc"] for row in rows} == {""}
     # The same data under another name are the same run, and other data are refused.

@@ -1,18 +1,25 @@
 """The style that all figures share: colours that any colour vision can distinguish, readable in print."""
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from experiments.artifacts.fonts import (
+    FAMILY,
+    LABEL_WIDTH,
+    UNKNOWN,
+    find_fallbacks,
+    missing_characters,
+    shorten,
+)
+from experiments.artifacts.plotting import Axes, Figure, Text, quiet, style
 from linear_cifar.files import atomic_write
 
 SUFFIXES = (".png", ".svg")
 STYLE: dict[Any, Any] = {
+    "font.family": FAMILY,
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -27,15 +34,20 @@ SEQUENTIAL = "cividis"
 ORANGE, BLUE, SKY, GREEN = "#D55E00", "#0072B2", "#56B4E9", "#009E73"
 # Longest side of a .png in pixels; matplotlib refuses more than twice as many.
 MAX_PIXELS = 30_000
+# Fewest columns to which a title is broken.
+NARROWEST = 16
 
 
 @contextmanager
 def draw_figure(path: Path, size: tuple[float, float], title: str) -> Iterator[Figure]:
     """Yield a figure of this size in inches, and save it with each suffix once the block has drawn it."""
-    with matplotlib.rc_context(STYLE):
+    # The user's own settings of Matplotlib do not change what a run writes.
+    with quiet(), style.context(["default", STYLE]):
         figure = Figure(figsize=size)
-        figure.suptitle(title)
+        heading = figure.suptitle(title)
         yield figure
+        _fit_characters(figure)
+        _fit_width(heading, figure.bbox.width)
         # The layout is computed once, and not again for each file.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -43,6 +55,32 @@ def draw_figure(path: Path, size: tuple[float, float], title: str) -> Iterator[F
             with atomic_write(path.with_suffix(suffix)) as partial:
                 dpi = min(STYLE["savefig.dpi"], MAX_PIXELS / max(size))
                 figure.savefig(partial, dpi=dpi, metadata={"Date": None} if suffix == ".svg" else None)
+
+
+def _fit_characters(figure: Figure) -> None:
+    """Draw characters that the default font lacks in fonts that have them, or else as `UNKNOWN`."""
+    lacking = {
+        text: missing for text in figure.findobj(Text) if (missing := missing_characters(text.get_text()))
+    }
+    if lacking:
+        families, unknown = find_fallbacks(frozenset().union(*lacking.values()))
+        for text in lacking:
+            text.set_fontfamily([FAMILY, *families])
+            text.set_text(
+                "".join(UNKNOWN if character in unknown else character for character in text.get_text())
+            )
+
+
+def _fit_width(title: Text, width: float) -> None:
+    """Break the lines of a title, and shorten its words, until it is not wider than `width` pixels."""
+    lines = title.get_text().split("\n")
+    columns = max(map(len, lines))
+    while columns > NARROWEST and title.get_window_extent().width > width:
+        columns = int(0.95 * columns)
+        words = [
+            " ".join(shorten(word, min(columns, LABEL_WIDTH)) for word in line.split(" ")) for line in lines
+        ]
+        title.set_text("\n".join(textwrap.fill(line, columns, break_on_hyphens=False) for line in words))
 
 
 def add_legend(figure: Figure, *panels: Axes, columns: int = 5) -> None:

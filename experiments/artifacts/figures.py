@@ -8,18 +8,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
-from matplotlib.transforms import Transform
 
 from experiments.artifacts.drawing import BLUE, GREEN, ORANGE, SEQUENTIAL, SKY, add_legend, draw_figure
+from experiments.artifacts.fonts import label_classes
 from experiments.artifacts.intervals import Interval, Selection
 from experiments.artifacts.measures import Predictions
+from experiments.artifacts.plotting import (
+    Axes,
+    MaxNLocator,
+    Rectangle,
+    ScalarFormatter,
+    Transform,
+    matplotlib,
+)
 from experiments.artifacts.tables import (
     MAY_BE_BEST,
     configuration_name,
@@ -39,8 +43,8 @@ SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 # Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
 # number, lines of a panel, colours that a legend names, and rows of a figure.
 MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 12, 40
-# Classes whose weights are drawn, and characters of a class's name.
-MAX_CLASSES, MAX_NAME = 20, 24
+# Classes whose weights are drawn, and columns of a class's label above its weights and beside its images.
+MAX_CLASSES, WEIGHTS_LABEL, SAMPLES_LABEL = 20, 11, 12
 
 
 def plot_heatmap(path: Path, result: SweepResult, selection: Selection) -> None:
@@ -206,9 +210,10 @@ def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
     K, shape = len(dataset.classes), dataset.image_shape
     assert shape is not None, "only images can be drawn"
     _, height, width = shape
-    with draw_figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.label}: training images") as figure:
+    labels, note = label_classes(dataset.classes, SAMPLES_LABEL)
+    with draw_figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.label}: training images{note}") as figure:
         figure.set_layout_engine("none")
-        for k, name in enumerate(dataset.classes):
+        for k, label in enumerate(labels):
             members = np.flatnonzero(dataset.train.labels == k)[:columns]
             strip = np.full((height, columns * (width + 2), 3), 255, np.uint8)
             for column, i in enumerate(members):
@@ -217,7 +222,7 @@ def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
             panel = figure.add_axes((0.16, 0.93 - (k + 1) * 0.92 / K, 0.83, 0.92 / K * 0.94))
             panel.imshow(strip, interpolation="nearest", aspect="auto")
             panel.set_axis_off()
-            panel.text(-0.015, 0.5, name, transform=panel.transAxes, ha="right", va="center")
+            panel.text(-0.015, 0.5, label, transform=panel.transAxes, ha="right", va="center")
 
 
 def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], replicate: int = 0) -> None:
@@ -238,11 +243,12 @@ def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], replic
     selected = f"the first {len(classes)} of {K} classes" if len(classes) < K else "each class"
     heading = f"{result.dataset.label}: weights of {selected}, {replicate_name(result, replicate)}"
     size = (0.72 * max(len(classes), 8) + 0.9, 0.78 * len(configs) + 0.8)
-    with draw_figure(path, size, f"{heading}, each scaled by itself") as figure:
+    labels, note = label_classes(classes, WEIGHTS_LABEL)
+    with draw_figure(path, size, f"{heading}, each scaled by itself{note}") as figure:
         panels = figure.subplots(len(configs), len(classes), squeeze=False)
         for row, c in enumerate(configs):
             weights = np.asarray(result.params_of(replicate, c).W)
-            for panel, name, W in zip(panels[row], classes, weights, strict=False):
+            for panel, label, W in zip(panels[row], labels, weights, strict=False):
                 if np.isfinite(W).all():
                     spread = np.ptp(W)
                     scaled = _image((W - W.min()) / (spread or 1), shape)
@@ -253,10 +259,10 @@ def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], replic
                 panel.set_yticks([], [])
                 panel.spines[:].set_visible(False)
                 if row == 0:
-                    panel.set_title(name, fontsize=8)
+                    panel.set_title(label, fontsize=8)
             config = result.configs[c]
-            label = f"η {config.eta:g}\nλ {config.lam:g}" + f"\nbatch {config.batch}" * several_batches
-            panels[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+            row_label = f"η {config.eta:g}\nλ {config.lam:g}" + f"\nbatch {config.batch}" * several_batches
+            panels[row, 0].set_ylabel(row_label, rotation=0, ha="right", va="center")
 
 
 def plot_best_weights(path: Path, result: SweepResult) -> None:
@@ -281,7 +287,8 @@ def plot_confusion(
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
     side = max(4.8, 1.6 + 0.52 * len(classes)) if numbered else 6.4
-    with draw_figure(path, (side + 0.8, side), title) as figure:
+    labels, note = label_classes(classes)
+    with draw_figure(path, (side + 0.8, side), title + note) as figure:
         panel = figure.subplots()
         image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=100)
         panel.set_xlabel("predicted class")
@@ -289,9 +296,9 @@ def plot_confusion(
         panel.spines[:].set_visible(False)
         panel.tick_params(length=0)
         places = range(0, len(classes), -(-len(classes) // MAX_NUMBERS))
-        names = [_shorten(classes[place]) for place in places]
-        panel.set_xticks(places, names, rotation=90 if max(map(len, names)) > 2 else 0)
-        panel.set_yticks(places, names)
+        shown = [labels[place] for place in places]
+        panel.set_xticks(places, shown, rotation=90 if max(map(len, shown)) > 2 else 0)
+        panel.set_yticks(places, shown)
         if numbered:
             for (row, column), share in np.ndenumerate(shares):
                 if np.isfinite(share):
@@ -469,11 +476,6 @@ def _label_ticks(set_ticks: Callable[[Sequence[int], Sequence[str]], Any], value
     """Label the cells along an axis with their values; if there are very many, only some of them."""
     places = range(0, len(values), -(-len(values) // MAX_NUMBERS))
     set_ticks(places, [f"{values[place]:g}" for place in places])
-
-
-def _shorten(name: str) -> str:
-    """Return a name that fits beside a figure."""
-    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
 
 
 def _image(features: ArrayLike, shape: ImageShape) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The origin of a result: data, versions, devices, precision, seeds and the command."""
 
 import math
+import os
 import platform
 import shlex
 import subprocess
@@ -119,10 +120,18 @@ def _version(package: str) -> str | None:
 def _describe_git() -> dict[str, Any] | None:
     """Return the revision of the code, and whether it was changed since; None outside a checkout."""
     folder = Path(__file__).parent
+    # In a hook or a script, these variables may lead to another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def ask_git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # git may name files in any encoding
+            env=environment,
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:

@@ -278,7 +278,7 @@ def _read_lines(file: TextIO) -> Iterator[str]:
 
 def _read_rows(path: Path, header: Sequence[str]) -> Iterator[Row]:
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(_read_lines(file))
             if tuple(next(reader, ())) != tuple(header):
                 raise ReadError(f"{path} has other columns than this version writes")

@@ -12,7 +12,7 @@ from experiments.runner.files import BEST, CORRECT, HISTORY, RESULTS
 from experiments.runner.sweeps import HELD_OUT, SweepResult
 from linear_cifar.config import Config
 from linear_cifar.data.dataset import SPLITS
-from linear_cifar.files import atomic_write
+from linear_cifar.files import atomic_text, atomic_write
 from linear_cifar.standardizer import Standardizer, fold_standardizer
 
 # Columns that identify a run: the name of its sweep, the data set, the configuration, the seed, and the fold
@@ -84,7 +84,7 @@ def run_keys(result: SweepResult) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file; None becomes an empty cell."""
-    with atomic_write(path) as partial, partial.open("w", newline="") as file:
+    with atomic_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         # str() of a NumPy scalar is the shortest text that reads back as the same number.
@@ -141,5 +141,5 @@ def _write_best_params(path: Path, result: SweepResult) -> None:
         **({} if replicate.fold is None else {"fold": replicate.fold}),
         **result.configs[c]._asdict(),
     }
-    with atomic_write(path) as partial:
-        np.savez(partial, allow_pickle=False, **{name: np.asarray(value) for name, value in content.items()})
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{name: np.asarray(value) for name, value in content.items()})

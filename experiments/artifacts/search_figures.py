@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
 
 from experiments.artifacts.drawing import BLUE, ORANGE, SEQUENTIAL, add_legend, draw_figure
+from experiments.artifacts.plotting import Axes, matplotlib
 from experiments.artifacts.tables import configuration_name, heading
 from experiments.runner.sweeps import SweepResult
 from linear_cifar.config import Config

@@ -81,7 +81,7 @@ def main() -> None:
 def measure_peak_bytes() -> int:
     """Return the most memory that this process has held."""
     status = Path("/proc/self/status")
-    peak = re.search(r"VmHWM:\s+(\d+)", status.read_text()) if status.exists() else None
+    peak = re.search(r"VmHWM:\s+(\d+)", status.read_text(encoding="utf-8")) if status.exists() else None
     if peak:
         # On Linux, `getrusage` would return the parent's peak if that was higher.
         return 1024 * int(peak[1])

@@ -1,1 +1,1 @@
-"""Shared parts of the commands: flags, recipes, progress bars, signals, start and end."""
+"""Shared parts of the commands: flags, recipes, progress bars, signals, streams, start and end."""

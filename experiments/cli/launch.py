@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +13,13 @@ from absl import app, flags, logging
 
 from experiments.cli.recipes import apply_recipe
 from experiments.cli.signals import raise_on_signals
+from experiments.cli.streams import open_streams
 from experiments.runner.errors import FolderError, Stopped, UsageError
 from linear_cifar.data.dataset import DataError
 from linear_cifar.devices import use_all_cores
+
+# Environment variable that names a folder for compiled programs.
+JAX_CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
@@ -24,14 +30,31 @@ def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
     | 1 | the machine refused something, for example because the disk is full |
     | 2 | the command, its folder or its data cannot be used |
     | 130 | stopped by Ctrl+C |
+    | 141 | the reader of its output has closed the pipe; files are complete |
     | 143 | stopped by SIGTERM |
 
     Args:
       define_flags: defines the flags of this command.
       main: the command; it reads `absl.flags.FLAGS`.
     """
+    output = open_streams()
+    logging.get_absl_handler().python_handler.setStream(sys.stderr)  # in place of the earlier one
+    # Python's warnings are for developers; the tests turn them into errors.
+    warnings.simplefilter("ignore")
     define_flags()
     raise_on_signals()
+    try:
+        _run_app(main)
+    except SystemExit as end:
+        if end.code or output.error is None:
+            raise
+        if isinstance(output.error, BrokenPipeError):  # as where `head` has read enough
+            sys.exit(128 + signal.SIGPIPE)
+        _fail(f"the output cannot be written: {output.error.strerror}", 1)
+
+
+def _run_app(main: Callable[[], None]) -> None:
+    """Parse the flags, run the command and exit; an expected error ends in one line."""
     try:
         app.run(lambda extra: _run(main, extra), flags_parser=parse_flags)
     except FolderError as error:
@@ -74,12 +97,34 @@ def _run(main: Callable[[], None], extra: list[str]) -> None:
 def set_up_jax() -> None:
     """Use a device per CPU core and keep compiled programs on disk, unless the environment says otherwise."""
     use_all_cores()
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(caches / "linear_cifar"))
+    if (folder := find_cache()) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # The small programs around the large one take three seconds together.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def find_cache() -> Path | None:
+    """Return a folder for compiled programs; None where JAX knows best, or there is no home for them.
+
+    Raises:
+      UsageError: if an environment variable names a folder that cannot be written to.
+    """
+    name, value = JAX_CACHE, os.environ.get(JAX_CACHE)
+    if value is None:
+        name, value = "XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME")
+    elif not value or "://" in value:  # no cache, or a store that JAX reaches by itself
+        return None
+    try:
+        folder = Path(value or "~/.cache").expanduser() / ("" if name == JAX_CACHE else "linear_cifar")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        if not value:
+            return None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{name}={value}: compiled programs cannot be kept there: {reason}") from None
 
 
 def _fail(message: str, code: int) -> None:

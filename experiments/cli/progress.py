@@ -3,10 +3,14 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
 from linear_cifar.data.download import DownloadProgress
+
+# Seconds between two updates of a bar: on a terminal, and in a file or a pipe, where each one stays.
+UPDATE, LOGGED_UPDATE = 0.1, 10.0
 
 
 class EpochsBar:
@@ -16,9 +20,7 @@ class EpochsBar:
         """Show the bar, unless it is quiet: a quiet bar prints nothing, nor does its `log`."""
         self._total = total
         bar_format = "{l_bar}{bar}| {n:.4g}/{total:.4g} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-        self._bar = tqdm(
-            total=total, desc=title, unit="epoch", dynamic_ncols=True, bar_format=bar_format, disable=quiet
-        )
+        self._bar = _open_bar(total=total, desc=title, unit="epoch", bar_format=bar_format, disable=quiet)
 
     def __enter__(self) -> "EpochsBar":
         return self
@@ -61,7 +63,7 @@ def download_bar(title: str) -> Iterator[Callable[[DownloadProgress], None]]:
 
     def show(progress: DownloadProgress) -> None:
         if not bars:
-            bars.append(tqdm(desc=title, unit="B", unit_scale=True, dynamic_ncols=True))
+            bars.append(_open_bar(desc=title, unit="B", unit_scale=True))
         bars[0].total = progress.total
         bars[0].update(progress.done - bars[0].n)
 
@@ -70,3 +72,9 @@ def download_bar(title: str) -> Iterator[Callable[[DownloadProgress], None]]:
     finally:
         for bar in bars:
             bar.close()
+
+
+def _open_bar(**options: Any) -> tqdm:
+    """Open a bar on stderr, as wide as the terminal."""
+    seconds = UPDATE if sys.stderr.isatty() else LOGGED_UPDATE
+    return tqdm(dynamic_ncols=True, mininterval=seconds, maxinterval=LOGGED_UPDATE, **options)

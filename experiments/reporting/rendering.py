@@ -51,9 +51,9 @@ def _render(template: str, report: Report, folder: Path, **options: Any) -> str:
 
     environment.filters["relative"] = relative
     # Percent-encoded text has no character that HTML or Markdown treats specially.
-    environment.filters["url"] = lambda path: Markup(quote(relative(path)))
+    environment.filters["url"] = lambda path: Markup(quote(os.fsencode(relative(path))))
     environment.filters["data_url"] = _data_url
-    environment.globals["asset"] = lambda name: Markup((HERE / "assets" / name).read_text())
+    environment.globals["asset"] = lambda name: Markup((HERE / "assets" / name).read_text(encoding="utf-8"))
     columns = Source._fields
     return environment.get_template(template).render(rule=RULE, source_columns=columns, **report._asdict())
 

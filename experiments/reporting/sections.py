@@ -145,16 +145,17 @@ class Report(NamedTuple):
 
 
 def gather_report(runs: Mapping[str, RunResult]) -> Report:
-    """Gather what the report shows, from runs by the names in `SECTIONS`.
+    """Gather what the report shows, from runs by the names of their sections.
+
+    A run whose name is not in `SECTIONS` gets a section by its experiment and data, after the others.
 
     Raises:
       ReadError: if a file of a run is broken.
     """
-    sections = dict(SECTIONS)
-    if "table1" in runs:  # its figures resemble those of the reference recipe
+    sections = {name: _make_section(name, runs[name]) for name in {**SECTIONS, **runs} if name in runs}
+    if {"table1", REFERENCE} <= runs.keys():  # their figures resemble one another
         sections[REFERENCE] = sections[REFERENCE]._replace(captions={})
-    sections |= {name: _user_section(run) for name, run in runs.items() if run.user_file}
-    shown = [(runs[name], _find_figures(runs[name], sections[name])) for name in sections if name in runs]
+    shown = [(runs[name], section) for name, section in sections.items()]
     explored = [run for name, run in runs.items() if name != REFERENCE]
     explorer = {
         "curves": CURVES,
@@ -168,15 +169,14 @@ def gather_report(runs: Mapping[str, RunResult]) -> Report:
     return Report(title, _warnings([*on_images.values()]), findings, shown, explorer, sources)
 
 
-def _user_section(run: RunResult) -> Section:
-    """Return the section of a grid or a search on a user's own data."""
-    return Section(f"The {run.experiment} on {run.label}", "", None, SECTIONS[run.experiment].captions)
+def _make_section(name: str, run: RunResult) -> Section:
+    """Return the section that shows a run: that of its name, or one by its experiment and its data.
 
-
-def _find_figures(run: RunResult, section: Section) -> Section:
-    """Add the captions of the optional figures that the run has, unless the section shows no figures."""
-    if not section.captions:
-        return section
+    It has captions for the experiment's figures, and for the optional figures that the run has.
+    """
+    known = SECTIONS.get(run.experiment)
+    captions = known.captions if known else {}
+    section = SECTIONS.get(name) or Section(f"The {run.experiment} on {run.label}", "", None, captions)
     found = {
         name: caption
         for name, caption in OPTIONAL.items()

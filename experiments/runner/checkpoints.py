@@ -7,7 +7,7 @@ folder holds `metrics-N.npz`, and the newest state where the block can still be 
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -85,7 +85,7 @@ class Checkpoints:
         self._folder, self._block, self._d, self._K, self._sizes = folder, block, d, K, sizes
         self._log, self._save_every = log, save_every
         for partial in folder.glob(".*.partial.npz"):  # a process was killed while it wrote
-            partial.unlink()
+            partial.unlink(missing_ok=True)
         nbytes = 2 * block.num_runs * (d + 1) * K * np.dtype(block.settings.dtype).itemsize
         self._cost = SECONDS + nbytes / BYTES_PER_SECOND
         self._since = time.monotonic()
@@ -106,8 +106,7 @@ class Checkpoints:
         names = _history_names(self._block)
         arrays = snapshot_arrays(state.snapshot) | _flatten(names, state.history)
         self._write("state", state.snapshot.number, arrays, snapshot_description(state.snapshot))
-        for epoch in epochs_on_disk(self._folder, "state")[:-2]:
-            self._path("state", epoch).unlink()
+        self._remove("state", epochs_on_disk(self._folder, "state")[:-2])
         self._since = time.monotonic()
         self._cost = self._since - started
 
@@ -133,9 +132,7 @@ class Checkpoints:
         epochs = len(result.history.finite)
         arrays = _flatten(self._result_names(), result)
         self._write("metrics", epochs, arrays, {"block": self._describe()})
-        for epoch in epochs_on_disk(self._folder, "metrics"):
-            if epoch != epochs:
-                self._path("metrics", epoch).unlink()
+        self._remove("metrics", {*epochs_on_disk(self._folder, "metrics")} - {epochs})
         if not keep_state:
             self.remove_states()
 
@@ -165,8 +162,7 @@ class Checkpoints:
 
     def remove_states(self) -> None:
         """Remove all states."""
-        for epoch in epochs_on_disk(self._folder, "state"):
-            self._path("state", epoch).unlink()
+        self._remove("state", epochs_on_disk(self._folder, "state"))
 
     @property
     def _dtype(self) -> np.dtype:
@@ -181,6 +177,10 @@ class Checkpoints:
             "configs": [list(config) for config in self._block.configs],
             "replicates": [list(replicate) for replicate in self._block.replicates],
         }
+
+    def _remove(self, kind: str, epochs: Iterable[int]) -> None:
+        for epoch in epochs:
+            self._path(kind, epoch).unlink(missing_ok=True)
 
     def _write(self, kind: str, epoch: int, arrays: dict[str, Any], description: dict[str, Any]) -> None:
         path = self._path(kind, epoch)
@@ -236,8 +236,12 @@ class Checkpoints:
 
     def _set_aside(self, path: Path, what: str, error: Exception) -> None:
         aside = path.with_name(f"broken-{path.name}")
-        self._log(f"note: {what} cannot be used, moved to {aside}: {error}")
-        os.replace(path, aside)
+        try:
+            os.replace(path, aside)
+            moved = f", moved to {aside}"
+        except FileNotFoundError:  # somebody has removed it since its name was read
+            moved = ""
+        self._log(f"note: {what} cannot be used{moved}: {error}")
 
 
 def _history_names(block: Sweep) -> EpochMetrics:

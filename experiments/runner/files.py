@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from experiments.runner.errors import FolderError
-from linear_cifar.files import atomic_write
+from linear_cifar.files import atomic_text
 
 # Version of config.json, block.json and the CSV files, see experiments/README.md.
 SCHEMA = 8
@@ -30,9 +30,10 @@ def locked_run_folder(path: Path) -> Iterator[Path]:
     Raises:
       FolderError: if the folder cannot be made or written to, or another process works in it.
     """
-    new = first_missing(path)
+    new = None
     lock = FileLock(path / LOCK, timeout=0)
     try:
+        new = first_missing(path)
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
@@ -72,8 +73,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write readable JSON to a file that appears whole or not at all; NaN and infinity raise ValueError."""
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    with atomic_text(path) as file:
+        file.write(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def first_missing(path: Path) -> Path | None:

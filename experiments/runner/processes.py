@@ -4,11 +4,12 @@
 folder, which are written whole and polled. Processes exchange nothing while they train.
 """
 
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ START = 300
 LEAVING = 10
 # Seconds between two looks at a file.
 POLL = 0.1
+# Environment variables that say which devices JAX uses.
+DEVICE_VARIABLES = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")
 
 
 class Processes:
@@ -46,15 +49,16 @@ class Processes:
           cluster: whether SLURM, Cloud TPU, Kubernetes or MPI says the three, instead of the arguments.
 
         Raises:
-          UsageError: if the arguments do not go together, or the others do not come.
+          UsageError: if the arguments do not go together, the others do not come, or JAX has no devices.
         """
         present = [value is not None for value in (coordinator, count, rank)]
         if any(present) and (cluster or not all(present)):
             raise UsageError("coordinator, processes, process: give all three, or --cluster, or none of them")
-        self.rank, self.count = 0, 1
         self._folder: Path | None = None
         if cluster or all(present):
             self._join(coordinator, count, rank, cluster)
+        check_devices()
+        self.rank, self.count = jax.process_index(), jax.process_count()  # waits for all others
 
     def _join(self, coordinator: str | None, count: int | None, rank: int | None, cluster: bool) -> None:
         # JAX's own reaction to SIGTERM would disturb that of `experiments.cli.signals`.
@@ -72,7 +76,6 @@ class Processes:
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UsageError(f"the processes did not find one another: {reason:.200}") from None
-        self.rank, self.count = jax.process_index(), jax.process_count()  # waits for all others
 
     def __str__(self) -> str:
         return f"process {self.rank} of {self.count}"
@@ -90,10 +93,10 @@ class Processes:
         if self.count == 1:
             yield
             return
-        meeting = folder / PROCESSES
-        topmost = first_missing(meeting)
+        meeting, topmost = folder / PROCESSES, None
         if self.rank == 0:
             try:
+                topmost = first_missing(meeting)
                 meeting.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise FolderError(folder, f"cannot be written to: {error.strerror}") from None
@@ -154,8 +157,10 @@ class Processes:
 
     def say(self, name: str, content: dict[str, Any]) -> None:
         """Tell all processes something by its name, once; alone, do nothing."""
-        if self._folder is not None and self._folder.exists():
-            write_json(self._folder / f"{name}.json", content)
+        # Rank 0 removes the folder at the end, also from those that it has waited for in vain.
+        with suppress(FileNotFoundError):
+            if self._folder is not None:
+                write_json(self._folder / f"{name}.json", content)
 
     def hear(self, name: str, stopped: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
         """Wait for what some process says by that name; return None once `stopped` says so.
@@ -189,6 +194,17 @@ class Processes:
         """Raise ProcessError if another process failed."""
         if failure := self.failure:
             raise ProcessError(f"{self} stops, since another one failed: {failure}")
+
+
+def check_devices() -> None:
+    """Raise UsageError if JAX has no devices, as where the environment names others than there are."""
+    try:
+        jax.local_devices()
+    # JAX raises errors of several types, an AssertionError without a text among them.
+    except Exception as error:
+        named = [f"{name}={os.environ[name]}" for name in DEVICE_VARIABLES if name in os.environ]
+        reason = " ".join(str(error).split()) or "there are no such devices"
+        raise UsageError(f"{', '.join(named) or 'JAX'}: no device can be used: {reason:.300}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

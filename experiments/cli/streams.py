@@ -1,0 +1,63 @@
+"""The standard streams of a command: text that cannot be written is lost, and never ends the work."""
+
+import io
+import os
+import select
+import sys
+from typing import Any, TextIO
+
+# Seconds to wait for a reader of stderr, which has progress and notes; its pipe may be full for ever.
+PATIENCE = 0.1
+# A width below this is none: absl cannot wrap its help to it.
+NARROWEST = 40
+
+
+class Output(io.FileIO):
+    """A descriptor to write to; `error` is the reason why something was lost."""
+
+    error: OSError | None = None
+
+    def __init__(self, descriptor: int, patience: float | None = None) -> None:
+        """Write to a descriptor, and wait for its reader for some seconds, or without `patience` for ever."""
+        super().__init__(descriptor, "w", closefd=False)
+        self._patience = patience
+
+    def write(self, content: Any) -> int:
+        """Write the bytes, or lose those that cannot be written."""
+        rest = bytes(content)
+        try:
+            # A pipe that is ready takes this many bytes at once.
+            while rest and select.select([], [self], [], self._patience)[1]:
+                rest = rest[os.write(self.fileno(), rest[: select.PIPE_BUF]) :]
+        except OSError as error:
+            self.error = self.error or error
+        return len(content)
+
+
+def open_streams() -> Output:
+    """Make the standard streams safe to use, whatever they are, and return stdout's descriptor.
+
+    A stream that is closed leads to /dev/null. Characters that a stream's encoding lacks become "?".
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # It takes the lowest free number, which is this one. Else a file of the run would take it, and
+            # native code that logs to stderr would write into the file.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    output = Output(1)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout, sys.stderr = _wrap(output, sys.stdout), _wrap(Output(2, PATIENCE), sys.stderr)
+    # absl and tqdm read the width from here where the terminal does not know it.
+    width = os.environ.get("COLUMNS", "")
+    if not (width.isdecimal() and int(width) >= NARROWEST):
+        os.environ.pop("COLUMNS", None)
+    return output
+
+
+def _wrap(output: Output, stream: TextIO | None) -> TextIO:
+    """Return a text stream in the encoding of the one that it replaces, which is None if that was closed."""
+    # Each text is written at once, so that nothing is left to be written when Python ends.
+    encoding = stream.encoding if stream else "utf-8"
+    return io.TextIOWrapper(output, encoding, errors="replace", write_through=True)
