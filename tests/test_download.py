@@ -115,7 +115,7 @@ def test_tfds_knows_the_checksum_of_the_default_url():
 
 def test_a_missing_package_is_named_with_its_extra(server, tmp_path, monkeypatch):
     package = tmp_path / "tensorflow_datasets.py"
-    package.write_text("raise ModuleNotFoundError('no such\\n module')")
+    package.write_text("raise ModuleNotFoundError('no such\\n module')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     words = r"a download needs tensorflow_datasets, which cannot be imported \(no such module\): pip install"
     with pytest.raises(DataUnavailable, match=words):

@@ -241,3 +241,19 @@ def test_seeds_that_differ_train_differently():
     seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
     W = weights(run(GRID[:1], seeds=[*seeds, 7], init=None)[-1])
     assert len({row.tobytes() for row in W}) == 7
+
+
+def test_weights_drawn_in_float64_are_those_of_float32_where_jax_has_no_other():
+    train, _, _ = make_splits()
+    features = np.asarray(train.features, np.float64) + 1e9
+    examples, standardizer = Examples(features, train.targets), fit_standardizer(features)
+
+    def draw(dtype):
+        return lambda seed: Params(*(np.asarray(leaf, dtype) for leaf in initial_params(jnp.float32)))
+
+    with jax.enable_x64(False):
+        single, double = (
+            [*sweep(GRID, examples, {}, epochs=1, standardizer=standardizer, init=draw(dtype))][-1].params().W
+            for dtype in (np.float32, np.float64)
+        )
+    np.testing.assert_array_equal(single, double)

@@ -50,7 +50,7 @@ def injected(hyperparams):
         (injected, {"eta", "lam"}),
         (adam, {"eta"}),
         (lambda h: optax.adam(h.eta * (1 - h.momentum)), {"eta", "momentum"}),
-        (lambda h: [h.lam, optax.adam(h.eta)][1], {"eta"}),  # it reads λ, and does not use it
+        (lambda h: [2 * h.lam, optax.adam(h.eta)][1], {"eta"}),  # it computes with λ, and does not use it
         (lambda h: optax.sgd(0.1), set()),
     ],
 )

@@ -211,7 +211,10 @@ for read in (tfds.read_tfds, download.fetch):
 def installed_without_extras():
     """Return the names of the distributions that the package needs, and those that they need."""
     project = Path(lc.__file__).parents[1] / "pyproject.toml"
-    requirements, names = tomllib.loads(project.read_text())["project"]["dependencies"], {"linear-cifar"}
+    requirements, names = (
+        tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"],
+        {"linear-cifar"},
+    )
     for requirement in requirements:  # which grows
         name = re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
         if name not in names and "extra ==" not in requirement:

@@ -90,6 +90,13 @@ def test_a_feature_that_is_constant_in_training_is_0_everywhere():
     np.testing.assert_array_equal(standardize(standardizer, jnp.asarray(other, jnp.float32))[:, 4:], 0)
 
 
+@pytest.fixture
+def jax_of_a_user():
+    """Set JAX up as it is by itself, where float64 and int64 become narrower types."""
+    with jax.enable_x64(False):
+        yield
+
+
 def milliseconds(x):
     """Return times around the year 2020, which differ by seconds."""
     return (1_577_836_800_000 + 1_000 * x).astype(np.int64)
@@ -109,6 +116,7 @@ def milliseconds(x):
     ids=["milliseconds", "1e9", "tiny", "huge", "uint32", "large float32", "small float32"],
 )
 @pytest.mark.parametrize("folds", [False, True])
+@pytest.mark.usefixtures("jax_of_a_user")
 def test_wide_features_are_trained_as_scikit_learn_standardises_them(change, folds):
     x = change(SIGNAL)
     rows = [np.arange(200), np.arange(100, 300)]
