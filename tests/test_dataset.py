@@ -56,9 +56,9 @@ def test_too_few_images_is_one_clear_line(train, val_size):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("half", 20), "unknown train 'half': choose one of full, batch1"),
+        (("half", 20), "train is 'half': choose one of full, batch1"),
         (("full", 20.0), "val_size is 20.0: give a whole number"),
-        (("full", -1), "val_size is -1: give a whole number, 0 or more"),
+        (("full", -1), "val_size is -1: give at least 0"),
         (("full", "20"), "val_size is '20'"),
         (("full", 0, 2.5), "folds is 2.5"),
         (("full", 0, -2), "folds is -2"),

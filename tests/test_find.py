@@ -98,8 +98,8 @@ def test_without_a_home_folder_the_user_is_told_to_name_one(monkeypatch, folder)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("mnist",), "unknown data set 'mnist': choose one of auto, cifar10, synthetic"),
-        (("synthetic", None, "half"), "unknown train 'half': choose one of full, batch1"),
+        (("mnist",), "name is 'mnist': choose one of auto, cifar10, synthetic"),
+        (("synthetic", None, "half"), "train is 'half': choose one of full, batch1"),
         (("synthetic", None, "full", 2.5), "val_size is 2.5: give a whole number"),
     ],
 )

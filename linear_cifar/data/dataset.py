@@ -1,11 +1,12 @@
 """Labelled examples, and their division into training, validation and test splits."""
 
 import hashlib
-from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Int, Integer, Num
+
+from linear_cifar.arguments import as_seed, as_whole, check_choice
 
 TrainSplit = Literal["full", "batch1"]
 SPLITS = ("train", "val", "test")
@@ -105,17 +106,10 @@ def fingerprint(raw: RawDataset) -> str:
 
 def check_division(train: Any, val_size: Any, folds: Any = 0) -> None:
     """Raise ValueError if `train` is unknown, or there can be no such `val_size` or number of `folds`."""
-    if train not in get_args(TrainSplit):
-        raise ValueError(f"unknown train {train!r}: choose one of {', '.join(get_args(TrainSplit))}")
-    _check_whole("val_size", val_size)
-    _check_whole("folds", folds)
-    if folds == 1:
+    check_choice("train", train, get_args(TrainSplit))
+    as_whole("val_size", val_size, 0)
+    if as_whole("folds", folds, 0) == 1:
         raise ValueError("folds is 1: give at least 2, or 0 for none")
-
-
-def _check_whole(name: str, value: Any) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} is {value!r}: give a whole number, 0 or more")
 
 
 def train_size(train: str, val_size: int, folds: int = 0, *, n: int = 50_000) -> int:
@@ -193,11 +187,9 @@ def draw_folds(
     Raises:
       ValueError: if `folds` is no whole number from 2, or a class would have a row in one fold only.
     """
-    _check_whole("folds", folds)
-    if folds < 2:
-        raise ValueError(f"folds is {folds}: give at least 2")
+    as_whole("folds", folds, 2)
     counts = np.bincount(labels)
-    random = np.random.default_rng(seed).random(len(labels))
+    random = np.random.default_rng(as_seed(seed)).random(len(labels))
     # Dealt like cards: the rows of a class follow one another, and the smallest class comes first.
     order = np.lexsort((random, labels, counts[labels]))
     m = len(labels) // folds
@@ -227,7 +219,7 @@ def draw_stratified(
     Raises:
       ValueError: if `size` is no whole number from 1, or fewer than one row per class would be left.
     """
-    _check_whole("size", size)
+    as_whole("size", size, 0)
     counts = np.bincount(labels)
     most = np.maximum(counts - 1, 0)
     if not 0 < size <= most.sum():
@@ -238,7 +230,7 @@ def draw_stratified(
     while drawn.sum() < size:
         open_classes = by_remainder[drawn[by_remainder] < most[by_remainder]]
         drawn[open_classes[: size - drawn.sum()]] += 1
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(as_seed(seed))
     rows_by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     chosen = [
         rng.choice(rows, count, replace=False)

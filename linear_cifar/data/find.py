@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache, partial
 
+from linear_cifar.arguments import check_choice
 from linear_cifar.data import cifar10
 from linear_cifar.data.dataset import (
     DataError,
@@ -73,8 +74,7 @@ def find_dataset(
       DataError: if a copy on this machine is broken.
       ValueError: if `name` is unknown.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
+    check_choice("name", name, DATASETS)
     if name == "synthetic":
         return make_synthetic()
     try:
