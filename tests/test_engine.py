@@ -217,20 +217,16 @@ def move(key, image):
     return random_shift(key, horizontal_flip(key, image, shape=SHAPE), shape=SHAPE)
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        lambda: jax.threefry_partitionable(False),
-        lambda: jax.default_prng_impl("rbg"),
-        lambda: jax.enable_x64(False),
-        lambda: jax.default_matmul_precision("bfloat16"),
-        lambda: jax.numpy_dtype_promotion("standard"),
-    ],
-)
-def test_results_do_not_depend_on_how_jax_is_set_up(setting):
+def test_results_do_not_depend_on_how_jax_is_set_up():
     options = {"seeds": [0, 2**32 - 1], "augment": move, "init": None}
     expected = run(GRID, **options)[-1]
-    with setting():
+    with (
+        jax.threefry_partitionable(False),
+        jax.default_prng_impl("rbg"),
+        jax.enable_x64(False),
+        jax.default_matmul_precision("bfloat16"),
+        jax.numpy_dtype_promotion("standard"),
+    ):
         epoch = run(GRID, **options)[-1]
     assert epoch.params().W.dtype == np.float32
     for leaves in ((epoch.params(), expected.params()), (epoch.metrics, expected.metrics)):

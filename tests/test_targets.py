@@ -76,23 +76,18 @@ def test_what_a_threshold_takes_is_compared_with_what_is_true():
     assert np.isnan(lc.label_metrics(predicted, 0 * TWO_LABELS).recall)
 
 
-@pytest.mark.parametrize("columns", [1, 2])
-def test_one_output_is_thresholded_as_scikit_learn_does(columns):
-    """Train a binary classifier with one output, and the same with two."""
+def test_one_output_is_thresholded_as_scikit_learn_does():
     labels = BINARY[:, 0].astype(int)
-    targets = BINARY if columns == 1 else np.eye(2)[labels]
-    train = lc.Examples(X, targets)
-    loss = "bce" if columns == 1 else "softmax"
-    fitted = lc.fit(lc.grid([0.5], [20], [0.001]), train, {"train": train}, loss=loss, epochs=300)
-    probe = LogisticRegression(C=1 / (2 * 60 * 0.001)).fit(X, labels)
-    expected = probe.score(X, labels)
+    train = lc.Examples(X, BINARY)
+    fitted = lc.fit(lc.grid([0.5], [20], [0.001]), train, {"train": train}, loss="bce", epochs=100)
+    expected = LogisticRegression(C=1 / (2 * 60 * 0.001)).fit(X, labels).score(X, labels)
     assert labels.mean() != expected
     assert fitted.best("train").mean == pytest.approx(expected, abs=0.021)
-    right = lc.mark_correct(fitted.params(0, 0), train, loss=loss)
+    right = lc.mark_correct(fitted.params(0, 0), train, loss="bce")
     assert right.mean() == pytest.approx(fitted.best("train").mean)
 
 
-@pytest.mark.parametrize("targets", [MIXED, TWO_LABELS, BINARY], ids=["mixup", "multi-hot", "one output"])
+@pytest.mark.parametrize("targets", [TWO_LABELS, BINARY], ids=["multi-hot", "one output"])
 def test_a_sweep_measures_what_counts_as_right(targets):
     train = lc.Examples(X, targets)
     configs = lc.grid([0.01, 1.0], [60], [0.0])
