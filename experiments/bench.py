@@ -114,7 +114,8 @@ def main() -> None:
             raise UsageError(f"--{first} and --{second} cannot be combined: choose one")
     if FLAGS["seeds"].present and not FLAGS.compile:
         raise UsageError("--seeds is used with --compile only")
-    check_devices()
+    if not FLAGS.compile:  # which chooses its platform by itself
+        check_devices()
     # Compiling is measured too.
     jax.config.update("jax_enable_compilation_cache", False)
     out = expand_path(FLAGS.out or f"results/bench/{datetime.now():%Y%m%d-%H%M%S}")
