@@ -1,6 +1,6 @@
 """Arguments as callers give them: converted where nothing is lost, or refused in one line.
 
-Every public function passes its arguments through these checks, so one mistake has one message.
+One mistake has one message, whichever function it is made in.
 """
 
 import operator
@@ -21,6 +21,8 @@ LARGEST_SEED = 2**32 - 1
 
 def describe(value: Any) -> str:
     """Return a few words on a value for a message, such as "float32(40, 6)" or "a StandardScaler"."""
+    if isinstance(value, np.generic) or getattr(value, "shape", None) == ():
+        return f"{value}"
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype}{tuple(value.shape)}"
     if value is None or isinstance(value, str | bytes | Real):
@@ -29,6 +31,11 @@ def describe(value: Any) -> str:
         return f"{'the class' if isinstance(value, type) else 'the function'} {value.__qualname__}"
     name = type(value).__name__
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def one_line(error: BaseException, length: int = 120) -> str:
+    """Return the beginning of an error's message on one line, or the error's type if it has none."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
 
 
 def as_numbers(name: str, value: Any) -> Num[Array | np.ndarray, "..."]:
@@ -51,7 +58,8 @@ def as_numbers(name: str, value: Any) -> Num[Array | np.ndarray, "..."]:
     array = value if isinstance(value, jax.Array) else _as_numpy(name, value)
     if array.dtype == bool:
         return array.astype(np.uint8)
-    if not jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.complexfloating):
+    real = jnp.issubdtype(array.dtype, jnp.number) and not jnp.issubdtype(array.dtype, jnp.complexfloating)
+    if not real or array.dtype.kind == "m":  # a time span counts as a whole number
         raise ValueError(f"{name} is {describe(array)}: give an array of real numbers")
     return array
 
@@ -66,8 +74,7 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     # Arrays of other libraries raise errors of many types, for example on another device.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name} cannot be made an array ({reason:.120}): give numbers") from None
+        raise ValueError(f"{name} cannot be made an array ({one_line(error)}): give numbers") from None
     if array.dtype.kind == "O":
         plain = np.asarray(array.tolist()) if array.ndim else array
         if plain.dtype.kind not in "biuf" or not np.array_equal(plain, array):
@@ -101,6 +108,19 @@ def as_values(name: str, value: Any, axes: str) -> np.ndarray:
     return array
 
 
+def as_marks(name: str, value: Any, axes: str) -> np.ndarray:
+    """Return an array of booleans with these axes; 0 and 1 are converted.
+
+    Raises:
+      ValueError: if the value is something else, such as probabilities, or has another number of axes.
+    """
+    array = as_values(name, value, axes)
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        raise ValueError(f"{name} holds {array[wrong][0]}: give booleans [{axes}]")
+    return array.astype(bool)
+
+
 def as_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return a whole number from `low` to `high` as a Python int.
 
@@ -130,9 +150,23 @@ def as_seed(value: Any, name: str = "seed") -> int:
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Raise ValueError if a value is none of the choices; the message lists them."""
-    # By type too: 1 is no True.
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
+    value = value.item() if isinstance(value, np.bool_) else value
+    # By type too: 1 is no True. NumPy's strings are Python's.
+    alike = [
+        choice
+        for choice in choices
+        if isinstance(value, type(choice)) and type(value) in (type(choice), np.str_)
+    ]
+    if not any(value == choice for choice in alike):
         raise ValueError(f"{name} is {describe(value)}: choose one of {', '.join(map(str, choices))}")
+
+
+def check_hashable(name: str, function: Any) -> None:
+    """Raise ValueError if JAX cannot keep the program that it compiles for a function."""
+    try:
+        hash(function)
+    except TypeError:
+        raise ValueError(f"{name} is {describe(function)}, which cannot be hashed: give a function") from None
 
 
 def look_up(name: str, value: Any, table: Mapping[str, T]) -> T | Any:

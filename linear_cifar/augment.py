@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Num, PRNGKeyArray
 
+from linear_cifar.arguments import as_whole, describe, is_traced
+
 Augmentation = Callable[[PRNGKeyArray, Num[Array, " d"]], Num[Array, " d"]]
 
 
@@ -28,6 +30,8 @@ def horizontal_flip(
       p: probability of a flip.
       shape: channels, height and width; their product is d.
     """
+    if not is_traced(p) and not 0 <= p <= 1:
+        raise ValueError(f"p is {p}: give a probability from 0 to 1")
     # In float32, because where JAX's default is float64 the draw would be another one.
     mirrored = jax.random.bernoulli(key, jnp.asarray(p, jnp.float32))
     columns = jnp.arange(shape[-1])
@@ -53,6 +57,7 @@ def random_shift(
       pixels: the longest move, at least 0.
       shape: channels, height and width; their product is d.
     """
+    as_whole("pixels", pixels, 0)
     _, height, width = shape
     down, right = jax.random.randint(key, (2,), -pixels, pixels + 1, dtype=jnp.int32)
     rows = jnp.clip(jnp.arange(height, dtype=jnp.int32) - down, 0, height - 1)
@@ -61,7 +66,15 @@ def random_shift(
 
 
 def chain(augmentations: Sequence[Augmentation]) -> Augmentation | None:
-    """Return one augmentation that applies several in turn, each with its own key; None if there are none."""
+    """Return one augmentation that applies several in turn, each with its own key; None if there are none.
+
+    Raises:
+      ValueError: if it is no list of augmentations.
+    """
+    try:
+        augmentations = list(augmentations)
+    except TypeError:
+        raise ValueError(f"augmentations is {describe(augmentations)}: give a list of functions") from None
     if len(augmentations) <= 1:
         return augmentations[0] if augmentations else None
     return partial(_apply_all, augmentations=tuple(augmentations))

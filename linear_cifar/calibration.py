@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from linear_cifar.arguments import as_values, as_whole
+from linear_cifar.arguments import as_marks, as_values, as_whole
 
 
 class Reliability(NamedTuple):
@@ -31,7 +31,7 @@ def reliability(
       ValueError: if the shapes differ, or a confidence is not in [0, 1].
     """
     bins = as_whole("bins", bins, 1)
-    confidence, correct = as_values("confidence", confidence, "n"), as_values("correct", correct, "n")
+    confidence, correct = as_values("confidence", confidence, "n"), as_marks("correct", correct, "n")
     if confidence.shape != correct.shape:
         raise ValueError(
             f"confidence is {confidence.shape} and correct is {correct.shape}: give one shape [n]"
@@ -79,7 +79,7 @@ def label_metrics(predicted: Bool[np.ndarray, "n K"], y: Num[np.ndarray, "n K"])
     Raises:
       ValueError: if the shapes differ.
     """
-    predicted, y = as_values("predicted", predicted, "n, K").astype(bool), as_values("y", y, "n, K")
+    predicted, y = as_marks("predicted", predicted, "n, K"), as_values("y", y, "n, K")
     if predicted.shape != y.shape:
         raise ValueError(f"predicted is {predicted.shape} and y is {y.shape}: give one shape [n, K]")
     true = y >= 0.5

@@ -1,24 +1,22 @@
 """The checks of a sweep's arguments, all made before anything is trained."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from linear_cifar.arguments import as_whole, describe
+from linear_cifar.arguments import as_whole, check_hashable, describe, one_line
 from linear_cifar.augment import Augmentation
 from linear_cifar.config import Config, check_config
 from linear_cifar.examples import LABELS, Examples, check_examples
 from linear_cifar.losses import Loss, check_outputs
-from linear_cifar.model import FULL_PRECISION
-from linear_cifar.optimizers import Optimizer, find_dependencies, sgd
+from linear_cifar.optimizers import Optimizer, find_dependencies
 from linear_cifar.params import Params, as_params
 from linear_cifar.replicates import Replicate, all_rows
-from linear_cifar.schedules import Schedule, constant, plan_factors
+from linear_cifar.schedules import Schedule, constant, epoch_factors
 from linear_cifar.snapshots import Snapshot
-from linear_cifar.standardizer import Standardizer, as_standardizer, check_resolution
+from linear_cifar.standardizer import Standardizer, as_standardizer
 from linear_cifar.training import TrainSpec
 
 # Initial W [K, d] and b [K] of a seed.
@@ -39,8 +37,8 @@ class SweepOptions(TypedDict, total=False):
     init: Initializer | None
 
 
-class Checked(NamedTuple):
-    """What follows from the arguments of a sweep."""
+class Setup(NamedTuple):
+    """Facts that follow from the arguments of a sweep."""
 
     spec: TrainSpec
     plan: tuple[tuple[float, int], ...]  # factor of η, and number of epochs averaged, of every epoch
@@ -56,7 +54,7 @@ def check_arguments(
     options: SweepOptions,
     resume_from: Snapshot | None = None,
     devices: Sequence[jax.Device] | None = None,
-) -> Checked:
+) -> Setup:
     """Check the arguments of `sweep`.
 
     Args:
@@ -71,35 +69,38 @@ def check_arguments(
     """
     if not configs:
         raise ValueError("a sweep needs at least one configuration")
-    as_whole("epochs", epochs, 1)
+    epochs = as_whole("epochs", epochs, 1)
     average = as_whole("average", options.get("average", 1), 1, epochs)
     _check_sets(train, evaluation_sets)
     d, K = train.features.shape[1], train.targets.shape[1]
-    spec = TrainSpec(
-        options.get("loss", "softmax"),
-        options.get("optimizer", sgd),
-        options.get("augment"),
-        options.get("shuffle", True),
-        options.get("precision", FULL_PRECISION),
-    )
+    given: dict[str, Any] = {name: options[name] for name in TrainSpec._fields if name in options}  # type: ignore[literal-required]
+    spec = TrainSpec(**given)
     check_outputs(spec.loss, K)
     dtype = _check_initial(options.get("init"), replicates[0].seed, resume_from, (K, d))
     standardizers = [options.get("standardizer"), *(replicate.standardizer for replicate in replicates)]
     for standardizer in standardizers:
         as_standardizer(standardizer, d)
-    if all(standardizer is None for standardizer in standardizers):
-        check_resolution(train.features, dtype)
     _check_rows(replicates, train, evaluation_sets)
-    factors = plan_factors(options.get("schedule", constant), epochs)
+    factors = epoch_factors(options.get("schedule", constant), epochs, dtype)
     num_rows = len(train) if replicates[0].rows is None else len(replicates[0].rows)
-    _check_configs(configs, spec, (K, d), dtype, num_rows)
+    _check_configs(configs, spec, (K, d), dtype, num_rows, any(factor != 1 for factor in factors))
     _check_augmentation(spec.augment, train)
-    if devices is not None and not (
-        len(devices) and all(isinstance(member, jax.Device) for member in devices)
-    ):
-        raise ValueError("devices holds no devices: give some of jax.local_devices(), or None for all")
+    check_devices(devices)
     counts = (max(1, done + 1 - epochs + average) for done in range(epochs))
-    return Checked(spec, tuple(zip(factors, counts, strict=True)), dtype)
+    return Setup(spec, tuple(zip(factors, counts, strict=True)), dtype)
+
+
+def check_devices(devices: Any) -> None:
+    """Raise ValueError if these are no devices of JAX."""
+    if devices is None:
+        return
+    listed = isinstance(devices, Sequence | np.ndarray) and len(devices) > 0
+    if (
+        not listed
+        or not all(isinstance(device, jax.Device) for device in devices)
+        or len({*devices}) < len(devices)
+    ):
+        raise ValueError(f"devices is {devices!r:.60}: give a list of some of jax.local_devices()")
 
 
 def _check_sets(train: Examples, evaluation_sets: Mapping[str, Examples]) -> None:
@@ -133,16 +134,16 @@ def _check_initial(
     if snapshot is not None:
         if not isinstance(snapshot, Snapshot):
             raise ValueError(f"resume_from is {describe(snapshot)}: give a snapshot, see lc.load_snapshot")
-        return np.dtype(as_params(snapshot.params, shape).W.dtype)
+        dtype = np.dtype(as_params(snapshot.params, shape).W.dtype)
+        if dtype != jax.dtypes.canonicalize_dtype(dtype):
+            raise ValueError(f"the snapshot is of {dtype}: resume it within jax.enable_x64(True)")
+        return dtype
     if init is None:
         return np.dtype(np.float32)
     if not callable(init):
         raise ValueError(f"init is {describe(init)}: give a function of the seed that returns lc.Params")
     # JAX makes float64 float32, unless it is set up to keep it.
-    dtype = np.dtype(jax.dtypes.canonicalize_dtype(as_params(init(seed), shape).W.dtype))
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"init returns weights of {dtype}: give a floating-point type")
-    return dtype
+    return np.dtype(jax.dtypes.canonicalize_dtype(as_params(init(seed), shape).W.dtype))
 
 
 def _check_rows(
@@ -171,38 +172,45 @@ def _check_augmentation(augment: Augmentation | None, train: Examples) -> None:
     advice = "give a function of a random key and an example [d] that returns an example [d]"
     if not callable(augment):
         raise ValueError(f"augment is {describe(augment)}: {advice}")
+    check_hashable("augment", augment)
     example = jax.ShapeDtypeStruct(train.features.shape[1:], train.features.dtype)
     try:
         changed = jax.eval_shape(lambda features: augment(jax.random.key(0), features), example)
     # It is the user's function, which may raise anything.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"augment is {describe(augment)}, which fails ({reason:.120}): {advice}") from error
+        raise ValueError(
+            f"augment is {describe(augment)}, which fails ({one_line(error)}): {advice}"
+        ) from error
     if getattr(changed, "shape", None) != example.shape:
         raise ValueError(f"augment returns {describe(changed)} for an example {example.shape}: {advice}")
 
 
 def _check_configs(
-    configs: Sequence[Config], spec: TrainSpec, shape: tuple[int, int], dtype: np.dtype, num_rows: int
+    configs: Sequence[Config],
+    spec: TrainSpec,
+    shape: tuple[int, int],
+    dtype: np.dtype,
+    num_rows: int,
+    scheduled: bool,
 ) -> None:
     """Raise ValueError if a hyperparameter is out of its range, or would change nothing."""
-    loss, optimizer = spec.loss, spec.optimizer
-    dependencies = find_dependencies(optimizer, *shape, dtype)
-    smallest, largest = float(jnp.finfo(dtype).smallest_subnormal), float(jnp.finfo(dtype).max)
+    loss, optimizer = spec.loss, describe(spec.optimizer)
+    dependencies = find_dependencies(spec.optimizer, *shape, dtype)
+    if "eta" not in dependencies.any_step:
+        raise ValueError(
+            f"eta is {configs[0].eta}: optimizer, {optimizer}, does not use it; use hyperparams.eta in yours"
+        )
+    if scheduled and "eta" not in dependencies.each_step:
+        raise ValueError(
+            f"schedule changes eta, which optimizer, {optimizer}, keeps from its start: use hyperparams.eta "
+            "in each update"
+        )
     for config in configs:
-        check_config(config, num_rows)
-        for name, value in config._asdict().items():
-            if value and not smallest <= value <= largest:
-                raise ValueError(f"{name} is {value}: give a number that {dtype} can hold")
+        check_config(config, num_rows, dtype)
         if config.q and not loss.takes_q:
             raise ValueError(f"q is {config.q}: the loss {loss.name} has no power q")
-        if config.momentum and "momentum" not in dependencies:
+        if config.momentum and "momentum" not in dependencies.any_step:
             raise ValueError(
-                f"momentum is {config.momentum}: optimizer, {describe(optimizer)}, does not use it; "
-                "give optimizer='heavy_ball', or use hyperparams.momentum in yours"
-            )
-        if "eta" not in dependencies:
-            raise ValueError(
-                f"eta is {config.eta}: optimizer, {describe(optimizer)}, does not use it; use "
-                "hyperparams.eta in yours"
+                f"momentum is {config.momentum}: optimizer, {optimizer}, does not use it; give "
+                "optimizer='heavy_ball', or use hyperparams.momentum in yours"
             )

@@ -68,4 +68,4 @@ def _order(
     losses: Float[np.ndarray, "*S C"], accuracies: Float[np.ndarray, "*S C"]
 ) -> Int[np.ndarray, "*S C"]:
     """Sort indices along the last axis: highest accuracy first, then lowest loss; NaN last."""
-    return np.lexsort((np.nan_to_num(losses, nan=np.inf), -np.nan_to_num(accuracies, nan=-1)))
+    return np.lexsort((np.nan_to_num(losses, nan=np.inf), -np.nan_to_num(accuracies, nan=-np.inf)))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ class Hyperparams(NamedTuple):
 
 def stack_hyperparams(configs: Sequence[Config], dtype: DTypeLike = jnp.float32) -> Hyperparams:
     """Return the hyperparameters of C configurations as arrays [C]."""
+    configs = as_configs(configs)
     columns = ([getattr(config, name) for config in configs] for name in Hyperparams._fields)
     return Hyperparams(*(jnp.asarray(column, dtype) for column in columns))
 
@@ -94,7 +96,7 @@ def as_configs(configs: Iterable[Config]) -> tuple[Config, ...]:
     except TypeError:
         raise ValueError(f"configs is {describe(configs)}: give a list of Config") from None
     for member in members:
-        if not (isinstance(member, tuple) and 3 <= len(member) <= len(Config._fields)):
+        if type(member) not in (Config, tuple) or not 3 <= len(member) <= len(Config._fields):
             raise ValueError(f"configs holds {describe(member)}: give a list of Config")
     return tuple(Config(*map(_as_python, member)) for member in members)
 
@@ -104,14 +106,27 @@ def _as_python(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
 
 
-def check_config(config: Config, n: int | None = None) -> None:
-    """Raise ValueError if a hyperparameter is out of its range, and name it; n is the number of examples."""
+def check_config(config: Config, n: int | None = None, dtype: DTypeLike | None = None) -> None:
+    """Raise ValueError if a hyperparameter is out of its range, and name it.
+
+    Args:
+      config: configuration.
+      n: number of training examples; None: any.
+      dtype: type of the weights, which must hold the values; None: any.
+    """
+    (config,) = as_configs([config])
+    limits = None if dtype is None else jnp.finfo(dtype)
     for name, value in config._asdict().items():
         if not isinstance(value, Real) or isinstance(value, bool):
             raise ValueError(f"{name} is {describe(value)}: give a number")
+        number: Any = value
+        if limits and number and not float(limits.smallest_subnormal) <= number <= float(limits.max):
+            raise ValueError(f"{name} is {value}: give a number that {limits.dtype} can hold")
     for name, value in (("eta", config.eta), ("lam", config.lam)):
-        if not (math.isfinite(value) and value >= 0):
+        if not 0 <= value < math.inf:
             raise ValueError(f"{name} is {value}: give zero or a positive number")
+        if value > sys.float_info.max:  # a whole number may be
+            raise ValueError(f"{name} is {describe(value)}: give a number that float64 can hold")
     if not 0 <= config.q <= 1:
         raise ValueError(f"q is {config.q}: give a number from 0 (cross-entropy) to 1 (mean absolute error)")
     if not 0 <= config.momentum < 1:

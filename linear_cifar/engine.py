@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache, partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from linear_cifar.arguments import as_seed
 from linear_cifar.augment import Augmentation
-from linear_cifar.checks import Initializer, SweepOptions, check_arguments
+from linear_cifar.checks import Initializer, SweepOptions, check_arguments, check_devices
 from linear_cifar.config import Config, as_configs, stack_hyperparams
-from linear_cifar.evaluation import Metrics, compute_metrics, evaluate, mark_correct, mean_metrics
+from linear_cifar.evaluation import Metrics, check_rows, compute_metrics, evaluate, mark_correct, mean_metrics
 from linear_cifar.examples import Examples, check_examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, Layout, make_layout
 from linear_cifar.losses import Loss
@@ -100,8 +100,10 @@ class Epoch(NamedTuple):
 
 def derive_key(seed: int, use: KeyUse) -> PRNGKeyArray:
     """Return the random key of one use of a seed."""
-    # The generator is named, because a user may have set up JAX with another one.
-    return jax.random.fold_in(jax.random.key(seed, impl=GENERATOR), use)
+    # From its words, because `jax.random.key` depends on settings of JAX: a default generator, an offset of
+    # all seeds.
+    key = jax.random.wrap_key_data(jnp.asarray([0, seed], jnp.uint32), impl=GENERATOR)
+    return jax.random.fold_in(key, use)
 
 
 def jax_params(seed: int, d: int, K: int, dtype: DTypeLike = jnp.float32) -> Params:
@@ -188,7 +190,8 @@ def sweep(
         configs, train, evaluation_sets, replicates, epochs, options, resume_from, devices
     )
     d, K = train.features.shape[1], train.targets.shape[1]
-    start = _start(configs, replicates, spec, init or partial(jax_params, d=d, K=K), resume_from)
+    standardizer = as_standardizer(standardizer, d)
+    start = _start(configs, replicates, spec, init or partial(jax_params, d=d, K=K), (K, d), resume_from)
 
     @cache  # hashing the examples takes a while: only where a snapshot is taken or resumed
     def identify() -> SweepIdentity:
@@ -213,23 +216,30 @@ def sweep(
             raise ValueError(f"the snapshot is of another sweep: it has {difference}")
         check_names(identify())
     layout = _make_run_layout(configs, start[2], devices)
-    prepared = _prepare_sets(train, evaluation_sets, standardizer, replicates, dtype)
+    prepared = prepare_sets(train, evaluation_sets, standardizer, replicates, dtype, augment)
     return _iterate_epochs(start, configs, *prepared, spec, plan, layout, identify)
 
 
-def _prepare_sets(
+def prepare_sets(
     train: Examples,
     evaluation_sets: Mapping[str, Examples],
     standardizer: Standardizer | None,
     replicates: Sequence[Replicate],
     dtype: DTypeLike,
+    augment: Augmentation | None = None,
 ) -> tuple[Examples, dict[str, Examples], Standardizer | None, Sequence[Replicate]]:
-    """Return the data and standardisers with features that `dtype` can hold, see `prepare_features`."""
+    """Return the data and standardisers with features that `dtype` can hold, see `prepare_features`.
+
+    Raises:
+      ValueError: if `dtype` cannot hold features that are not standardised, or that an augmentation changes,
+        for which they keep their units.
+    """
     stacked = stack_standardizers(replicates)
     # Folds are evaluated on the examples that others train on, of which one copy is enough.
     distinct = {id(examples): examples for examples in (train, *evaluation_sets.values())}
+    features: Sequence[Any] = [examples.features for examples in distinct.values()]
     features, prepared = prepare_features(
-        [examples.features for examples in distinct.values()], stacked or standardizer, dtype
+        features, stacked or standardizer, dtype, keep_units=augment is not None
     )
     pairs = zip(distinct.items(), features, strict=True)
     held = {key: examples.replace_features(array) for (key, examples), array in pairs}
@@ -274,7 +284,9 @@ def _iterate_epochs(
         scaled = hyperparams._replace(eta=hyperparams.eta * np.asarray(eta_factor, dtype))
         epoch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
         this_epoch = per_replicate._replace(keys=epoch_keys)
-        state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
+        # Optimizers and augmentations may take JAX's default type, which a user may have changed.
+        with jax.enable_x64(dtype == np.float64):
+            state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
         averaged = _update_average(averaged, state.params, count)
         evaluated = {
             name: compute_metrics(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
@@ -349,17 +361,17 @@ def _measure_runs(
     """Measure parameters [S, C] in the layout of their sweep."""
     configs, replicates, params = as_configs(configs), as_replicates(seeds), as_params(params)
     check_examples("examples", examples)
+    check_devices(devices)
     standardizer = as_standardizer(standardizer, examples.features.shape[1])
     if params.W.shape[:2] != (len(replicates), len(configs)):
         raise ValueError(
             f"the parameters are of {params.W.shape[:2]} runs: there are {(len(replicates), len(configs))}"
         )
     if rows is not None:
-        _check_rows(np.asarray(rows), len(replicates), len(examples))
+        rows = np.asarray(rows)
+        check_rows(rows, (len(replicates),), len(examples))
     layout = _make_run_layout(configs, params, devices)
-    examples, _, standardizer, prepared = _prepare_sets(
-        examples, {}, standardizer, replicates, params.W.dtype
-    )
+    examples, _, standardizer, prepared = prepare_sets(examples, {}, standardizer, replicates, params.W.dtype)
     in_slots = [prepared[s] for s in layout.replicates]
     per_replicate = layout.shard(stack_standardizers(in_slots), BY_REPLICATE)
     rows = None if rows is None else layout.shard(rows[list(layout.replicates)], BY_REPLICATE)
@@ -398,6 +410,7 @@ def _start(
     replicates: Sequence[Replicate],
     spec: TrainSpec,
     init: Initializer,
+    shape: tuple[int, int],
     snapshot: Snapshot | None,
 ) -> tuple[int, RunState, Params]:
     """Return the epochs done, and the state and averages of the runs [S, C].
@@ -406,7 +419,7 @@ def _start(
       ValueError: if the optimizer's state in the snapshot is not this optimizer's.
     """
     if snapshot is None:
-        drawn = [init(replicate.seed) for replicate in replicates]
+        drawn = [as_params(init(replicate.seed), shape) for replicate in replicates]
         initial = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
         state = init_state(initial, stack_hyperparams(configs, initial.W.dtype), spec.optimizer)
         return 0, state, state.params
@@ -421,14 +434,6 @@ def _start(
         raise ValueError(f"the snapshot is of another sweep: it has another optimizer's state ({names})")
     state = RunState(params, jax.tree.unflatten(structure, snapshot.opt_state))
     return snapshot.number, state, snapshot.averaged
-
-
-def _check_rows(rows: np.ndarray, S: int, n: int) -> None:
-    """Raise ValueError if rows are not indices [S, m] of n examples."""
-    if rows.ndim != 2 or len(rows) != S or not np.issubdtype(rows.dtype, np.integer):
-        raise ValueError(f"the rows are {rows.dtype}{rows.shape}: give indices of shape ({S}, m)")
-    if rows.size and not 0 <= rows.min() <= rows.max() < n:
-        raise ValueError(f"the rows go from {rows.min()} to {rows.max()}: give rows from 0 to {n - 1}")
 
 
 def _make_run_layout(

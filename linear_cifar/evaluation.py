@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
-from linear_cifar.arguments import check_choice
+from linear_cifar.arguments import describe, is_traced
 from linear_cifar.batches import Index, fold_batches, take_rows
-from linear_cifar.examples import LABELS, Examples, check_examples
+from linear_cifar.examples import CLASSES, LABELS, SOFT, Examples, check_examples
 from linear_cifar.losses import Loss, check_outputs, get_loss
 from linear_cifar.model import (
     FULL_PRECISION,
-    PRECISIONS,
     compute_logits,
     is_correct,
     multiply,
@@ -64,18 +63,23 @@ def evaluate(
         have one each. None: the features are used as they are.
       precision: precision of the product, see `multiply`.
       rows: indices [R, m] of the examples that runs [R, ...] are measured on, as where each replicate is a
-        fold; they are not checked. None: all examples.
+        fold. None: all examples.
 
     Returns:
-      Mean losses and accuracies [*runs] as NumPy arrays, in the parameters' type.
+      Mean losses and accuracies [*runs] as NumPy arrays, in the parameters' type. An accuracy is NaN where
+      the parameters are not finite.
 
     Raises:
       ValueError: if an argument is of another kind or shape.
     """
     loss = get_loss(loss)
-    params, examples, standardizer = _prepare(params, examples, standardizer, precision)
+    params, examples, standardizer = _prepare(params, examples, standardizer, rows)
     check_outputs(loss, examples.targets.shape[1])
-    return compute_metrics(params, examples, loss, standardizer, precision, rows)
+    metrics = compute_metrics(params, examples, loss, standardizer, precision, rows)
+    # The predictions of parameters that are not finite mean nothing.
+    return metrics._replace(
+        accuracy=np.where(_is_finite(params), metrics.accuracy, np.nan).astype(metrics.accuracy.dtype)
+    )
 
 
 def compute_metrics(
@@ -110,7 +114,7 @@ def confusion_matrix(
     Raises:
       ValueError: if examples have several labels, or an argument is of another kind or shape.
     """
-    params, examples, standardizer = _prepare(params, examples, standardizer, precision)
+    params, examples, standardizer = _prepare(params, examples, standardizer, None)
     if examples.kind == LABELS:
         raise ValueError("examples have any number of labels each: a confusion matrix needs one class each")
     return np.asarray(_sum_examples(_count_predictions, params, examples, standardizer, precision, None))
@@ -139,10 +143,13 @@ def mark_correct(
     Raises:
       ValueError: if an argument is of another kind or shape.
     """
-    params, examples, standardizer = _prepare(params, examples, standardizer, precision)
+    params, examples, standardizer = _prepare(params, examples, standardizer, rows)
     if examples.kind == LABELS and loss is None:
         raise ValueError("loss is None: these examples have labels, which its probabilities predict: give it")
-    measure = _make_marks(None if loss is None else get_loss(loss), examples.kind)
+    found = None if loss is None else get_loss(loss)
+    if found is not None:
+        check_outputs(found, examples.targets.shape[1])
+    measure = _make_marks(found, examples.kind)
     # On the device once, and not again for each chunk.
     params, standardizer = jax.tree.map(jnp.asarray, (params, standardizer))
     marked = []
@@ -150,8 +157,7 @@ def mark_correct(
     for start in range(0, n, at_once):
         chunk, chosen = _take_chunk(examples, rows, start, min(at_once, n - start))
         marked.append(np.asarray(_measure_runs(measure, params, chunk, standardizer, precision, chosen)))
-    finite = jnp.isfinite(params.W).all(axis=(-2, -1)) & jnp.isfinite(params.b).all(axis=-1)
-    return np.concatenate(marked, axis=-1) * np.asarray(finite)[..., None]
+    return np.concatenate(marked, axis=-1) * _is_finite(params)[..., None]
 
 
 def mean_class_accuracy(
@@ -172,6 +178,13 @@ def mean_class_accuracy(
     Raises:
       ValueError: if there is not one label for each example.
     """
+    correct, labels = np.asarray(correct), np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer) or (
+        correct.size and not 0 <= correct.min() <= correct.max() <= 1
+    ):
+        raise ValueError(
+            f"correct is {describe(correct)} and labels is {describe(labels)}: give marks and whole numbers"
+        )
     if labels.shape[-1:] != correct.shape[-1:]:
         raise ValueError(f"correct is {correct.shape} and labels is {labels.shape}: give one label each")
     if labels.ndim == 2:
@@ -181,21 +194,41 @@ def mean_class_accuracy(
 
 
 def _prepare(
-    params: Params, examples: Examples, standardizer: Standardizer | None, precision: str
+    params: Params, examples: Examples, standardizer: Standardizer | None, rows: Rows
 ) -> tuple[Params, Examples, Standardizer | None]:
     """Return arguments that fit one another, with features that the parameters' type can hold.
 
     Raises:
       ValueError: if they do not fit.
     """
-    check_choice("precision", precision, PRECISIONS)
     check_examples("examples", examples)
     d, K = examples.features.shape[1], examples.targets.shape[1]
     params = as_params(params, (K, d))
-    (features,), prepared = prepare_features(
-        [examples.features], as_standardizer(standardizer, d, stacked=True), params.W.dtype
-    )
+    runs = params.W.shape[:-2]
+    standardizer = as_standardizer(standardizer, d, stacked=True)
+    if standardizer is not None and standardizer.mean.ndim == 2 and standardizer.mean.shape[:1] != runs[:1]:
+        raise ValueError(f"{len(standardizer.mean)} standardisers are given for runs {runs}: give one each")
+    if rows is not None:
+        check_rows(rows, runs[:1], len(examples))
+    (features,), prepared = prepare_features([examples.features], standardizer, params.W.dtype)
     return params, examples.replace_features(features), prepared
+
+
+def _is_finite(params: Params) -> Bool[np.ndarray, "*runs"]:
+    """Tell for each run whether all its parameters are finite."""
+    finite = jnp.isfinite(params.W).all(axis=(-2, -1)) & jnp.isfinite(params.b).all(axis=-1)
+    return np.asarray(finite)
+
+
+def check_rows(rows: Rows, replicates: tuple[int, ...], n: int) -> None:
+    """Raise ValueError if rows are not indices [R, m] of n examples, for this shape (R,) of replicates."""
+    if is_traced(rows):
+        return
+    known = np.asarray(rows)
+    if known.ndim != 2 or known.shape[:1] != replicates or not np.issubdtype(known.dtype, np.integer):
+        raise ValueError(f"the rows are {describe(known)}: give indices [R, m], R of {replicates}")
+    if known.size and not 0 <= known.min() <= known.max() < n:
+        raise ValueError(f"the rows go from {known.min()} to {known.max()}: give rows from 0 to {n - 1}")
 
 
 @cache
@@ -213,9 +246,11 @@ def _make_marks(loss: Loss | None, kind: str) -> Measure:
 def _measure_correct(
     logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss | None, kind: str
 ) -> Bool[Array, " n"] | Float[Array, " n"]:
-    """Tell whether each prediction is right, or of labels which share of them is, see `Examples`."""
-    if kind != LABELS:
+    """Return for each example whether its prediction is right; for labels, the share that is right."""
+    if kind == CLASSES:
         return is_correct(logits, y)
+    if kind == SOFT:
+        return predict_class(logits) == predict_class(y)
     assert loss is not None, "labels are predicted from probabilities"
     return share_correct_labels(loss.probabilities(logits), y)
 
@@ -322,6 +357,6 @@ def mean_metrics(sums: Metrics, n: int) -> Metrics:
 
 
 def measure_examples(logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss, kind: str) -> Metrics:
-    """Return the loss of each of n examples, and how far its prediction is right, from 0 to 1, all [n]."""
+    """Return the loss of each of n examples, and how much of its prediction is right, 0 to 1, all [n]."""
     correct = _measure_correct(logits, y, loss, kind)
     return Metrics(loss.value(logits, y), correct.astype(logits.dtype))

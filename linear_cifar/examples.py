@@ -9,11 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, Num
 
 from linear_cifar.arguments import as_numbers, as_whole, check_choice, describe, is_traced
+from linear_cifar.rounding import is_wide
 
 # What the targets of a data set say.
 CLASSES, SOFT, LABELS = KINDS = ("classes", "soft", "labels")
 # Targets of soft classes sum to 1 up to this, so that float16 can hold them.
 SUM_TOLERANCE = 1e-3
+# Shares that were computed in float32 may be so much above 1.
+ROUNDING = 1e-6
 # Bytes of features that are checked at a time.
 _BYTES_AT_ONCE = 64 * 1024**2
 
@@ -81,7 +84,16 @@ class Examples:
         return _make_unchecked(self.kind, (features, self.targets))
 
     def take(self, rows: Integer[Array | np.ndarray, " m"]) -> "Examples":
-        """Return some of the examples, by their indices."""
+        """Return some of the examples, by their indices.
+
+        Raises:
+          ValueError: if these are no indices.
+        """
+        rows = np.asarray(rows)
+        if not np.issubdtype(rows.dtype, np.integer) or rows.ndim != 1:
+            raise ValueError(f"rows is {describe(rows)}: give indices [m]")
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+            raise ValueError(f"rows go from {rows.min()} to {rows.max()}: give 0 to {len(self) - 1}")
         return _make_unchecked(self.kind, (self.features[rows], self.targets[rows]))
 
 
@@ -121,7 +133,7 @@ def make_examples(features: Any, labels: Any, num_classes: int) -> Examples:
     known = as_labels("labels", labels, K)
     if known.shape != values.shape[:1]:
         raise ValueError(f"features {values.shape} and labels {known.shape} do not fit: give [n, d] and [n]")
-    held = values if is_wide(values) else jnp.asarray(values)
+    held = values if is_wide(values, np.float32) else jnp.asarray(values)
     return _make_unchecked(CLASSES, (held, jax.nn.one_hot(known, K, dtype=jnp.float32)))
 
 
@@ -146,6 +158,11 @@ def as_features(name: str, features: Any) -> Num[Array | np.ndarray, "n d"]:
     if 0 in array.shape:
         raise ValueError(f"{name} is {describe(array)}: there are no examples, or no features")
     check_finite(name, array)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not is_traced(array):
+        largest = np.maximum(np.asarray(array.max(axis=0)), -np.asarray(array.min(axis=0), np.float64))
+        if largest.max() > 2**53:
+            column = np.argmax(largest)
+            raise ValueError(f"feature {column} is beyond 2⁵³, where float64 has gaps: subtract its minimum")
     return array
 
 
@@ -181,11 +198,6 @@ def as_labels(name: str, labels: Any, num_classes: int) -> Integer[np.ndarray, "
     return array.astype(np.int32)
 
 
-def is_wide(features: Num[Array | np.ndarray, "*shape"], dtype: Any = np.float32) -> bool:
-    """Tell whether a floating-point type does not hold every number of the features' type."""
-    return not np.can_cast(features.dtype, dtype)
-
-
 def _as_targets(targets: Any) -> Float[Array | np.ndarray, "n K"]:
     """Return targets as an array [n, K] of numbers from 0 to 1."""
     array = as_numbers("targets", targets)
@@ -195,7 +207,7 @@ def _as_targets(targets: Any) -> Float[Array | np.ndarray, "n K"]:
         )
     if not is_traced(array):
         known = np.asarray(array)
-        wrong = ~((known >= 0) & (known <= 1)).all(axis=1)  # also NaN
+        wrong = ~((known >= 0) & (known <= 1 + ROUNDING)).all(axis=1)  # also NaN
         if wrong.any():
             raise ValueError(f"row {np.argmax(wrong)} of targets holds a number that is not from 0 to 1")
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float32)
@@ -203,18 +215,21 @@ def _as_targets(targets: Any) -> Float[Array | np.ndarray, "n K"]:
 
 def _find_kind(targets: Float[Array | np.ndarray, "n K"], kind: str | None) -> str:
     """Return the kind of the targets, or check the one that is given."""
+    if kind is None and targets.shape[1] == 1:
+        return LABELS
     if is_traced(targets):
-        return kind or CLASSES
+        if kind is None:
+            raise ValueError("targets are traced and do not show their kind: give kind='classes' or another")
+        return kind
     known = np.asarray(targets)
     whole = bool(((known == 0) | (known == 1)).all())
     sums = known.sum(axis=1, dtype=np.float64)
     one_hot = whole and bool((sums == 1).all())
     if kind is None:
-        if known.shape[1] == 1:
-            return LABELS
         if one_hot:
             return CLASSES
-        if (np.abs(sums - 1) <= SUM_TOLERANCE).all():
+        rounding = known.shape[1] * float(jnp.finfo(targets.dtype).eps)
+        if (np.abs(sums - 1) <= SUM_TOLERANCE + rounding).all():
             return SOFT
         if whole:
             return LABELS

@@ -1,10 +1,14 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+# Characters of a file's name that its temporary name keeps.
+LONGEST = 50
 
 
 @contextmanager
@@ -12,8 +16,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place once the block has written it.
 
     The temporary file has the same suffix. If the block raises, `path` is as it was before.
+
+    Raises:
+      OSError: if something else than a file is at `path`, such as a device.
     """
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "there is a directory or a device", str(path))
+    # The longest name that a file may have leaves no room for more.
+    partial = path.with_name(f".{path.stem[:LONGEST]}.partial{path.suffix}")
     try:
         yield partial
         with partial.open("rb") as file:

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, NamedTuple, Unpack
 
 import jax
 import numpy as np
 from jaxtyping import Float, Integer
 
-from linear_cifar.arguments import as_whole, check_choice
+from linear_cifar.arguments import as_whole, check_choice, describe
 from linear_cifar.checks import SweepOptions, check_arguments
 from linear_cifar.comparison import rank, standard_error
 from linear_cifar.config import Config, as_configs
-from linear_cifar.engine import EpochMetrics, mask_diverged, sweep
+from linear_cifar.engine import EpochMetrics, mask_diverged, prepare_sets, sweep
 from linear_cifar.evaluation import Metrics
 from linear_cifar.examples import Examples
 from linear_cifar.memory import device_memory, max_runs
@@ -69,8 +70,9 @@ class FitResult(NamedTuple):
         Raises:
           KeyError: if there is no such evaluation set.
         """
-        if name not in self.metrics:
-            raise KeyError(f"there is no evaluation set {name!r}: give one of {', '.join(self.metrics)}")
+        if not isinstance(name, str) or name not in self.metrics:
+            names = ", ".join(self.metrics) or "none, because the sweep had none"
+            raise KeyError(f"there is no evaluation set {name!r}: give one of {names}")
         loss, accuracy = self.metrics[name]
         index = rank(loss, accuracy)[0]
         values: Float[np.ndarray, " S"] = np.asarray(accuracy[:, index], np.float64)
@@ -88,8 +90,12 @@ class FitResult(NamedTuple):
           KeyError: if there is no such run, or its weights were not kept.
         """
         names = [(replicate.seed, replicate.fold) for replicate in self.replicates]
-        if (seed, fold) not in names or not 0 <= config < len(self.configs):
-            raise KeyError(f"there is no run of configuration {config} and seed {seed}")
+        if (
+            not isinstance(config, Integral)
+            or (seed, fold) not in names
+            or not 0 <= config < len(self.configs)
+        ):
+            raise KeyError(f"there is no run of configuration {describe(config)} and seed {describe(seed)}")
         found = self.saved.find(names.index((seed, fold)), config)
         if found is None:
             raise KeyError(
@@ -157,6 +163,16 @@ def fit(
         num_configs=len(configs),
         feature_bytes=train.features.dtype.itemsize,
     )
+    # Once for all blocks.
+    train, evaluation_sets, standardizer, prepared = prepare_sets(
+        train,
+        evaluation_sets,
+        options.get("standardizer"),
+        replicates,
+        dtype,
+        options.get("augment"),
+    )
+    options = {**options, "standardizer": standardizer}
     places = plan_blocks(range(len(replicates)), range(len(configs)), at_once)
     histories, saved = [], []
     for rows, columns in places:
@@ -165,7 +181,7 @@ def fit(
             train,
             evaluation_sets,
             epochs=epochs,
-            seeds=[replicates[s] for s in rows],
+            seeds=[prepared[s] for s in rows],
             devices=local,
             **options,
         )

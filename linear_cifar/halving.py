@@ -57,6 +57,7 @@ def choose_survivors(
       ValueError: if the factor is smaller or no whole number, or the shapes do not fit.
     """
     as_whole("factor", factor, 2)
+    batches = list(batches)
     accuracy = as_values("accuracy", accuracy, "seeds, configurations")
     if accuracy.shape[1] != len(batches):
         raise ValueError(

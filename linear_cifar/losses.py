@@ -7,20 +7,22 @@ count.
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from linear_cifar.arguments import describe, look_up
+from linear_cifar.arguments import describe, look_up, one_line
 from linear_cifar.model import sigmoid_probabilities, softmax_probabilities, vmap_examples
 
 # Of one example; `vmap_examples` turns functions of one example into functions of n.
 Logits = Float[Array, " K"]
 Targets = Float[Array, " K"]
 Power = Float[Array, ""] | float
+# Attribute of a loss's value: the user's function that it is made from.
+MADE_FROM = "made_from"
 
 
 def lq_term(log_p: Float[Array, "*shape"], q: Power) -> Float[Array, "*shape"]:
@@ -111,16 +113,14 @@ class Loss(NamedTuple):
         if not callable(value):
             raise ValueError(f"value is {describe(value)}: give a function of logits [K] and targets [K]")
 
-        # Both are wrapped as the user's function, by whose name a snapshot knows them.
-        @wraps(value)
         def value_with_q(logits: Logits, y: Targets, q: Power = 0.0) -> Float[Array, ""]:
             return value(logits, y)
 
-        @wraps(value)
         def gradient_with_q(logits: Logits, y: Targets, q: Power = 0.0) -> Logits:
             return jax.grad(value)(logits, y)
 
         batched, gradient = vmap_examples(value_with_q), vmap_examples(gradient_with_q)
+        setattr(batched, MADE_FROM, value)
         return get_loss(cls(name, batched, gradient, probabilities, takes_q=False))
 
 
@@ -146,12 +146,32 @@ def get_loss(loss: str | Loss) -> Loss:
         raise ValueError(
             f"loss is {describe(found)}: choose one of {names}, or make one by lc.Loss.from_value"
         )
+    if not isinstance(found.name, str):
+        raise ValueError(f"loss has the name {describe(found.name)}: give a string")
     if found.name in LOSSES and found != LOSSES[found.name]:
         raise ValueError(f"loss has the name {found.name!r} of a built-in one: give it another name")
     return found
 
 
+@lru_cache(maxsize=256)
 def check_outputs(loss: Loss, K: int) -> None:
-    """Raise ValueError if the loss needs more outputs than there are: the softmax of one is always 1."""
-    if K == 1 and loss == LOSSES["softmax"]:
-        raise ValueError("loss is softmax, and there is one output: give loss='bce', or two classes")
+    """Raise ValueError if a loss cannot be used for K outputs.
+
+    The softmax of one output is always 1. A loss of one's own must return a number for each example.
+    """
+    if K == 1 and loss.probabilities is softmax_probabilities:
+        raise ValueError(
+            f"loss is {loss.name}, and there is one output, whose softmax is always 1: give loss='bce', or a "
+            "loss with probabilities=lc.sigmoid_probabilities"
+        )
+    logits = jax.ShapeDtypeStruct((2, K), jnp.float32)
+    try:
+        shapes = [
+            jax.eval_shape(function, logits, logits, jax.ShapeDtypeStruct((), jnp.float32)).shape
+            for function in (loss.value, loss.gradient)
+        ]
+    # It is the user's function, which may raise anything.
+    except Exception as error:
+        raise ValueError(f"loss {loss.name} fails on logits [n, {K}] ({one_line(error)})") from error
+    if shapes != [(2,), (2, K)]:
+        raise ValueError(f"loss {loss.name} returns {shapes[0]} for 2 examples: give one number for each")

@@ -6,10 +6,11 @@ from functools import wraps
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
-from linear_cifar.arguments import describe
+from linear_cifar.arguments import check_choice, describe
 from linear_cifar.params import Params
+from linear_cifar.rounding import as_floats
 
 # Full float32 products. Accelerators would otherwise round the operands to TF32 or bfloat16.
 FULL_PRECISION = "float32"
@@ -32,24 +33,26 @@ def multiply(
           of bfloat16. A CPU does not round.
         - `bfloat16`: every device rounds the operands to 7 bits, and adds the products up in float32.
     """
+    check_choice("precision", precision, PRECISIONS)
     if precision == BFLOAT16 and a.dtype == jnp.float32:
         return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=a.dtype)
     return jnp.matmul(a, b, precision=FULL_PRECISION if precision == BFLOAT16 else precision)
 
 
 def compute_logits(
-    params: Params, x: Float[Array, "n d"], precision: str = FULL_PRECISION
+    params: Params, x: Num[Array | np.ndarray, "n d"], precision: str = FULL_PRECISION
 ) -> Float[Array, "n K"]:
     r"""Compute the logits $s = W x + b$ of every example.
 
     Args:
       params: W [K, d] and b [K].
-      x: features, of the parameters' floating-point type.
+      x: features, standardised where the model expects it.
       precision: precision of the product, see `multiply`.
 
     Raises:
       ValueError: if the features are not of the parameters' d.
     """
+    x = as_floats("x", x, params.W.dtype)
     if len(x.shape) != 2 or x.shape[1] != params.W.shape[-1]:
         raise ValueError(
             f"x is {describe(x)}: W is {tuple(params.W.shape)}, so give features [n, {params.W.shape[-1]}]"
@@ -108,11 +111,11 @@ def vmap_examples(per_example: Callable[..., Array]) -> Callable[..., Shaped[Arr
 
 @vmap_examples
 def is_correct(logits: Float[Array, " K"], y: Float[Array, " K"]) -> Bool[Array, ""]:
-    """Tell whether the predicted class has the largest target: that of the example's class."""
+    """Tell whether the predicted class is the example's, from a one-hot target."""
     # By comparison and not by `y[predicted]`: XLA of jaxlib 0.10.0 gathers wrong elements where runs are
-    # divided over devices, and a gather is slower on accelerators.
+    # divided over devices, and a gather is slower on accelerators. The arg max of y would be more kernels.
     predicted = jnp.arange(len(logits)) == predict_class(logits)
-    return jnp.sum(jnp.where(predicted, y, 0)) >= jnp.max(y)
+    return jnp.any(predicted & (y > 0))
 
 
 def share_correct_labels(probabilities: Float[Array, "n K"], y: Float[Array, "n K"]) -> Float[Array, " n"]:

@@ -5,24 +5,28 @@ The bias is not penalised. Training uses these gradients; the tests compare them
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
-from linear_cifar.arguments import as_numbers, describe
-from linear_cifar.losses import Loss, get_loss
+from linear_cifar.arguments import as_numbers, describe, is_traced
+from linear_cifar.config import Config, check_config
+from linear_cifar.losses import Loss, check_outputs, get_loss
 from linear_cifar.model import FULL_PRECISION, compute_logits, multiply
 from linear_cifar.params import Params, as_params
+from linear_cifar.rounding import as_floats
 
 Scalar = Float[Array, ""]
-Floats = Array | np.ndarray
+AnyArray = Array | np.ndarray
 
 
-def as_batch(params: Any, x: Any, y: Any) -> tuple[Params, Float[Array, "n d"], Float[Array, "n K"]]:
-    """Return parameters, features and targets as floating-point arrays, with targets that fit the others.
+def as_batch(
+    params: Any, x: Any, y: Any, loss: str | Loss, **scalars: Any
+) -> tuple[Params, Float[Array, "n d"], Float[Array, "n K"], Loss]:
+    """Return the arguments of a step: floating-point arrays that fit one another, and the loss.
 
-    Shapes are known while JAX traces a function, so the check costs nothing when it runs.
+    Shapes are known while JAX traces a function, so the check costs nothing when it runs. `scalars` are λ and
+    q by name; values are checked where they are known.
 
     Raises:
       ValueError: if the shapes do not fit. Labels [n] would be broadcast against the logits, for example.
@@ -31,27 +35,28 @@ def as_batch(params: Any, x: Any, y: Any) -> tuple[Params, Float[Array, "n d"], 
     *runs, K, _ = params.W.shape
     if runs:
         raise ValueError(f"W is {tuple(params.W.shape)}: give the parameters of one run, W [K, d]")
-    dtype = jax.dtypes.canonicalize_dtype(params.W.dtype)
-
-    def as_floats(name: str, value: Any) -> Array:
-        array = as_numbers(name, value)
-        if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jnp.floating):
-            return array
-        # In NumPy, where a large whole number is rounded; JAX would cut it to 32 bits.
-        return array.astype(dtype) if isinstance(array, jax.Array) else jnp.asarray(array.astype(dtype))
-
-    x, y = as_floats("x", x), as_floats("y", y)
-    if y.shape != (len(x), K):
+    x, y = (as_floats(name, array, params.W.dtype) for name, array in (("x", x), ("y", y)))
+    if x.ndim == 2 and y.shape != (len(x), K):
         raise ValueError(
             f"y is {describe(y)}: give targets {(len(x), K)}, of labels jax.nn.one_hot(labels, {K})"
         )
-    return params, x, y
+    found = get_loss(loss)
+    check_outputs(found, K)
+    for name, value in scalars.items():
+        scalar = as_numbers(name, value)
+        if scalar.ndim:
+            raise ValueError(f"{name} is {describe(scalar)}: give one number")
+        if not is_traced(scalar):
+            check_config(Config(**{"eta": 0.0, "batch": 1, "lam": 0.0, name: scalar.item()}))
+            if name == "q" and scalar and not found.takes_q:
+                raise ValueError(f"q is {scalar}: the loss {found.name} has no power q")
+    return params, x, y, found
 
 
 def objective(
     params: Params,
-    x: Float[Floats, "n d"],
-    y: Float[Floats, "n K"],
+    x: Num[AnyArray, "n d"],
+    y: Num[AnyArray, "n K"],
     lam: Scalar | float,
     loss: str | Loss,
     q: Scalar | float = 0.0,
@@ -71,23 +76,23 @@ def objective(
     Raises:
       ValueError: if the shapes do not fit: labels [n] in place of targets, for example.
     """
-    params, x, y = as_batch(params, x, y)
+    params, x, y, loss = as_batch(params, x, y, loss, lam=lam, q=q)
     logits = compute_logits(params, x, precision)
-    return jnp.mean(get_loss(loss).value(logits, y, q)) + lam * jnp.sum(params.W**2)
+    return jnp.mean(loss.value(logits, y, q)) + lam * jnp.sum(params.W**2)
 
 
 def gradients(
     params: Params,
-    x: Float[Floats, "n d"],
-    y: Float[Floats, "n K"],
+    x: Num[AnyArray, "n d"],
+    y: Num[AnyArray, "n K"],
     lam: Scalar | float,
     loss: str | Loss,
     q: Scalar | float = 0.0,
     precision: str = FULL_PRECISION,
 ) -> Params:
     """Compute ∂J/∂W [K, d] and ∂J/∂b [K]; arguments and errors are those of `objective`."""
-    params, x, y = as_batch(params, x, y)
-    dlogits = get_loss(loss).gradient(compute_logits(params, x, precision), y, q)
+    params, x, y, loss = as_batch(params, x, y, loss, lam=lam, q=q)
+    dlogits = loss.gradient(compute_logits(params, x, precision), y, q)
     return backward(params, x, dlogits, lam, precision)
 
 

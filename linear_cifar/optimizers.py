@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.interpreters.partial_eval import dce_jaxpr
 from jax.typing import DTypeLike
 
-from linear_cifar.arguments import describe, look_up
+from linear_cifar.arguments import check_hashable, describe, look_up, one_line
 from linear_cifar.config import Hyperparams
 from linear_cifar.params import Params
 
@@ -48,6 +49,7 @@ def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
     found: Optimizer = look_up("optimizer", optimizer, OPTIMIZERS)
     if not callable(found):
         raise ValueError(f"optimizer is {describe(found)}: {_ADVICE}")
+    check_hashable("optimizer", found)
     return found
 
 
@@ -57,12 +59,18 @@ _ADVICE = (
 )
 
 
-@lru_cache(maxsize=256)
-def find_dependencies(optimizer: Optimizer, K: int, d: int, dtype: DTypeLike) -> frozenset[str]:
-    """Return the names of the hyperparameters on which an optimizer's update depends.
+class Dependencies(NamedTuple):
+    """Names of the hyperparameters on which an optimizer's updates depend."""
 
-    An update that depends on `lam` applies the penalty itself, and 2λW is then not in the gradient. One that
-    does not depend on a hyperparameter must not be given different values of it.
+    any_step: frozenset[str]  # of the first step or a later one, also through what the state keeps
+    each_step: frozenset[str]  # of every step, from the values that are given then
+
+
+@lru_cache(maxsize=256)
+def find_dependencies(optimizer: Optimizer, K: int, d: int, dtype: DTypeLike) -> Dependencies:
+    """Return the names of the hyperparameters on which an optimizer's updates depend.
+
+    Updates that depend on `lam` apply the penalty themselves, and 2λW is then not in the gradient.
 
     Args:
       optimizer: optimizer.
@@ -73,29 +81,38 @@ def find_dependencies(optimizer: Optimizer, K: int, d: int, dtype: DTypeLike) ->
       ValueError: if the optimizer does not make updates of the parameters from their gradients alone.
     """
     dtype = jnp.dtype(dtype)
-    params = Params(jax.ShapeDtypeStruct((K, d), dtype), jax.ShapeDtypeStruct((K,), dtype))  # type: ignore[arg-type]
+    params: Any = Params(jax.ShapeDtypeStruct((K, d), dtype), jax.ShapeDtypeStruct((K,), dtype))  # type: ignore[arg-type]
     hyperparams = Hyperparams(*[jax.ShapeDtypeStruct((), dtype)] * len(Hyperparams._fields))  # type: ignore[arg-type]
 
-    def update(hyperparams: Hyperparams, params: Params, gradients: Params) -> Any:
+    def start(hyperparams: Hyperparams, params: Params) -> Any:
         transformation = optimizer(hyperparams)
         if not isinstance(transformation, optax.GradientTransformation):
             raise TypeError(f"it returns {describe(transformation)}")
-        return transformation.update(gradients, transformation.init(params), params)
+        return transformation.init(params)
+
+    def update(hyperparams: Hyperparams, state: Any, params: Params, gradients: Params) -> Any:
+        return optimizer(hyperparams).update(gradients, state, params)
 
     try:
-        traced, (updates, _) = jax.make_jaxpr(update, return_shape=True)(hyperparams, params, params)
+        started, state = jax.make_jaxpr(start, return_shape=True)(hyperparams, params)
+        updated, (updates, _) = jax.make_jaxpr(update, return_shape=True)(hyperparams, state, params, params)
     # It is the user's function, which may raise anything.
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise ValueError(
-            f"optimizer is {describe(optimizer)}, which cannot be used ({reason:.120}): {_ADVICE}"
+            f"optimizer is {describe(optimizer)}, which cannot be used ({one_line(error)}): {_ADVICE}"
         ) from error
     if jax.tree.map(lambda leaf: leaf.shape, updates) != jax.tree.map(lambda leaf: leaf.shape, params):
         raise ValueError(f"optimizer is {describe(optimizer)}, whose updates have other shapes: {_ADVICE}")
-    # Backwards from the results, by identity: constants in a program cannot be hashed.
-    needed = {id(variable) for variable in traced.jaxpr.outvars}
-    for equation in reversed(traced.jaxpr.eqns):
-        if any(id(variable) in needed for variable in equation.outvars):
-            needed |= {id(variable) for variable in equation.invars}
-    of_hyperparams = zip(Hyperparams._fields, traced.jaxpr.invars, strict=False)
-    return frozenset(name for name, variable in of_hyperparams if id(variable) in needed)
+    num_names, num_leaves = len(Hyperparams._fields), len(jax.tree.leaves(state))
+    # What an update takes from the state depends on what earlier updates have put there.
+    kept = [False] * num_leaves
+    while True:
+        _, used = dce_jaxpr(updated.jaxpr, [True] * len(jax.tree.leaves(updates)) + kept)
+        taken = used[num_names : num_names + num_leaves]
+        if taken == kept:
+            break
+        kept = [a or b for a, b in zip(kept, taken, strict=True)]
+    _, first = dce_jaxpr(started.jaxpr, kept)
+    each_step = {name for name, is_used in zip(Hyperparams._fields, used, strict=False) if is_used}
+    from_start = {name for name, is_used in zip(Hyperparams._fields, first, strict=False) if is_used}
+    return Dependencies(frozenset(each_step | from_start), frozenset(each_step))

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from linear_cifar.arguments import as_seed, describe
+from linear_cifar.arguments import as_numbers, as_seed, describe
 
 
 class Params(NamedTuple):
@@ -33,9 +33,10 @@ def as_params(params: Any, shape: tuple[int, int] | None = None) -> Params:
     """
     if not isinstance(params, tuple | list) or len(params) != 2:
         raise ValueError(f"params is {describe(params)}: give lc.Params(W, b)")
-    W, b = params
-    if not hasattr(W, "shape") or not hasattr(b, "shape"):
-        raise ValueError(f"params holds {describe(W)} and {describe(b)}: give arrays W [K, d] and b [K]")
+    W, b = (as_numbers(name, leaf) for name, leaf in zip("Wb", params, strict=True))
+    for name, leaf in zip("Wb", (W, b), strict=True):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"{name} is {describe(leaf)}: give a floating-point type")
     if len(W.shape) < 2 or b.shape != W.shape[:-1]:
         raise ValueError(f"W is {tuple(W.shape)} and b is {tuple(b.shape)}: give W [K, d] and b [K]")
     if shape is not None and W.shape[-2:] != shape:

@@ -3,14 +3,14 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Integer, Key
 
 from linear_cifar.arguments import as_seed, as_whole, describe
-from linear_cifar.standardizer import Standardizer
+from linear_cifar.standardizer import Standardizer, as_standardizer
 
 
 class Replicate(NamedTuple):
@@ -55,22 +55,30 @@ def as_replicates(seeds: Iterable[int | Replicate]) -> tuple[Replicate, ...]:
         fold, rows are not indices, they have unequally many rows, or only some of them have rows, a
         standardiser or rows of an evaluation set.
     """
-    if isinstance(seeds, Replicate | str) or not isinstance(seeds, Iterable):
-        raise ValueError(f"seeds is {describe(seeds)}: give a list, such as [0] or range(10)")
-    replicates = tuple(map(_as_replicate, seeds))
+    try:
+        if isinstance(seeds, Replicate | str | bytes | dict):
+            raise TypeError
+        listed = list(seeds)
+    except TypeError:
+        raise ValueError(f"seeds is {describe(seeds)}: give a list, such as [0] or range(10)") from None
+    replicates = tuple(map(_as_replicate, listed))
     if not replicates:
         raise ValueError("a sweep needs at least one seed")
     for replicate in replicates:
         for rows in map(np.asarray, all_rows(replicate).values()):
             # A mask would be taken for the indices 0 and 1.
-            if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+            if rows.ndim != 1 or not len(rows) or not np.issubdtype(rows.dtype, np.integer):
                 raise ValueError(
                     f"the rows of seed {replicate.seed} are {rows.dtype}{rows.shape}: give indices [m]"
                 )
     names = [(replicate.seed, replicate.fold) for replicate in replicates]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ValueError(f"two replicates have the same seed and fold, {repeated[0]}: give each of them once")
+    for keys, words in (
+        (names, "have the same seed and fold"),
+        (_identify_runs(replicates), "train the same run"),
+    ):
+        repeated = [name for name, key in zip(names, keys, strict=True) if Counter(keys)[key] > 1]
+        if repeated:
+            raise ValueError(f"two replicates {words}, {repeated[0]}: give other seeds, or rows of their own")
     if len({None if replicate.rows is None else len(replicate.rows) for replicate in replicates}) > 1:
         raise ValueError("replicates need equally many training rows, so that they train in step")
     if len({replicate.standardizer is None for replicate in replicates}) > 1:
@@ -79,6 +87,23 @@ def as_replicates(seeds: Iterable[int | Replicate]) -> tuple[Replicate, ...]:
     if any(size != sizes[0] for size in sizes):
         raise ValueError("replicates need equally many rows of each evaluation set")
     return replicates
+
+
+def _identify_runs(replicates: Sequence[Replicate]) -> list[Any]:
+    """Return for each replicate what decides its runs and what they are measured on."""
+    digests: dict[int, str] = {}
+
+    def digest(array: Any) -> str:
+        # Replicates share arrays, which are hashed once.
+        if id(array) not in digests:
+            digests[id(array)] = digest_arrays([array])
+        return digests[id(array)]
+
+    return [
+        (replicate.seed, jax.tree.structure(leaves), *map(digest, jax.tree.leaves(leaves)))
+        for replicate in replicates
+        for leaves in [(replicate.rows, replicate.standardizer, dict(replicate.evaluation_rows or {}))]
+    ]
 
 
 def all_rows(replicate: Replicate) -> dict[str | None, np.ndarray]:
@@ -97,7 +122,8 @@ def _as_replicate(seed: int | Replicate) -> Replicate:
             f'evaluation_rows is {found}: give indices by evaluation set, such as {{"val": rows}}'
         )
     fold = None if replicate.fold is None else as_whole("fold", replicate.fold, 0)
-    return replicate._replace(seed=as_seed(replicate.seed), fold=fold)
+    standardizer = as_standardizer(replicate.standardizer)
+    return replicate._replace(seed=as_seed(replicate.seed), fold=fold, standardizer=standardizer)
 
 
 def stack_replicates(replicates: Sequence[Replicate], keys: Key[Array, " R"]) -> ReplicateData:
@@ -132,7 +158,8 @@ def replace_standardizers(
 
 def identify_replicate(replicate: Replicate) -> ReplicateId:
     """Return the replicate's name and the digest of its own data."""
-    arrays = jax.tree.leaves((replicate.rows, replicate.standardizer))
+    rows = None if replicate.rows is None else np.asarray(replicate.rows, np.int64)
+    arrays = jax.tree.leaves((rows, replicate.standardizer))
     return ReplicateId(replicate.seed, replicate.fold, digest_arrays(arrays) if arrays else "")
 
 

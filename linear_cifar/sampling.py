@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from linear_cifar.arguments import as_seed, as_whole, describe
+from linear_cifar.arguments import as_seed, as_whole, check_choice, describe
 from linear_cifar.config import Config, as_axis, check_config
 
 # Values are rounded to this many digits, so that another machine's logarithm gives the same configurations.
@@ -100,6 +100,7 @@ def _check_axis(name: str, axis: Axis) -> None:
         for value in (*ends, axis.zeros):
             if not isinstance(value, Real):
                 raise ValueError(f"{name} has a range with {describe(value)}: give numbers")
+        check_choice(f"{name}'s log", axis.log, (True, False))
         if name == "batch":
             raise ValueError("batch is a range: give a list of batch sizes")
         if not (all(map(math.isfinite, ends)) and axis.low < axis.high):

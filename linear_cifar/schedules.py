@@ -8,9 +8,12 @@ another schedule compiles nothing again.
 import math
 from collections.abc import Callable
 
+import jax
+import numpy as np
 import optax
+from jax.typing import DTypeLike
 
-from linear_cifar.arguments import describe, look_up
+from linear_cifar.arguments import describe, look_up, one_line
 
 Factor = Callable[[int], float]
 Schedule = Callable[[int], Factor]
@@ -36,12 +39,13 @@ def step(epochs: int) -> Factor:
 SCHEDULES: dict[str, Schedule] = {schedule.__name__: schedule for schedule in (constant, cosine, step)}
 
 
-def plan_factors(schedule: str | Schedule, epochs: int) -> list[float]:
+def epoch_factors(schedule: str | Schedule, epochs: int, dtype: DTypeLike) -> list[float]:
     """Return the factor of η in each epoch.
 
     Args:
       schedule: a schedule, or the name of one.
       epochs: number of epochs of the run.
+      dtype: type of the weights, in which the factors are computed.
 
     Raises:
       ValueError: if it is no schedule, or a factor is negative or not finite.
@@ -52,12 +56,15 @@ def plan_factors(schedule: str | Schedule, epochs: int) -> list[float]:
         "from the epochs done to the factor of η"
     )
     try:
-        factor = found(epochs)
-        factors = [float(factor(done)) for done in range(epochs)]
+        # JAX's default type would depend on how a user has set it up.
+        with jax.enable_x64(np.dtype(dtype) == np.float64):
+            factor = found(epochs)
+            factors = [float(factor(done)) for done in range(epochs)]
     # It is the user's function, which may raise anything.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"schedule is {describe(found)}, which fails ({reason:.120}): {advice}") from error
+        raise ValueError(
+            f"schedule is {describe(found)}, which fails ({one_line(error)}): {advice}"
+        ) from error
     for done, value in enumerate(factors):
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"schedule gives η the factor {value} in epoch {done + 1}: give 0 or more")

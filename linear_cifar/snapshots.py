@@ -1,19 +1,23 @@
 """Snapshots of a sweep: all that is needed to resume it, as NumPy arrays, in memory and on disk."""
 
+import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
 from linear_cifar.arguments import describe
 from linear_cifar.config import Config, check_config
-from linear_cifar.losses import LOSSES, Loss
+from linear_cifar.losses import LOSSES, MADE_FROM, Loss
 from linear_cifar.npz import NpzError, read_npz, write_npz
 from linear_cifar.params import Params
 from linear_cifar.replicates import ReplicateId, digest_arrays
@@ -72,15 +76,29 @@ class Snapshot(NamedTuple):
 
         Raises:
           IndexError: if there is no such replicate or configuration.
+          ValueError: if these are no indices.
         """
-        rows = range(len(self.identity.replicates)) if replicates is None else replicates
-        columns = range(len(self.identity.configs)) if configs is None else configs
+        rows, columns = (
+            range(len(members)) if indices is None else _as_indices(name, indices)
+            for name, members, indices in (
+                ("replicates", self.identity.replicates, replicates),
+                ("configs", self.identity.configs, configs),
+            )
+        )
         identity = self.identity._replace(
             replicates=tuple(self.identity.replicates[s] for s in rows),
             configs=tuple(self.identity.configs[c] for c in columns),
         )
         places = np.ix_(list(rows), list(columns))
         return Snapshot(identity, self.number, *jax.tree.map(lambda leaf: leaf[places], self[2:]))
+
+
+def _as_indices(name: str, indices: Any) -> list[int]:
+    """Return indices as Python's; raise ValueError if they are no list of whole numbers, such as a mask."""
+    array = np.asarray(indices)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"{name} is {describe(array)}: give a list of indices")
+    return array.tolist()
 
 
 def join_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
@@ -97,7 +115,8 @@ def join_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
     Raises:
       ValueError: if there are none, they have some runs in common, or they differ in anything else.
     """
-    if isinstance(snapshots, Snapshot) or not all(isinstance(member, Snapshot) for member in snapshots):
+    listed = isinstance(snapshots, Sequence) and not isinstance(snapshots, Snapshot)
+    if not listed or not all(isinstance(member, Snapshot) for member in snapshots):
         raise ValueError(f"snapshots is {describe(snapshots)}: give a list of snapshots")
     if not snapshots:
         raise ValueError("there are no snapshots to join")
@@ -149,7 +168,12 @@ def snapshot_arrays(snapshot: Snapshot) -> dict[str, np.ndarray]:
     named = {f"params.{name}": leaf for name, leaf in snapshot.params._asdict().items()}
     named |= {f"averaged.{name}": leaf for name, leaf in snapshot.averaged._asdict().items()}
     named |= {f"opt_state.{i}": leaf for i, leaf in enumerate(snapshot.opt_state)}
-    return {name: np.asarray(leaf) for name, leaf in named.items()}
+    # The npy format has no name for types such as bfloat16, whose bits are stored instead.
+    arrays = {name: np.asarray(leaf) for name, leaf in named.items()}
+    return {
+        name: leaf.view(f"u{leaf.itemsize}") if leaf.dtype.kind == "V" else leaf
+        for name, leaf in arrays.items()
+    }
 
 
 def snapshot_description(snapshot: Snapshot) -> dict[str, Any]:
@@ -157,6 +181,7 @@ def snapshot_description(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "snapshot_schema": SNAPSHOT_SCHEMA,
         "number": snapshot.number,
+        "opt_state": [str(np.asarray(leaf).dtype) for leaf in snapshot.opt_state],
         "identity": snapshot.identity._asdict(),
     }
 
@@ -185,8 +210,11 @@ def parse_snapshot(path: Path, arrays: dict[str, np.ndarray], description: dict[
                     raise ValueError(
                         f"{name} is {leaf.dtype}{leaf.shape}, not {identity.dtype}{shapes[name]}"
                     )
+        dtypes = [jnp.dtype(name) for name in description["opt_state"]]
         count = sum(name.startswith("opt_state.") for name in arrays)
-        opt_state = tuple(arrays[f"opt_state.{i}"] for i in range(count))
+        if count != len(dtypes) or any(dtype.hasobject for dtype in dtypes):
+            raise ValueError("its optimizer's state is not as described")
+        opt_state = tuple(arrays[f"opt_state.{i}"].view(dtype) for i, dtype in enumerate(dtypes))
         if any(leaf.shape[:2] != runs for leaf in opt_state):
             raise ValueError("the optimizer's state is of other runs")
     # Content of the wrong kind may raise any of these.
@@ -228,15 +256,18 @@ def name_loss(loss: Loss) -> str:
     """Return a name for a loss: its own, and for one that is not built in those of its functions."""
     if loss == LOSSES.get(loss.name):
         return loss.name
-    return f"{loss.name}({', '.join(map(name_function, loss[1:4]))})"
+    made_from = getattr(loss.value, MADE_FROM, None)
+    functions = [made_from] if made_from else [loss.value, loss.gradient]
+    return f"{loss.name}({', '.join(map(name_function, [*functions, loss.probabilities]))})"
 
 
 def name_function(function: Callable[..., Any] | None) -> str:
     """Return a name for an optimizer or augmentation that stays the same from process to process.
 
     A function is named by its module, unless that is of this package, and its qualified name; a `partial`
-    also by its arguments. A name with "<" may be that of several functions: a lambda, a function within a
-    function, or an object.
+    also by its arguments. As for pickle, it must be what its module has under that name. Otherwise the name
+    has a "<", because several functions may have it: a lambda, a function within a function, or an object.
+    A function of the main program, which a notebook may define again, is also named by its code.
     """
     if function is None:
         return "none"
@@ -244,14 +275,28 @@ def name_function(function: Callable[..., Any] | None) -> str:
         arguments = [*map(_name_argument, function.args)]
         arguments += [f"{key}={_name_argument(value)}" for key, value in sorted(function.keywords.items())]
         return f"{name_function(function.func)}({', '.join(arguments)})"
-    wrapped = inspect.unwrap(function)
-    if isinstance(wrapped, partial):
-        return name_function(wrapped)
-    # A method also depends on its object.
-    if not hasattr(wrapped, "__qualname__") or inspect.ismethod(wrapped):
-        return f"<{type(getattr(wrapped, '__self__', wrapped)).__qualname__}>"
-    module = str(wrapped.__module__)
-    return wrapped.__qualname__ if module.startswith(_PACKAGE) else f"{module}.{wrapped.__qualname__}"
+    name = getattr(function, "__qualname__", f"<{type(function).__qualname__}>")
+    module = str(getattr(function, "__module__", None))
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not function:
+        return f"<{module}.{name}>"
+    if module.startswith(_PACKAGE):
+        return name
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    digest = f"[{_digest_code(code)}]" if module == "__main__" and code else ""
+    return f"{module}.{name}{digest}"
+
+
+def _digest_code(code: CodeType) -> str:
+    """Return a digest of what a function does, without the place where it is written."""
+    constants = [
+        _digest_code(constant) if isinstance(constant, CodeType) else repr(constant)
+        for constant in code.co_consts
+    ]
+    content = repr((code.co_code, code.co_names, code.co_varnames, constants))
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def _name_argument(value: Any) -> str:
@@ -261,6 +306,8 @@ def _name_argument(value: Any) -> str:
         return digest_arrays([value])  # its text leaves out most of a large array
     if callable(value):
         return name_function(value)
+    if isinstance(value, np.generic):
+        value = value.item()
     # Numbers, text and None are what their text says. Other objects may hide what they hold.
     return (
         repr(value) if value is None or isinstance(value, Real | str | bytes) else f"<{type(value).__name__}>"

@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Float, Num
 
 from linear_cifar.arguments import as_numbers, describe, is_traced
-from linear_cifar.examples import as_features, is_wide
+from linear_cifar.examples import as_features
 from linear_cifar.params import Params, as_params
+from linear_cifar.rounding import check_resolution, find_constant, is_wide
 
 # Rows converted to float64 at a time, which bounds the memory that these functions take.
 ROWS_AT_ONCE = 1_000
-# float32 has 7 digits. If a feature's range is a smaller share of its values, fewer than two of them count.
-MIN_RELATIVE_RANGE = 1e-5
 # Standard deviations beyond this, or below its inverse, come near the limits of float32.
 EXTREME = 1e30
-# A feature is constant if its values differ by at most so many units in the last place of float32 or float64.
-CONSTANT_ULPS = 4
+# A mean of more standard deviations than this is not subtracted in float32, which has 7 digits.
+FAR = 1e4
 
 
 class Standardizer(NamedTuple):
@@ -76,18 +76,12 @@ def _compute_moments(features: Num[np.ndarray, "n d"]) -> tuple[np.ndarray, np.n
     return mean, variance
 
 
-def find_constant(features: Num[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
-    """Tell for each feature whether it has one value, up to rounding."""
-    low, high = features.min(axis=0), features.max(axis=0)
-    if features.dtype.kind != "f" or features.itemsize < 4:
-        # Whole numbers are exact. Narrower types have too few digits to spend any on rounding.
-        return low == high
-    tolerance = CONSTANT_ULPS * np.spacing(np.maximum(np.abs(low), np.abs(high)))
-    return high / 2 - low / 2 <= tolerance / 2  # halves, because the difference may overflow
-
-
-def as_standardizer(standardizer: Standardizer | None, d: int, stacked: bool = False) -> Standardizer | None:
+def as_standardizer(
+    standardizer: Standardizer | None, d: int | None = None, stacked: bool = False
+) -> Standardizer | None:
     """Return a standardiser of d features whose leaves are arrays [d], or also [R, d] if it may be stacked.
+
+    None for d: any number of features.
 
     Raises:
       ValueError: if it is no standardiser of d features, or has a value that no feature can have.
@@ -100,8 +94,11 @@ def as_standardizer(standardizer: Standardizer | None, d: int, stacked: bool = F
             "StandardScaler these are mean_ and scale_"
         )
     mean, std = (as_numbers(name, leaf) for name, leaf in standardizer._asdict().items())
-    if mean.shape != std.shape or mean.shape[-1:] != (d,) or mean.ndim > 1 + stacked:
-        raise ValueError(f"a standardiser has mean and std {mean.shape}, {std.shape}: give both as {(d,)}")
+    expected = mean.shape[-1:] if d is None else (d,)
+    if not mean.ndim or mean.shape != std.shape or mean.shape[-1:] != expected or mean.ndim > 1 + stacked:
+        raise ValueError(
+            f"a standardiser has mean and std {mean.shape}, {std.shape}: give both as {expected}"
+        )
     if not is_traced(mean, std):
         if not np.isfinite(np.asarray(mean)).all():
             raise ValueError("a standardiser's mean is NaN or infinite: give finite numbers")
@@ -117,48 +114,55 @@ def prepare_features(
     features: Sequence[Num[Array | np.ndarray, "_ d"]],
     standardizer: Standardizer | None,
     dtype: DTypeLike,
+    keep_units: bool = False,
 ) -> tuple[list[Num[Array | np.ndarray, "_ d"]], Standardizer | None]:
     """Return features that arithmetic in `dtype` can take, and the standardiser that belongs to them.
 
     float32 has 24 bits. A time in milliseconds, or a value around 1e9 that varies by 1, would lose the digits
     that tell its examples apart. Features of a wider type are therefore shifted and scaled in float64, and
-    rounded then; the standardiser that is returned does the rest. So are features of extreme size. Others
-    are returned as they are.
+    rounded then; the standardiser that is returned does the rest. So are features of extreme size, or far
+    from 0. Others are returned as they are.
 
     Args:
       features: raw features of some data sets, NumPy's or JAX's.
       standardizer: mean and std [d], or [R, d] of R replicates; None: features are rounded as they are.
       dtype: floating-point type of the arithmetic.
+      keep_units: whether to round the features as they are, because an augmentation changes them before they
+        are standardised.
 
     Raises:
-      ValueError: if a number is too large for `dtype`, where there is no standardiser.
+      ValueError: if features are rounded as they are, and `dtype` cannot tell the values of one apart.
     """
-    if is_traced(*features, *(standardizer or ())) or not (
-        any(is_wide(array, dtype) for array in features) or _is_extreme(standardizer)
-    ):
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    if is_traced(*features, *(standardizer or ())):
+        return list(features), _round(standardizer, dtype)
+    wide = [is_wide(array, dtype) for array in features]
+    if standardizer is None or keep_units:
+        for array in features:
+            check_resolution(array, dtype)
+        pairs = zip(features, wide, strict=True)
+        rounded = [np.asarray(array).astype(dtype) if is_wider else array for array, is_wider in pairs]
+        return rounded, _round(standardizer, dtype)
+    if not any(wide) and not _is_extreme(standardizer):
         return list(features), _round(standardizer, dtype)
     d = features[0].shape[-1]
-    shift, scale = np.zeros(d), np.ones(d)
-    if standardizer is not None:
-        mean, std = (np.asarray(leaf, np.float64) for leaf in standardizer)
-        # Replicates share the features: they are brought to the scale of the finest standardiser. A feature
-        # that is constant for all of them has an infinite scale, and becomes 0 here.
-        shift, scale = mean.reshape(-1, d).mean(axis=0), std.reshape(-1, d).min(axis=0)
-        constant = np.isinf(std)
-        relative = np.where(constant, np.inf, np.where(constant, 1, std) / scale)
-        standardizer = Standardizer((mean - shift) / scale, relative)
+    mean, std = (np.asarray(leaf, np.float64) for leaf in standardizer)
+    # Replicates share the features: they are brought to the scale of the finest standardiser. A feature that
+    # is constant for all of them has an infinite scale, and becomes 0 here.
+    shift, scale = mean.reshape(-1, d).mean(axis=0), std.reshape(-1, d).min(axis=0)
+    constant = np.isinf(std)
+    relative = np.where(constant, np.inf, np.where(constant, 1, std) / scale)
     rescaled: list[Array | np.ndarray] = [
         _rescale(np.asarray(array), shift, scale, dtype) for array in features
     ]
-    return rescaled, _round(standardizer, dtype)
+    return rescaled, _round(Standardizer((mean - shift) / scale, relative), dtype)
 
 
-def _is_extreme(standardizer: Standardizer | None) -> bool:
-    """Tell whether the arithmetic of (x − mean) / std may leave the range of float32."""
-    if standardizer is None:
-        return False
-    std = np.asarray(standardizer.std, np.float64)
-    return bool(((std < 1 / EXTREME) | ((std > EXTREME) & np.isfinite(std))).any())
+def _is_extreme(standardizer: Standardizer) -> bool:
+    """Tell whether the arithmetic of (x − mean) / std may leave the range or the precision of float32."""
+    mean, std = (np.asarray(leaf, np.float64) for leaf in standardizer)
+    extreme = (std < 1 / EXTREME) | ((std > EXTREME) & np.isfinite(std)) | (np.abs(mean) > FAR * std)
+    return bool(extreme.any())
 
 
 def _round(standardizer: Standardizer | None, dtype: DTypeLike) -> Standardizer | None:
@@ -182,27 +186,11 @@ def _rescale(
         large = (np.abs(rows) > limit).any(axis=1)
         if large.any():
             raise ValueError(
-                f"row {start + np.argmax(large)} of features holds a number beyond {np.dtype(dtype)}: "
-                "give a standardizer, or scale the features"
+                f"row {start + np.argmax(large)} of features is more than {limit:.2g} standard deviations "
+                "from the mean: leave it out"
             )
         rescaled[start : start + ROWS_AT_ONCE] = rows
     return rescaled
-
-
-def check_resolution(features: Num[Array | np.ndarray, "n d"], dtype: DTypeLike) -> None:
-    """Raise ValueError if `dtype` cannot tell apart the values of a feature that is not standardised."""
-    if not is_wide(features, dtype):
-        return
-    rows = np.asarray(features)
-    low, high = (limit.astype(np.float64) for limit in (rows.min(axis=0), rows.max(axis=0)))
-    lost = high / 2 - low / 2 < MIN_RELATIVE_RANGE / 2 * np.maximum(np.abs(low), np.abs(high))
-    lost &= ~find_constant(rows)
-    if lost.any():
-        column = int(np.argmax(lost))
-        raise ValueError(
-            f"feature {column} goes from {low[column]:.17g} to {high[column]:.17g}, which "
-            f"{np.dtype(dtype)} cannot tell apart: give a standardizer, or subtract its mean"
-        )
 
 
 def scale_to_unit_length(features: Any, dtype: DTypeLike = np.float32) -> Float[np.ndarray, "n d"]:
@@ -241,6 +229,7 @@ def standardize(
       features: raw features.
       dtype: floating-point type of the result, in which it is computed.
     """
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
     features = as_numbers("features", features)
     standardizer = as_standardizer(standardizer, features.shape[-1])
     (features,), standardizer = prepare_features([features], standardizer, dtype)

@@ -27,7 +27,7 @@ from linear_cifar.augment import Augmentation
 from linear_cifar.batches import Index, Pass, fold_batches, plan_passes, take_rows
 from linear_cifar.config import Hyperparams
 from linear_cifar.evaluation import Metrics, measure_examples
-from linear_cifar.examples import CLASSES, Examples
+from linear_cifar.examples import KINDS, LABELS, SOFT, Examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, CONFIGS, REPLICATED, Layout, Loops
 from linear_cifar.losses import Loss, get_loss
 from linear_cifar.model import FULL_PRECISION, PRECISIONS, compute_logits, multiply
@@ -35,6 +35,7 @@ from linear_cifar.objectives import as_batch, backward
 from linear_cifar.optimizers import Optimizer, find_dependencies, get_optimizer, sgd
 from linear_cifar.params import Params
 from linear_cifar.replicates import ReplicateData
+from linear_cifar.rounding import is_wide
 from linear_cifar.standardizer import Standardizer, standardize
 
 Tree = TypeVar("Tree")
@@ -111,10 +112,10 @@ def init_state(params: Params, hyperparams: Hyperparams, optimizer: str | Optimi
 def train_step(
     state: RunState,
     hyperparams: Hyperparams,
-    x: Float[Array, "n d"],
-    y: Float[Array, "n K"],
+    x: Num[Array | np.ndarray, "n d"],
+    y: Num[Array | np.ndarray, "n K"],
     spec: TrainSpec,
-    kind: str = CLASSES,
+    kind: str = SOFT,
 ) -> tuple[RunState, Metrics]:
     """Update one run on one batch.
 
@@ -124,7 +125,8 @@ def train_step(
       x: features, standardised where a standardiser is used.
       y: targets.
       spec: loss, optimizer and precision.
-      kind: kind of the targets, see `Examples`; `classes` and `soft` are judged alike.
+      kind: kind of the targets, see `Examples`; `soft` is right for one-hot targets too. One output is of the
+        kind `labels`.
 
     Returns:
       The state after the update, and each example's loss and correct prediction before it, [n].
@@ -132,15 +134,18 @@ def train_step(
     Raises:
       ValueError: if the shapes do not fit, or the loss or optimizer cannot be used.
     """
-    params, x, y = as_batch(state.params, x, y)
-    loss, optimizer = spec.loss, spec.optimizer
+    params, x, y, loss = as_batch(state.params, x, y, spec.loss)
+    optimizer = spec.optimizer
+    check_choice("kind", kind, KINDS)
+    if y.shape[1] == 1:
+        kind = LABELS
     logits = compute_logits(params, x, spec.precision)
     measured = measure_examples(logits, y, loss, kind)
     dlogits = loss.gradient(logits, y, hyperparams.q)
     if optimizer is sgd:
         return state._replace(params=descend(params, x, dlogits, hyperparams, spec.precision)), measured
     # An optimizer that takes λ, such as AdamW, applies the penalty in its own way: not a second time here.
-    decays_itself = "lam" in find_dependencies(optimizer, *params.W.shape, params.W.dtype)
+    decays_itself = "lam" in find_dependencies(optimizer, *params.W.shape, params.W.dtype).any_step
     lam = 0.0 if decays_itself else hyperparams.lam
     grads = backward(params, x, dlogits, lam, spec.precision)
     updates, opt_state = optimizer(hyperparams).update(grads, state.opt_state, params)
@@ -187,7 +192,7 @@ def train_epoch(
     Args:
       state: state of the runs in the layout's S × C slots.
       hyperparams: arrays [C], in the order of the slots; other values do not compile again.
-      train: n training examples.
+      train: n training examples, whose features the weights' type can hold, see `prepare_features`.
       standardizer: mean and std [d] of the training features; None: features are used as they are. Replicates
         with standardisers of their own use those.
       replicates: this epoch's random keys [S], rows and standardisers.
@@ -198,6 +203,8 @@ def train_epoch(
       The state after the epoch; loss and correct predictions [S, C] of each batch before its update, summed
       over the examples; whether each run is still finite.
     """
+    if is_wide(train.features, state.params.W.dtype):
+        raise ValueError(f"train has features of {train.features.dtype}: pass them through prepare_features")
     # One program for each set of batch sizes on a column of devices.
     columns = layout.batches_per_column
     distinct = list(dict.fromkeys(columns))

@@ -21,12 +21,13 @@ $\mathrm{MS}_e / (S n)$. The intervals are Student's t. Their degrees of freedom
 With one seed there is only the variance over examples: the interval is about these weights on other examples.
 """
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
-from linear_cifar.arguments import as_values, describe
+from linear_cifar.arguments import as_marks, as_values, describe
 from linear_cifar.comparison import CONFIDENCE
 
 # A value for each of some means.
@@ -167,13 +168,13 @@ def confidence_set(
         raise ValueError("correct holds NaN or infinity: say by diverged which runs to leave out")
     finite: Bool[np.ndarray, " C"] = np.ones(C, bool)
     if diverged is not None:
-        marks = as_values("diverged", diverged, "seeds, configurations").astype(bool)
+        marks = as_marks("diverged", diverged, "seeds, configurations")
         if marks.shape != (S, C):
             raise ValueError(f"diverged is {marks.shape}: give {(S, C)}, as the runs of correct")
         finite = np.logical_not(marks.any(axis=0))
     if not finite.any():
         raise ValueError("there is no configuration that did not diverge")
-    if not 0.5 <= confidence < 1:
+    if not isinstance(confidence, Real) or not 0.5 <= confidence < 1:
         raise ValueError(f"confidence is {confidence}: give 0.5 to below 1")
     level = 1 - (1 - confidence) / max(1, finite.sum() - 1)
     chosen = finite.copy()
@@ -217,7 +218,7 @@ def cross_validate_selection(accuracy: Float[np.ndarray, "S F C"]) -> Float[np.n
     if np.isnan(by_fold).any(axis=0).all():
         raise ValueError("every configuration diverged in some fold")
     others = (by_fold.sum(axis=0) - by_fold) / (F - 1)
-    chosen = np.nan_to_num(others, nan=-1).argmax(axis=1)
+    chosen = np.nan_to_num(others, nan=-np.inf).argmax(axis=1)
     return by_fold[np.arange(F), chosen]
 
 

@@ -227,11 +227,17 @@ def test_an_unreadable_archive_of_another_name_is_not_passed_over(tmp_path, size
         read_cifar10(tmp_path, COUNT)
 
 
+def test_a_test_batch_alone_is_no_copy(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "test_batch").write_bytes(b"something else")
+    assert read_cifar10(tmp_path) is None
+
+
 def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "data", LAYOUTS[0])
     read_whole("~/data")
-    with pytest.raises(DataUnavailable, match=r"no home folder for ~nobody_of_this_name/x: name the folder"):
+    with pytest.raises(DataError, match=r"no home folder for ~nobody_of_this_name/x: name the folder"):
         read_cifar10("~nobody_of_this_name/x")
     with pytest.raises(DataError, match="data_dir is empty"):
         read_cifar10("")

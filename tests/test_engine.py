@@ -217,17 +217,22 @@ def move(key, image):
     return random_shift(key, horizontal_flip(key, image, shape=SHAPE), shape=SHAPE)
 
 
-def test_results_do_not_depend_on_how_jax_is_set_up():
-    options = {"seeds": [0, 2**32 - 1], "augment": move, "init": None}
-    expected = run(GRID, **options)[-1]
-    with (
-        jax.threefry_partitionable(False),
-        jax.default_prng_impl("rbg"),
-        jax.enable_x64(False),
-        jax.default_matmul_precision("bfloat16"),
-        jax.numpy_dtype_promotion("standard"),
-    ):
-        epoch = run(GRID, **options)[-1]
+def noise(key, image):
+    return move(key, image).astype(jnp.float32) + jax.random.normal(key, image.shape)
+
+
+@pytest.mark.parametrize(("optimizer", "augment"), [("sgd", move), ("adamw", noise)])
+def test_results_do_not_depend_on_how_jax_is_set_up(optimizer, augment):
+    options = {"seeds": [0, 2**32 - 1], "augment": augment, "init": None, "optimizer": optimizer}
+    with jax.numpy_dtype_promotion("standard"):
+        expected = run(GRID, **options)[-1]
+        with (
+            jax.threefry_partitionable(False),
+            jax.default_prng_impl("rbg"),
+            jax.enable_x64(False),
+            jax.default_matmul_precision("bfloat16"),
+        ):
+            epoch = run(GRID, **options)[-1]
     assert epoch.params().W.dtype == np.float32
     for leaves in ((epoch.params(), expected.params()), (epoch.metrics, expected.metrics)):
         jax.tree.map(np.testing.assert_array_equal, *leaves)

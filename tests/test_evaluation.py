@@ -46,3 +46,10 @@ def test_without_a_standardiser_features_are_used_as_they_are():
     params, examples = Params(jnp.array(W), jnp.array(b)), Examples(jnp.array(x), jnp.array(y))
     measured = evaluate(params, examples, LOSSES["bce"])
     np.testing.assert_allclose(measured.loss, problems.reference_loss("bce", x @ W.T + b, y).mean())
+
+
+def test_weights_that_are_not_finite_have_no_accuracy():
+    examples = Examples(np.ones((4, 2)), np.eye(2)[[0, 1, 0, 1]])
+    params = Params(np.array([np.ones((2, 2)), np.full((2, 2), np.nan)]), np.zeros((2, 2)))
+    measured = evaluate(params, examples, "softmax")
+    np.testing.assert_array_equal(measured.accuracy, [0.5, np.nan])

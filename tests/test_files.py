@@ -111,3 +111,17 @@ def test_no_text_depends_on_the_locale(folder):
         for call in calls:
             if getattr(call.func, "attr", None) in ("read_text", "write_text"):
                 assert {"encoding", "errors"} & {key.arg for key in call.keywords}, f"{path}:{call.lineno}"
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="a directory or a device"), atomic_write(tmp_path / "pipe"):
+        pytest.fail("nothing is written")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    path = tmp_path / ("x" * 251 + ".npz")
+    with atomic_write(path) as partial:
+        partial.write_bytes(b"content")
+    assert path.read_bytes() == b"content"

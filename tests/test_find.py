@@ -67,7 +67,7 @@ def test_a_download_is_announced_once_before_it_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(find.cifar10, "read_cifar10", lambda folder: made if events else None)
     find_dataset("auto", tmp_path / "mistyped", log=events.append, on_progress=events.append)
     note, *progress = events
-    assert note.startswith(f"note: there is no folder {tmp_path / 'mistyped'}: looked in vain there")
+    assert note.startswith(f"note: there is no folder {tmp_path / 'mistyped'}: looked there")
     assert note.endswith("CIFAR-10 is downloaded to it")
     assert [event.done for event in progress] == [0, 1]
 
@@ -86,10 +86,14 @@ def test_without_a_home_folder_the_user_is_told_to_name_one(monkeypatch, folder)
     for name in ("HOME", "TFDS_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as for a user without an entry
-    with pytest.raises(DataUnavailable, match=r"no home folder for ~/.*data_dir") as error:
+    with pytest.raises(DataError, match=r"no home folder for ~/.*data_dir") as error:
         load_dataset("cifar10", folder)
     assert "\n" not in str(error.value)
     logged = []
+    if folder is not None:  # what a user names is not replaced by something else
+        with pytest.raises(DataError, match="no home folder for ~/data"):
+            load_dataset("auto", folder)
+        return
     assert load_dataset("auto", folder, val_size=20, log=logged.append).name == "synthetic"
     assert "no home folder for ~/" in logged[0]
     assert load_dataset("synthetic", folder, val_size=20, log=pytest.fail).name == "synthetic"

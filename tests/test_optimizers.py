@@ -35,6 +35,34 @@ def adam(hyperparams):
     return optax.adam(hyperparams.eta)
 
 
+def stateful(hyperparams, update):
+    """Return an optimizer that keeps λ in its state."""
+    return optax.GradientTransformation(lambda params: (hyperparams.lam, 0 * hyperparams.lam), update)
+
+
+def keeps_lam(hyperparams):
+    return stateful(
+        hyperparams, lambda g, state, params: (jax.tree.map(lambda g: -hyperparams.eta * g, g), state)
+    )
+
+
+def uses_lam_later(hyperparams):
+    def update(gradients, state, params):
+        lam, previous = state
+        return jax.tree.map(lambda g: -hyperparams.eta * g - previous, gradients), (lam, lam)
+
+    return stateful(hyperparams, update)
+
+
+@jax.jit
+def descend(gradients, hyperparams):
+    return jax.tree.map(lambda g: -hyperparams.eta * g, gradients)
+
+
+def within_a_program(hyperparams):
+    return optax.stateless(lambda gradients, params: descend(gradients, hyperparams))
+
+
 def injected(hyperparams):
     return optax.inject_hyperparams(optax.adamw)(hyperparams.eta, weight_decay=hyperparams.lam)
 
@@ -52,10 +80,16 @@ def injected(hyperparams):
         (lambda h: optax.adam(h.eta * (1 - h.momentum)), {"eta", "momentum"}),
         (lambda h: [2 * h.lam, optax.adam(h.eta)][1], {"eta"}),  # it computes with λ, and does not use it
         (lambda h: optax.sgd(0.1), set()),
+        (within_a_program, {"eta"}),
+        (keeps_lam, {"eta"}),
+        (uses_lam_later, {"eta", "lam"}),
     ],
 )
 def test_what_an_update_depends_on_is_found(optimizer, names):
-    assert find_dependencies(optimizer, 3, 4, jnp.float32) == names
+    found = find_dependencies(optimizer, 3, 4, jnp.float32)
+    assert found.any_step == names
+    # What the state keeps is of the start.
+    assert found.each_step == {injected: set(), uses_lam_later: {"eta"}}.get(optimizer, names)
 
 
 def train_by_hand(W, b, x, y, eta, lam, batch, epochs, decay_b):
@@ -125,3 +159,8 @@ def test_names_stand_for_optimizers_losses_and_schedules():
     options |= {"schedule": lc.SCHEDULES["cosine"], "optimizer": lc.adamw, "loss": lc.LOSSES["bce"]}
     by_object = lc.fit(CONFIGS, TRAIN, {"val": VAL}, **options)
     jax.tree.map(np.testing.assert_array_equal, by_name.history, by_object.history)
+
+
+def test_a_schedule_that_an_optimizer_would_not_follow_is_refused():
+    with pytest.raises(ValueError, match=r"schedule changes eta, which optimizer.*keeps from its start"):
+        small_sweep.start(optimizer=injected, schedule="cosine")

@@ -114,7 +114,7 @@ def test_every_column_and_entry_of_the_files_is_described():
     config = provenance.describe_run("grid", {}, [(make_sweep([]), small_data())], environment, complete=True)
     assert config.keys() <= described
     assert config["dataset"].keys() <= described | {"name", "origin", "fingerprint"}
-    assert f"now {config['schema']}." in section
+    assert f"this schema, {config['schema']}." in section
 
 
 def test_the_core_needs_no_more_packages_than_the_readme_says():

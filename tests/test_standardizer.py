@@ -103,19 +103,19 @@ def milliseconds(x):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "folds"),
     [
-        milliseconds,
-        lambda x: 1e9 + x,
-        lambda x: x * 1e-42,
-        lambda x: x * 1e100,
-        lambda x: (2**31 + 1e3 * x).astype("u4"),
-        lambda x: (x * 1e37).astype("f4"),
-        lambda x: (x * 1e-37).astype("f4"),
+        (milliseconds, False),
+        (milliseconds, True),
+        (lambda x: 1e9 + x, False),
+        (lambda x: x * 1e-42, True),
+        (lambda x: x * 1e100, False),
+        (lambda x: (2**31 + 1e3 * x).astype("u4"), False),
+        (lambda x: (x * 1e37).astype("f4"), False),
+        (lambda x: (x * 1e-37).astype("f4"), False),
+        (lambda x: (1e6 + 100 * x).astype("f4"), True),
     ],
-    ids=["milliseconds", "1e9", "tiny", "huge", "uint32", "large float32", "small float32"],
 )
-@pytest.mark.parametrize("folds", [False, True])
 @pytest.mark.usefixtures("jax_of_a_user")
 def test_wide_features_are_trained_as_scikit_learn_standardises_them(change, folds):
     x = change(SIGNAL)
@@ -148,3 +148,48 @@ def test_features_of_narrow_types_stay_as_they_are():
         (kept,), standardizer = prepare_features([features], None, np.float32)
         assert kept is features
         assert standardizer is None
+
+
+@pytest.mark.usefixtures("jax_of_a_user")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_functions_of_weights_in_numpy_lose_no_digits(dtype):
+    x = milliseconds(SIGNAL)
+    examples, standardizer = lc.make_examples(x, LABELS, 3), fit_standardizer(x)
+    params = lc.Params(np.eye(3, 4).astype(dtype), np.zeros(3, dtype))
+    expected = ((x - standardizer.mean) / standardizer.std)[:, :3].argmax(axis=1) == LABELS
+    assert lc.evaluate(params, examples, "softmax", standardizer).accuracy == pytest.approx(expected.mean())
+    np.testing.assert_array_equal(lc.mark_correct(params, examples, standardizer), expected)
+    scaled = standardize(standardizer, x, dtype)
+    np.testing.assert_allclose(scaled, (x - standardizer.mean) / standardizer.std, atol=1e-6)
+    folded = lc.fold_standardizer(params, standardizer)
+    for call in (
+        lambda: lc.evaluate(folded, examples, "softmax"),
+        lambda: lc.compute_logits(folded, x),
+        lambda: lc.objective(folded, x, np.eye(3)[LABELS], 0.0, "softmax"),
+        lambda: lc.fit(
+            CONFIGS,
+            lc.make_examples(SIGNAL, LABELS, 3),
+            {"val": lc.make_examples(x[:, :4], LABELS, 3)},
+            epochs=1,
+        ),
+        lambda: standardize(None, x),
+    ):
+        with pytest.raises(ValueError, match="which float32 cannot tell apart: give a standardizer"):
+            call()
+
+
+@pytest.mark.usefixtures("jax_of_a_user")
+def test_an_augmentation_gets_features_in_their_own_units():
+    x = 5_000 + 1_000 * SIGNAL
+    options = {
+        "epochs": 2,
+        "standardizer": fit_standardizer(x),
+        "augment": lambda key, features: features + 1_000,
+    }
+    wide, narrow = (
+        lc.fit(CONFIGS, lc.make_examples(x.astype(dtype), LABELS, 3), {}, **options).saved.params.W
+        for dtype in (np.float64, np.float32)
+    )
+    np.testing.assert_allclose(wide, narrow, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="cannot tell apart: give a standardizer and no augmentation"):
+        lc.fit(CONFIGS, lc.make_examples(milliseconds(SIGNAL), LABELS, 3), {}, **options)

@@ -17,6 +17,7 @@ RNG = np.random.default_rng(0)
 SHARES = RNG.dirichlet(np.ones(4), size=60)
 TWO_LABELS = np.maximum(ONE_HOT, np.roll(ONE_HOT, 1, axis=1) * (RNG.random((60, 1)) < 0.5))
 SMOOTHED = 0.9 * ONE_HOT + 0.1 / 4
+TIES = 0.5 * ONE_HOT + 0.5 * ONE_HOT[::-1]
 MIXED = np.where(np.arange(60)[:, None] % 2, ONE_HOT, 0.3 * ONE_HOT + 0.7 * ONE_HOT[::-1])
 BINARY = TWO_LABELS[:, :1]
 
@@ -32,7 +33,7 @@ def right_labels(loss, targets):
 
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
 @pytest.mark.parametrize(
-    "targets", [ONE_HOT, SHARES, SMOOTHED, MIXED], ids=["one-hot", "shares", "smooth", "mixup"]
+    "targets", [ONE_HOT, SHARES, SMOOTHED, MIXED, TIES], ids=["one-hot", "shares", "smooth", "mixup", "ties"]
 )
 def test_of_classes_the_largest_logit_must_be_the_largest_target(loss, targets):
     examples = lc.Examples(X, targets)
@@ -104,3 +105,27 @@ def test_a_sweep_measures_what_counts_as_right(targets):
     if marks.dtype != bool:
         chosen = lc.confidence_set(marks)
         assert chosen[marks.mean(axis=(0, 2)).argmax()]
+
+
+@pytest.mark.parametrize(("targets", "kind"), [(SHARES, "soft"), (TWO_LABELS, "labels"), (BINARY, None)])
+def test_a_single_step_measures_what_counts_as_right(targets, kind):
+    K = targets.shape[1]
+    params = lc.Params(jnp.asarray(W[:K]), jnp.asarray(B[:K]))
+    state, hyperparams = (
+        lc.RunState(params, ()),
+        lc.stack_hyperparams(lc.grid([0.1], [4], [0.0]), jnp.float64),
+    )
+    single = jax.tree.map(lambda leaf: leaf[0], hyperparams)
+    kinds = {} if kind is None else {"kind": kind}
+    _, measured = lc.train_step(state, single, X, targets, lc.TrainSpec("bce"), **kinds)
+    expected = lc.mark_correct(params, lc.Examples(X, targets), loss="bce")
+    np.testing.assert_allclose(measured.accuracy, expected)
+
+
+def test_traced_targets_need_their_kind():
+    def accuracy(targets, kind=None):
+        return lc.Examples(jnp.asarray(X), targets, kind).kind
+
+    assert jax.eval_shape(lambda y: jnp.ones(len(accuracy(y))), jnp.asarray(BINARY)).shape == (6,)  # labels
+    with pytest.raises(ValueError, match="targets are traced and do not show their kind"):
+        jax.eval_shape(lambda y: accuracy(y), jnp.asarray(ONE_HOT))

@@ -44,6 +44,24 @@ def masked():
     return np.ma.masked_equal(np.arange(48.0).reshape(12, 4), 7)
 
 
+class Unhashable:
+    """A function that JAX cannot keep a program for."""
+
+    __hash__ = None
+
+    def __call__(self, *arguments):
+        """Return nothing of use."""
+
+
+def epoch_arguments(train):
+    """Return the arguments of `train_epoch`."""
+    d = train.features.shape[1]
+    layout = lc.make_layout([4], 1, jax.local_devices()[:1], 100)
+    hyperparams = lc.stack_hyperparams([CONFIG])
+    state = lc.init_state(lc.Params(jnp.zeros((1, 3, d)), jnp.zeros((1, 3))), hyperparams)
+    return state, hyperparams, train, None, lc.ReplicateData(jax.random.key(0)[None]), layout, lc.TrainSpec()
+
+
 class Sparse:
     """Something like a SciPy sparse matrix."""
 
@@ -66,6 +84,8 @@ CALLS = {
     "strings": (lambda: lc.make_examples(X.astype(str), Y, 3), "features is <U.*: give an array of real"),
     "objects": (lambda: lc.make_examples(OBJECTS, Y, 3), "Python objects that are not all numbers"),
     "ragged": (lambda: lc.make_examples([[1], [1, 2]], Y, 3), "features cannot be made an array"),
+    "time spans": (lambda: lc.fit_standardizer(np.array([[1]], "m8[D]")), "timedelta64.*real numbers"),
+    "beyond 2^53": (lambda: lc.fit_standardizer(np.array([[2**60], [2**60 + 1]])), "feature 0 is beyond"),
     "dates": (lambda: lc.fit_standardizer(np.array([["2020-01-01"]], "M8[D]")), "datetime64.*real numbers"),
     "masked": (lambda: lc.make_examples(masked(), Y, 3), "features has masked values: fill them"),
     "sparse": (lambda: lc.make_examples(Sparse(), Y, 3), r"features is sparse .*toarray\(\)"),
@@ -108,6 +128,12 @@ CALLS = {
     "negative seed": (lambda: sweep(seeds=[-1]), "seed is -1: give 0 to"),
     "true as a seed": (lambda: fit(seeds=[True]), "seed is True: give a whole number"),
     "text as seeds": (lambda: fit(seeds="01"), "seeds is '01': give a list"),
+    "seeds of bytes": (lambda: fit(seeds=b"01"), "seeds is b'01': give a list"),
+    "one run twice": (
+        lambda: fit(seeds=[lc.Replicate(0), lc.Replicate(0, 1)]),
+        "two replicates train the same run",
+    ),
+    "seed of NumPy's": (lambda: fit(seeds=np.array([0.5])), "seed is 0.5: give a whole number"),
     "seed twice": (lambda: fit(seeds=[3, 3]), "the same seed and fold"),
     "seed of weights": (lambda: lc.jax_params(2**32, 4, 3), "seed is 4294967296"),
     "seed of NumPy": (lambda: lc.numpy_params(-1, 4, 3), "seed is -1"),
@@ -151,7 +177,7 @@ CALLS = {
     "one output": (lambda: lc.evaluate(PARAMS, lc.Examples(X, BATCH[1][:, :1]), "softmax"), "need"),
     "softmax of one output": (
         lambda: fit(train=lc.Examples(X, BATCH[1][:, :1]), evaluation_sets={}),
-        "there is one output: give loss='bce'",
+        "there is one output, .*: give loss='bce'",
     ),
     "one config": (lambda: fit(configs=CONFIG), r"configs is one Config: give a list, such as \[config\]"),
     "no configs": (lambda: fit(configs=3), "configs is 3: give a list of Config"),
@@ -194,7 +220,8 @@ CALLS = {
     ),
     "keep": (lambda: fit(keep_params="none"), "keep_params is 'none': choose one of all, best"),
     "memory": (lambda: fit(memory_bytes=0), "memory_bytes is 0: give at least 1"),
-    "devices": (lambda: fit(devices=[]), "devices holds no devices"),
+    "one device": (lambda: fit(devices=jax.devices()[0]), "devices is .*: give a list of some of jax.local"),
+    "devices": (lambda: fit(devices=[]), r"devices is \[\]: give a list of some of jax.local_devices"),
     "resuming a fit": (lambda: fit(resume_from=None), "fit has no option 'resume_from': .*use lc.sweep"),
     "an unknown option": (lambda: fit(momentum=0.9), "fit has no option 'momentum'"),
     "path as a snapshot": (
@@ -209,9 +236,91 @@ CALLS = {
     ),
     "1e300": (
         lambda: lc.evaluate(PARAMS, lc.make_examples(X.astype(np.float64) * 1e300, Y, 3), "softmax"),
-        "row 0 of features holds a number beyond float32: give a standardizer",
+        "feature 0 goes from .*, which float32 cannot tell apart: give a standardizer",
     ),
+    "init of a seed": (
+        lambda: fit(seeds=[0, 1], init=lambda seed: lc.jax_params(seed, 4 - seed, 3)),
+        r"the weights are \(3, 3\): these examples need",
+    ),
+    "whole weights": (
+        lambda: fit(init=lambda seed: (np.ones((3, 4), int), np.ones(3))),
+        "W is int64.*floating",
+    ),
+    "loss of the wrong shape": (
+        lambda: fit(loss=lc.Loss.from_value("own", lambda s, y: s)),
+        "loss own fails on|loss own returns",
+    ),
+    "loss of one argument": (
+        lambda: fit(loss=lc.Loss.from_value("own", lambda s: s.sum())),
+        "loss own fails on",
+    ),
+    "optimizer that cannot be hashed": (
+        lambda: fit(optimizer=Unhashable()),
+        "optimizer is .*cannot be hashed",
+    ),
+    "augmentation that cannot be hashed": (
+        lambda: fit(augment=Unhashable()),
+        "augment is .*cannot be hashed",
+    ),
+    "wide features in an epoch": (
+        lambda: lc.train_epoch(*epoch_arguments(lc.make_examples(Y[:, None] + 2**40, Y, 3))),
+        "train has features of int32: pass them through prepare_features",
+    ),
+    "mask of a snapshot": (
+        lambda: next(sweep(evaluation_sets={"val": VAL})).snapshot().take(configs=[True]),
+        r"configs is bool\(1,\): give a list of indices",
+    ),
+    "times 2": (lambda: fit(configs=[lc.Hyperparams(0.1, 4, 0.0, 0.0)]), "configs holds a Hyperparams"),
+    "rows of examples": (lambda: TRAIN.take([12]), "rows go from 12 to 12: give 0 to 11"),
+    "two standardisers": (
+        lambda: fit(seeds=[lc.Replicate(0, standardizer=5)]),
+        "standardizer is 5: give lc.St",
+    ),
+    "no rows": (lambda: fit(seeds=[lc.Replicate(0, rows=[])]), "the rows of seed 0 are .*give indices"),
+    "one device twice": (lambda: fit(devices=jax.local_devices()[:1] * 2), "devices is .*give a list"),
+    "device's name": (
+        lambda: lc.evaluate_runs(
+            [CONFIG], lc.Params(PARAMS.W[None, None], PARAMS.b[None, None]), VAL, seeds=[0], devices="cpu"
+        ),
+        "devices is 'cpu': give a list",
+    ),
+    "seeds of an array without axes": (lambda: fit(seeds=np.array(5)), "seeds is 5: give a list"),
+    "schedule that is not followed": (
+        lambda: fit(
+            optimizer=lambda h: optax.inject_hyperparams(optax.sgd)(learning_rate=h.eta), schedule="cosine"
+        ),
+        "schedule changes eta, which optimizer, .*, keeps from its start",
+    ),
+    "one output of one's own loss": (
+        lambda: fit(
+            train=lc.Examples(X, BATCH[1][:, :1]),
+            evaluation_sets={},
+            loss=lc.Loss.from_value("logistic", lambda s, y: jnp.sum(jnp.logaddexp(0, s) - y * s)),
+        ),
+        "there is one output, .*lc.sigmoid_probabilities",
+    ),
+    "a huge eta": (lambda: lc.grid([10**400], [1], [0]), "eta is .*: give a number that float64 can hold"),
+    "chain": (lambda: lc.chain(3), "augmentations is 3: give a list of functions"),
+    "pixels": (
+        lambda: lc.random_shift(jax.random.key(0), X[0], -1, (1, 2, 2)),
+        "pixels is -1: give at least 0",
+    ),
+    "p of a flip": (lambda: lc.horizontal_flip(jax.random.key(0), X[0], 7, (1, 2, 2)), "p is 7: give a prob"),
     # One run.
+    "q of a loss without": (
+        lambda: lc.objective(
+            PARAMS, *BATCH, 0.0, lc.Loss.from_value("own", lambda s, y: jnp.sum(s * y)), q=0.9
+        ),
+        "q is 0.9: the loss own has no power q",
+    ),
+    "lam of an objective": (
+        lambda: lc.objective(PARAMS, *BATCH, -1.0, "softmax"),
+        "lam is -1.0: give zero or",
+    ),
+    "lams of an objective": (
+        lambda: lc.gradients(PARAMS, *BATCH, np.ones(3), "softmax"),
+        r"lam is float64\(3,\)",
+    ),
     "labels in an objective": (
         lambda: lc.objective(PARAMS, X, Y, lam=0.0, loss="softmax"),
         r"y is .*\(12,\): give targets \(12, 3\), of labels jax.nn.one_hot\(labels, 3\)",
@@ -243,6 +352,22 @@ CALLS = {
     "W of other examples": (
         lambda: lc.evaluate(lc.Params(PARAMS.W[:, :3], PARAMS.b), VAL, "bce"),
         r"the weights are \(3, 3\): these examples need \(3, 4\)",
+    ),
+    "softmax of one output in an objective": (
+        lambda: lc.objective(lc.Params(PARAMS.W[:1], PARAMS.b[:1]), X, BATCH[1][:, :1], 0.0, "softmax"),
+        "there is one output, .*: give loss='bce'",
+    ),
+    "precision of an objective": (
+        lambda: lc.objective(PARAMS, *BATCH, 0.0, "softmax", precision="tf32"),
+        "precision is 'tf32': choose one of float32",
+    ),
+    "rows to evaluate": (
+        lambda: lc.evaluate(lc.Params(PARAMS.W[None], PARAMS.b[None]), VAL, "bce", rows=[[-1, 99]]),
+        "the rows go from -1 to 99: give rows from 0 to 5",
+    ),
+    "standardisers of others": (
+        lambda: lc.evaluate(PARAMS, VAL, "bce", lc.Standardizer(np.ones((2, 4)), np.ones((2, 4)))),
+        r"2 standardisers are given for runs \(\): give one each",
     ),
     "loss in a spec": (lambda: lc.TrainSpec("hinge"), "unknown loss 'hinge'"),
     "arrays to evaluate": (
@@ -311,6 +436,10 @@ CALLS = {
         "confidence 1 is nan: give numbers from",
     ),
     "bins": (lambda: lc.reliability([0.5], [True], 0), "bins is 0: give at least 1"),
+    "probabilities as labels": (
+        lambda: lc.label_metrics(np.full((2, 3), 0.3), np.ones((2, 3))),
+        "predicted holds 0.3",
+    ),
     "label metrics": (lambda: lc.label_metrics(np.ones((2, 3)), np.ones((2, 2))), r"give one shape \[n, K\]"),
 }
 

@@ -121,7 +121,7 @@ def describe_arguments(
         return (
             init_state(params, hyperparams, SPEC.optimizer),
             hyperparams,
-            Examples(jnp.zeros((n, D), jnp.uint8), jnp.zeros((n, K))),
+            Examples(jnp.zeros((n, D), jnp.uint8), jnp.zeros((n, K)), kind="classes"),
             Standardizer(jnp.zeros(D), jnp.ones(D)),
             ReplicateData(jax.random.split(jax.random.key(0), S)),
         )

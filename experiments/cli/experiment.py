@@ -141,7 +141,7 @@ def check_sweep(sweep: Sweep, num_training: int) -> None:
         raise UsageError(f"average is {settings.average}: the run has {settings.epochs} epochs")
     for config in sweep.configs:
         try:
-            check_config(config, num_training)
+            check_config(config, num_training, settings.dtype)
         except ValueError as error:
             raise UsageError(str(error)) from None
 

@@ -1,9 +1,9 @@
 """The start and the end of every command; a user's mistake ends in one line, never in a traceback."""
 
+import errno
 import os
 import signal
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -108,7 +108,7 @@ def find_cache() -> Path | None:
     """Return a folder for compiled programs; None where JAX knows best, or there is no home for them.
 
     Raises:
-      UsageError: if an environment variable names a folder that cannot be written to.
+      UsageError: if an environment variable names a folder that cannot be made or read.
     """
     name, value = JAX_CACHE, os.environ.get(JAX_CACHE)
     if value is None:
@@ -118,8 +118,10 @@ def find_cache() -> Path | None:
     try:
         folder = Path(value or "~/.cache").expanduser() / ("" if name == JAX_CACHE else "linear_cifar")
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        # Programs that others have compiled are of use too, where this user may not add any.
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it cannot be read")
+        return folder
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         if not value:
             return None

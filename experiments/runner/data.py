@@ -11,7 +11,8 @@ from linear_cifar.data.dataset import DataError, Dataset
 from linear_cifar.examples import Examples, make_examples
 from linear_cifar.memory import COPIES_OF_EXAMPLES, example_bytes, process_memory
 from linear_cifar.replicates import Replicate
-from linear_cifar.standardizer import Standardizer, check_resolution, fit_standardizer, scale_to_unit_length
+from linear_cifar.rounding import check_resolution
+from linear_cifar.standardizer import Standardizer, fit_standardizer, scale_to_unit_length
 
 
 class ReplicateName(NamedTuple):
@@ -107,11 +108,18 @@ def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32")
       dtype: floating-point type of the sweep.
 
     Raises:
-      DataError: if the data take more memory than there is, or are not standardised and `dtype` cannot tell
-        their values apart.
+      DataError: if the data take more memory than there is, or the arithmetic cannot hold their values.
     """
+    _check_memory(dataset, np.dtype(dtype).itemsize if mode == UNIT else dataset.train.features.itemsize)
+    try:
+        return _prepare(dataset, mode, dtype)
+    except ValueError as error:
+        raise DataError(f"{dataset.name}: {error}") from None
+
+
+def _prepare(dataset: Dataset, mode: str, dtype: str) -> PreparedData:
+    """Scale or standardise the features; raise ValueError if the arithmetic cannot hold their values."""
     train = dataset.train.features
-    _check_memory(dataset, np.dtype(dtype).itemsize if mode == UNIT else train.itemsize)
 
     def fit(features: np.ndarray) -> Standardizer | None:
         if mode not in (STANDARD, CENTER):
@@ -125,10 +133,8 @@ def prepare_data(dataset: Dataset, mode: str = STANDARD, dtype: str = "float32")
         return scale_to_unit_length(features, dtype) if mode == UNIT else features
 
     if mode == NONE:
-        try:
-            check_resolution(train, dtype)
-        except ValueError as error:
-            raise DataError(f"{dataset.name}: {error}") from None
+        for split in dataset.splits.values():
+            check_resolution(split.features, dtype)
     examples = {
         name: make_examples(convert(split.features), split.labels, len(dataset.classes))
         for name, split in dataset.splits.items()

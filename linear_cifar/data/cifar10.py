@@ -69,7 +69,7 @@ class _Part(NamedTuple):
 
 
 class _NoBatchesError(DataError):
-    """A sound archive holds none of the batch files."""
+    """Error: a sound archive without batch files."""
 
 
 _LAYOUTS = (_Layout(".bin"), _Layout(""))  # binary, pickles
@@ -133,7 +133,9 @@ def _find_copies(data_dir: Path) -> Iterator[tuple[Path, _Layout | None]]:
         (path, layout, len(wanted) == len(BATCHES))
         for layout in _LAYOUTS
         for path, names in found
+        # A test_batch alone may be of anything.
         if (wanted := {f"{batch}{layout.suffix}" for batch in BATCHES}.intersection(names))
+        - {f"test_batch{layout.suffix}"}
     ]
     archives = [path / name for path, names in found for name in names if name not in _FILES]
     yield from ((path, layout) for path, layout, whole in folders if whole)

@@ -44,7 +44,10 @@ def default_data_dir() -> Path:
     Raises:
       DataUnavailable: if there is no home folder.
     """
-    return expand_home(os.environ.get("TFDS_DATA_DIR") or Path("~", "tensorflow_datasets"))
+    try:
+        return expand_home(os.environ.get("TFDS_DATA_DIR") or Path("~", "tensorflow_datasets"))
+    except DataError as error:
+        raise DataUnavailable(str(error)) from None
 
 
 def fetch(

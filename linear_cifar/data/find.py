@@ -23,8 +23,8 @@ from linear_cifar.data.tfds import read_tfds
 
 DATASETS = ("auto", "cifar10", "synthetic")
 _SEARCHED = (
-    f"looked in vain there and up to {DEPTH} folders deeper for data_batch_1.bin to test_batch.bin, the same "
-    "without .bin, an archive of them (cifar-10*.tar.gz, .tgz or .tar), and cifar10/*/ of tensorflow-datasets"
+    f"looked there and up to {DEPTH} folders deeper for data_batch_1.bin to test_batch.bin, the same without "
+    ".bin, an archive of them (cifar-10*.tar.gz, .tgz or .tar), and cifar10/*/ of tensorflow-datasets"
 )
 
 

@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from linear_cifar.data.dataset import DataError, DataUnavailable
+from linear_cifar.arguments import describe
+from linear_cifar.data.dataset import DataError
 
 AnyPath = str | os.PathLike[str]
 
-# Levels of folders that are searched below the one that a user names: tfds unpacks to downloads/<name>/.
+# Levels of folders that are searched below the named one: tfds unpacks to downloads/<name>/<layout>/
 DEPTH = 3
 # Hidden folders, and those in which tfds has unfinished work.
 _SKIPPED = re.compile(r"\.|incomplete\.|.*\.tmp\.")
@@ -19,15 +20,17 @@ def expand_home(path: AnyPath) -> Path:
     """Return the path, in which ~ is the home folder.
 
     Raises:
-      DataUnavailable: if there is no such home folder.
-      DataError: if the path is an empty text, which would be the working directory.
+      DataError: if there is no such home folder, or the path is an empty text, which would be the working
+        directory.
     """
-    if path == "":
-        raise DataError("data_dir is empty: name a folder")
+    if not isinstance(path, str | os.PathLike):
+        raise DataError(f"data_dir is {describe(path)}: name a folder")
+    if path == "" or "\0" in os.fspath(path):
+        raise DataError("data_dir is empty, or no path: name a folder")
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise DataUnavailable(
+        raise DataError(
             f"there is no home folder for {path}: name the folder that holds CIFAR-10 (data_dir)"
         ) from None
 
