@@ -85,7 +85,7 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         plain = array.astype(np.float64)
         if not np.array_equal(plain, array, equal_nan=True):
-            raise ValueError(f"{name} is {describe(array)}, of which float64 loses digits: give float64")
+            raise ValueError(f"{name} is {describe(array)}, whose digits float64 loses: round it to float64")
         return plain
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -151,7 +151,7 @@ def as_seed(value: Any, name: str = "seed") -> int:
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Raise ValueError if a value is none of the choices; the message lists them."""
     value = value.item() if isinstance(value, np.bool_) else value
-    # By type too: 1 is no True. NumPy's strings are Python's.
+    # Types must match too, because 1 == True. A NumPy string counts as a Python string.
     alike = [
         choice
         for choice in choices
@@ -162,7 +162,7 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
 
 
 def check_hashable(name: str, function: Any) -> None:
-    """Raise ValueError if JAX cannot keep the program that it compiles for a function."""
+    """Raise ValueError if a function is not hashable: JAX keeps compiled programs by function."""
     try:
         hash(function)
     except TypeError:

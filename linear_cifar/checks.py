@@ -73,8 +73,8 @@ def check_arguments(
     average = as_whole("average", options.get("average", 1), 1, epochs)
     _check_sets(train, evaluation_sets)
     d, K = train.features.shape[1], train.targets.shape[1]
-    given: dict[str, Any] = {name: options[name] for name in TrainSpec._fields if name in options}  # type: ignore[literal-required]
-    spec = TrainSpec(**given)
+    spec_options: dict[str, Any] = {name: options[name] for name in TrainSpec._fields if name in options}  # type: ignore[literal-required]
+    spec = TrainSpec(**spec_options)
     check_outputs(spec.loss, K)
     dtype = _check_initial(options.get("init"), replicates[0].seed, resume_from, (K, d))
     standardizers = [options.get("standardizer"), *(replicate.standardizer for replicate in replicates)]
@@ -118,7 +118,8 @@ def _check_sets(train: Examples, evaluation_sets: Mapping[str, Examples]) -> Non
         shape = examples.features.shape[1], examples.targets.shape[1]
         if shape != (d, K):
             raise ValueError(
-                f"{name} has {shape[0]} features and {shape[1]} classes, the training set {d} and {K}"
+                f"{name} has {shape[0]} features and {shape[1]} classes, the training set {d} and {K}: give "
+                "both the same"
             )
         if (examples.kind == LABELS) != (train.kind == LABELS):
             raise ValueError(
@@ -198,7 +199,7 @@ def _check_configs(
     dependencies = find_dependencies(spec.optimizer, *shape, dtype)
     if "eta" not in dependencies.any_step:
         raise ValueError(
-            f"eta is {configs[0].eta}: optimizer, {optimizer}, does not use it; use hyperparams.eta in yours"
+            f"eta is {configs[0].eta}: optimizer, {optimizer}, does not use it: make it from hyperparams.eta"
         )
     if scheduled and "eta" not in dependencies.each_step:
         raise ValueError(
@@ -208,9 +209,11 @@ def _check_configs(
     for config in configs:
         check_config(config, num_rows, dtype)
         if config.q and not loss.takes_q:
-            raise ValueError(f"q is {config.q}: the loss {loss.name} has no power q")
+            raise ValueError(
+                f"q is {config.q}: the loss {loss.name} has no power q: give q=0, or a built-in loss"
+            )
         if config.momentum and "momentum" not in dependencies.any_step:
             raise ValueError(
                 f"momentum is {config.momentum}: optimizer, {optimizer}, does not use it; give "
-                "optimizer='heavy_ball', or use hyperparams.momentum in yours"
+                "optimizer='heavy_ball', or make an optimizer from hyperparams.momentum"
             )

@@ -100,8 +100,7 @@ class Epoch(NamedTuple):
 
 def derive_key(seed: int, use: KeyUse) -> PRNGKeyArray:
     """Return the random key of one use of a seed."""
-    # From its words, because `jax.random.key` depends on settings of JAX: a default generator, an offset of
-    # all seeds.
+    # From its two words, because `jax.random.key` also depends on JAX's default generator and seed offset.
     key = jax.random.wrap_key_data(jnp.asarray([0, seed], jnp.uint32), impl=GENERATOR)
     return jax.random.fold_in(key, use)
 
@@ -163,8 +162,8 @@ def sweep(
       devices: devices to divide the runs over; all local ones by default.
       resume_from: snapshot of an earlier sweep with the same arguments; `epochs` may be larger where the
         epochs so far do not depend on it. On the same devices the resumed sweep has the same bits. `init`
-        is then not used. Loss, optimizer and augmentation are known by their names, so each is a built-in
-        one or a function at the top level of a module.
+        is then not used. A snapshot identifies loss, optimizer and augmentation by name: each must be
+        built in, or a function at the top level of a module.
 
     Returns:
       An iterator over the epochs that follow. Nothing is trained before it is advanced.
@@ -228,11 +227,11 @@ def prepare_sets(
     dtype: DTypeLike,
     augment: Augmentation | None = None,
 ) -> tuple[Examples, dict[str, Examples], Standardizer | None, Sequence[Replicate]]:
-    """Return the data and standardisers with features that `dtype` can hold, see `prepare_features`.
+    """Return examples, standardiser and replicates for arithmetic in `dtype`, see `prepare_features`.
 
     Raises:
-      ValueError: if `dtype` cannot hold features that are not standardised, or that an augmentation changes,
-        for which they keep their units.
+      ValueError: if `dtype` cannot hold features that stay in their own units, because there is no
+        standardiser or an augmentation changes them.
     """
     stacked = stack_standardizers(replicates)
     # Folds are evaluated on the examples that others train on, of which one copy is enough.

@@ -90,7 +90,7 @@ def compute_metrics(
     precision: str,
     rows: Rows,
 ) -> Metrics:
-    """Do the work of `evaluate`, with arguments that are checked and features that are prepared."""
+    """Evaluate runs as `evaluate` does, from checked arguments and prepared features."""
     measure = _make_metrics_sum(loss, examples.kind)
     sums = _sum_examples(measure, params, examples, standardizer, precision, rows)
     return mean_metrics(sums, _num_measured(examples, rows))
@@ -116,7 +116,7 @@ def confusion_matrix(
     """
     params, examples, standardizer = _prepare(params, examples, standardizer, None)
     if examples.kind == LABELS:
-        raise ValueError("examples have any number of labels each: a confusion matrix needs one class each")
+        raise ValueError("examples are of the kind 'labels': a confusion matrix needs one class each")
     return np.asarray(_sum_examples(_count_predictions, params, examples, standardizer, precision, None))
 
 
@@ -137,15 +137,17 @@ def mark_correct(
       loss: the loss whose probabilities decide on labels; needed for examples of the kind `labels` only.
 
     Returns:
-      True where a prediction is right, see `Examples`; of the kind `labels`, the share of each example's
-      labels that are. False or 0 throughout where the parameters are not finite.
+      True where a prediction is right, see `Examples`. For the kind `labels`, the share of each example's
+      labels that is right. Runs whose parameters are not finite get False or 0 throughout.
 
     Raises:
       ValueError: if an argument is of another kind or shape.
     """
     params, examples, standardizer = _prepare(params, examples, standardizer, rows)
     if examples.kind == LABELS and loss is None:
-        raise ValueError("loss is None: these examples have labels, which its probabilities predict: give it")
+        raise ValueError(
+            "loss is None: give the loss whose probabilities predict the labels of these examples"
+        )
     found = None if loss is None else get_loss(loss)
     if found is not None:
         check_outputs(found, examples.targets.shape[1])
@@ -183,7 +185,8 @@ def mean_class_accuracy(
         correct.size and not 0 <= correct.min() <= correct.max() <= 1
     ):
         raise ValueError(
-            f"correct is {describe(correct)} and labels is {describe(labels)}: give marks and whole numbers"
+            f"correct is {describe(correct)} and labels is {describe(labels)}: give marks from 0 to 1, and "
+            "whole-number labels"
         )
     if labels.shape[-1:] != correct.shape[-1:]:
         raise ValueError(f"correct is {correct.shape} and labels is {labels.shape}: give one label each")
@@ -221,12 +224,12 @@ def _is_finite(params: Params) -> Bool[np.ndarray, "*runs"]:
 
 
 def check_rows(rows: Rows, replicates: tuple[int, ...], n: int) -> None:
-    """Raise ValueError if rows are not indices [R, m] of n examples, for this shape (R,) of replicates."""
+    """Raise ValueError if rows are not indices [R, m] of n examples; `replicates` is the shape (R,)."""
     if is_traced(rows):
         return
     known = np.asarray(rows)
     if known.ndim != 2 or known.shape[:1] != replicates or not np.issubdtype(known.dtype, np.integer):
-        raise ValueError(f"the rows are {describe(known)}: give indices [R, m], R of {replicates}")
+        raise ValueError(f"the rows are {describe(known)}: give indices [R, m] with (R,) = {replicates}")
     if known.size and not 0 <= known.min() <= known.max() < n:
         raise ValueError(f"the rows go from {known.min()} to {known.max()}: give rows from 0 to {n - 1}")
 
@@ -357,6 +360,6 @@ def mean_metrics(sums: Metrics, n: int) -> Metrics:
 
 
 def measure_examples(logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss, kind: str) -> Metrics:
-    """Return the loss of each of n examples, and how much of its prediction is right, 0 to 1, all [n]."""
+    """Return the loss of each of n examples, and the share of its prediction that is right, both [n]."""
     correct = _measure_correct(logits, y, loss, kind)
     return Metrics(loss.value(logits, y), correct.astype(logits.dtype))

@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Integer, Num
 from linear_cifar.arguments import as_numbers, as_whole, check_choice, describe, is_traced
 from linear_cifar.rounding import is_wide
 
-# What the targets of a data set say.
+# Kinds of targets, see `Examples`.
 CLASSES, SOFT, LABELS = KINDS = ("classes", "soft", "labels")
 # Targets of soft classes sum to 1 up to this, so that float16 can hold them.
 SUM_TOLERANCE = 1e-3
-# Shares that were computed in float32 may be so much above 1.
+# Shares computed in float32 may exceed 1 by this much.
 ROUNDING = 1e-6
 # Bytes of features that are checked at a time.
 _BYTES_AT_ONCE = 64 * 1024**2
@@ -32,9 +32,9 @@ class Examples:
     | `soft` | shares of classes, such as smoothed labels or mixup | that class has the largest share |
     | `labels` | multi-hot, or one output (K = 1): yes or no for each label | label by label, see below |
 
-    A label is predicted where its probability is at least 1/2, and true where its target is. An example of
-    `labels` counts by the share of its labels that are right. The kind belongs to the data set: a multi-hot
-    row with a single label is still judged label by label.
+    A label is predicted where its probability is at least 1/2, and true where its target is at least 1/2.
+    The accuracy of an example of kind `labels` is the share of its labels that are right. The kind belongs to
+    the data set: a multi-hot row with a single label is still judged label by label.
 
     `features, targets = examples` unpacks the two arrays. JAX takes examples as a pytree.
     """
@@ -53,8 +53,9 @@ class Examples:
             `classes` if each is one-hot, `soft` if each sums to 1, `labels` if all targets are 0 or 1.
 
         Raises:
-          ValueError: if the shapes do not fit, a value is not finite or no target, the targets are not of the
-            kind, or do not show their kind. The message names the argument and the first wrong row.
+          ValueError: if the shapes do not fit, a feature is not finite, a target is not from 0 to 1, or the
+            targets do not fit `kind` or do not show one. The message names the argument and the first wrong
+            row.
         """
         self.features = as_features("features", features)
         self.targets = _as_targets(targets)
@@ -98,7 +99,7 @@ class Examples:
 
 
 def _make_unchecked(kind: str, leaves: Any) -> Examples:
-    """Make examples of arrays that are known to be right, or of what JAX puts in their place."""
+    """Make examples without checks, from valid arrays or from the leaves that JAX gives a pytree."""
     examples = object.__new__(Examples)
     examples.features, examples.targets = leaves
     examples.kind = kind
@@ -156,7 +157,7 @@ def as_features(name: str, features: Any) -> Num[Array | np.ndarray, "n d"]:
     if array.ndim != 2:
         raise ValueError(f"{name} is {describe(array)}: give [n, d], a row for each example")
     if 0 in array.shape:
-        raise ValueError(f"{name} is {describe(array)}: there are no examples, or no features")
+        raise ValueError(f"{name} is {describe(array)}: give at least one example and one feature")
     check_finite(name, array)
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not is_traced(array):
         largest = np.maximum(np.asarray(array.max(axis=0)), -np.asarray(array.min(axis=0), np.float64))
@@ -177,7 +178,10 @@ def check_finite(name: str, array: Num[Array | np.ndarray, "n _"], dtype: Any = 
         usable = (np.abs(rows) <= limit).all(axis=1)  # false for NaN
         if not usable.all():
             beyond = "" if dtype is None else f", or a number beyond {np.dtype(dtype)}"
-            raise ValueError(f"row {start + np.argmin(usable)} of {name} holds NaN or infinity{beyond}")
+            raise ValueError(
+                f"row {start + np.argmin(usable)} of {name} holds NaN or infinity{beyond}: correct it, or "
+                "leave it out"
+            )
 
 
 def as_labels(name: str, labels: Any, num_classes: int) -> Integer[np.ndarray, " n"]:
@@ -209,7 +213,10 @@ def _as_targets(targets: Any) -> Float[Array | np.ndarray, "n K"]:
         known = np.asarray(array)
         wrong = ~((known >= 0) & (known <= 1 + ROUNDING)).all(axis=1)  # also NaN
         if wrong.any():
-            raise ValueError(f"row {np.argmax(wrong)} of targets holds a number that is not from 0 to 1")
+            raise ValueError(
+                f"row {np.argmax(wrong)} of targets holds a number that is not from 0 to 1: give shares, or "
+                "labels"
+            )
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float32)
 
 
@@ -242,5 +249,7 @@ def _find_kind(targets: Float[Array | np.ndarray, "n K"], kind: str | None) -> s
     if kind == CLASSES and not one_hot:
         raise ValueError("kind is 'classes': the targets are not one-hot; give kind='soft' or 'labels'")
     if kind == SOFT and not known.any(axis=1).all():
-        raise ValueError(f"kind is 'soft': row {np.argmin(known.any(axis=1))} of targets has no class")
+        raise ValueError(
+            f"kind is 'soft': row {np.argmin(known.any(axis=1))} of targets has no class: remove it"
+        )
     return kind

@@ -134,7 +134,7 @@ LOSSES = {
 
 
 def get_loss(loss: str | Loss) -> Loss:
-    """Return the loss of that name, or a loss of one's own.
+    """Return the loss of that name; return a `Loss` unchanged.
 
     Raises:
       ValueError: if there is none, a function is given in place of a loss, or a loss of one's own has the
@@ -172,6 +172,8 @@ def check_outputs(loss: Loss, K: int) -> None:
         ]
     # It is the user's function, which may raise anything.
     except Exception as error:
-        raise ValueError(f"loss {loss.name} fails on logits [n, {K}] ({one_line(error)})") from error
+        raise ValueError(
+            f"loss {loss.name} fails on logits [n, {K}] ({one_line(error)}): see lc.Loss.from_value"
+        ) from error
     if shapes != [(2,), (2, K)]:
         raise ValueError(f"loss {loss.name} returns {shapes[0]} for 2 examples: give one number for each")

@@ -49,7 +49,9 @@ def as_batch(
         if not is_traced(scalar):
             check_config(Config(**{"eta": 0.0, "batch": 1, "lam": 0.0, name: scalar.item()}))
             if name == "q" and scalar and not found.takes_q:
-                raise ValueError(f"q is {scalar}: the loss {found.name} has no power q")
+                raise ValueError(
+                    f"q is {scalar}: the loss {found.name} has no power q: give q=0, or a built-in loss"
+                )
     return params, x, y, found
 
 

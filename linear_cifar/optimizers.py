@@ -41,7 +41,7 @@ OPTIMIZERS: dict[str, Optimizer] = {optimizer.__name__: optimizer for optimizer 
 
 
 def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
-    """Return the optimizer of that name, or an optimizer of one's own.
+    """Return the optimizer of that name; return a function unchanged.
 
     Raises:
       ValueError: if there is none; the message names the optimizers there are.
@@ -63,7 +63,7 @@ class Dependencies(NamedTuple):
     """Names of the hyperparameters on which an optimizer's updates depend."""
 
     any_step: frozenset[str]  # of the first step or a later one, also through what the state keeps
-    each_step: frozenset[str]  # of every step, from the values that are given then
+    each_step: frozenset[str]  # of every step, from the hyperparameters passed to that step
 
 
 @lru_cache(maxsize=256)
@@ -104,7 +104,7 @@ def find_dependencies(optimizer: Optimizer, K: int, d: int, dtype: DTypeLike) ->
     if jax.tree.map(lambda leaf: leaf.shape, updates) != jax.tree.map(lambda leaf: leaf.shape, params):
         raise ValueError(f"optimizer is {describe(optimizer)}, whose updates have other shapes: {_ADVICE}")
     num_names, num_leaves = len(Hyperparams._fields), len(jax.tree.leaves(state))
-    # What an update takes from the state depends on what earlier updates have put there.
+    # Updates read state that earlier updates wrote: repeat until no further leaf of the state is used.
     kept = [False] * num_leaves
     while True:
         _, used = dce_jaxpr(updated.jaxpr, [True] * len(jax.tree.leaves(updates)) + kept)

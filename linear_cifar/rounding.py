@@ -1,4 +1,4 @@
-"""What a floating-point type can hold of the numbers that a user has."""
+"""Limits of floating-point types: which features are constant, and which would lose their digits."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from jaxtyping import Array, Bool, Float, Num
 
 from linear_cifar.arguments import as_numbers, is_traced
 
-# A feature is constant if its values differ by at most so many units in the last place of float32 or float64.
+# A feature is constant if its values differ by at most this many units in the last place.
 CONSTANT_ULPS = 4
-# A type tells the values of a feature apart if they span more than so many of its units in the last place.
+# A type tells the values of a feature apart if they span more than this many of its units in the last place.
 RESOLVED_ULPS = 16
 
 
 def is_wide(array: Num[Array | np.ndarray, "*shape"], dtype: DTypeLike) -> bool:
-    """Tell whether a floating-point type does not hold every number of the array's type."""
+    """Tell whether some number of the array's type does not fit into a floating-point type."""
     return not np.can_cast(array.dtype, jax.dtypes.canonicalize_dtype(dtype))
 
 
@@ -52,7 +52,7 @@ def check_resolution(features: Num[Array | np.ndarray, "n d"], dtype: DTypeLike)
 
 
 def as_floats(name: str, value: Any, dtype: DTypeLike) -> Float[Array, "..."]:
-    """Return numbers as a floating-point array; one of JAX's keeps its type, others get `dtype`.
+    """Return numbers as a floating-point JAX array: of `dtype`, unless they are one already.
 
     Raises:
       ValueError: if the value is no array of real numbers, or `dtype` cannot tell its numbers apart.
@@ -62,6 +62,6 @@ def as_floats(name: str, value: Any, dtype: DTypeLike) -> Float[Array, "..."]:
         return array
     if array.ndim == 2:
         check_resolution(array, dtype)
-    # In NumPy, where a large whole number is rounded; JAX would cut it to 32 bits.
+    # NumPy rounds a large whole number; JAX would cut it to 32 bits.
     rounded = array.astype(jax.dtypes.canonicalize_dtype(dtype))
     return rounded if isinstance(rounded, jax.Array) else jnp.asarray(rounded)

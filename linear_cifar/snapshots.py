@@ -253,7 +253,7 @@ def describe_difference(snapshot: SweepIdentity, sweep: SweepIdentity) -> str | 
 
 
 def name_loss(loss: Loss) -> str:
-    """Return a name for a loss: its own, and for one that is not built in those of its functions."""
+    """Return a loss's name, followed by the names of its functions unless the loss is built in."""
     if loss == LOSSES.get(loss.name):
         return loss.name
     made_from = getattr(loss.value, MADE_FROM, None)
@@ -264,10 +264,10 @@ def name_loss(loss: Loss) -> str:
 def name_function(function: Callable[..., Any] | None) -> str:
     """Return a name for an optimizer or augmentation that stays the same from process to process.
 
-    A function is named by its module, unless that is of this package, and its qualified name; a `partial`
-    also by its arguments. As for pickle, it must be what its module has under that name. Otherwise the name
-    has a "<", because several functions may have it: a lambda, a function within a function, or an object.
-    A function of the main program, which a notebook may define again, is also named by its code.
+    A function is named by its module (omitted for this package) and its qualified name; a `partial` also by
+    its arguments. If looking up that name does not return the function, the name gets a "<": several
+    functions may share it, such as lambdas, functions within functions, or objects. A function of the main
+    program, which a notebook may define again, is also named by its code.
     """
     if function is None:
         return "none"
@@ -290,7 +290,7 @@ def name_function(function: Callable[..., Any] | None) -> str:
 
 
 def _digest_code(code: CodeType) -> str:
-    """Return a digest of what a function does, without the place where it is written."""
+    """Return a digest of a function's bytecode, names and constants, but not of its file and line."""
     constants = [
         _digest_code(constant) if isinstance(constant, CodeType) else repr(constant)
         for constant in code.co_consts
@@ -308,7 +308,7 @@ def _name_argument(value: Any) -> str:
         return name_function(value)
     if isinstance(value, np.generic):
         value = value.item()
-    # Numbers, text and None are what their text says. Other objects may hide what they hold.
+    # `repr` shows numbers, text and None in full; other objects may hold more than it shows.
     return (
         repr(value) if value is None or isinstance(value, Real | str | bytes) else f"<{type(value).__name__}>"
     )

@@ -47,7 +47,7 @@ def fit_standardizer(features: Any) -> Standardizer:
       Mean [d] and std [d].
 
     Raises:
-      ValueError: if the features are no numbers [n, d], one is NaN or infinite, or their squares are.
+      ValueError: if the features are not numbers [n, d], or one is NaN, infinite or too large to square.
     """
     rows = np.asarray(as_features("features", features))
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # refused below
@@ -81,7 +81,7 @@ def as_standardizer(
 ) -> Standardizer | None:
     """Return a standardiser of d features whose leaves are arrays [d], or also [R, d] if it may be stacked.
 
-    None for d: any number of features.
+    With `d=None` any number of features is allowed.
 
     Raises:
       ValueError: if it is no standardiser of d features, or has a value that no feature can have.
@@ -116,12 +116,12 @@ def prepare_features(
     dtype: DTypeLike,
     keep_units: bool = False,
 ) -> tuple[list[Num[Array | np.ndarray, "_ d"]], Standardizer | None]:
-    """Return features that arithmetic in `dtype` can take, and the standardiser that belongs to them.
+    """Return features that `dtype` can hold, and the standardiser that completes their scaling.
 
     float32 has 24 bits. A time in milliseconds, or a value around 1e9 that varies by 1, would lose the digits
-    that tell its examples apart. Features of a wider type are therefore shifted and scaled in float64, and
-    rounded then; the standardiser that is returned does the rest. So are features of extreme size, or far
-    from 0. Others are returned as they are.
+    that tell its examples apart. Features of a wider type, of extreme size or far from 0 are therefore
+    shifted and scaled in float64, and then rounded. The returned standardiser completes the scaling. Other
+    features stay unchanged.
 
     Args:
       features: raw features of some data sets, NumPy's or JAX's.
@@ -166,7 +166,7 @@ def _is_extreme(standardizer: Standardizer) -> bool:
 
 
 def _round(standardizer: Standardizer | None, dtype: DTypeLike) -> Standardizer | None:
-    """Round a standardiser to `dtype`, which JAX would do or leave, depending on how a user has set it up."""
+    """Round a standardiser to `dtype`; JAX itself rounds only while its 64-bit types are off."""
     if standardizer is None:
         return None
     return Standardizer(*(leaf.astype(dtype) for leaf in standardizer))

@@ -221,9 +221,8 @@ def noise(key, image):
     return move(key, image).astype(jnp.float32) + jax.random.normal(key, image.shape)
 
 
-@pytest.mark.parametrize(("optimizer", "augment"), [("sgd", move), ("adamw", noise)])
-def test_results_do_not_depend_on_how_jax_is_set_up(optimizer, augment):
-    options = {"seeds": [0, 2**32 - 1], "augment": augment, "init": None, "optimizer": optimizer}
+def test_results_do_not_depend_on_how_jax_is_set_up():
+    options = {"seeds": [0, 2**32 - 1], "augment": noise, "init": None, "optimizer": "adamw"}
     with jax.numpy_dtype_promotion("standard"):
         expected = run(GRID, **options)[-1]
         with (
@@ -238,10 +237,12 @@ def test_results_do_not_depend_on_how_jax_is_set_up(optimizer, augment):
         jax.tree.map(np.testing.assert_array_equal, *leaves)
 
 
-def test_seeds_that_differ_train_differently():
+def test_seeds_that_differ_have_other_random_numbers():
     seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
-    W = weights(run(GRID[:1], seeds=[*seeds, 7], init=None)[-1])
-    assert len({row.tobytes() for row in W}) == 7
+    keys = [jax.random.key_data(engine.derive_key(seed, engine.KeyUse.EPOCH)).tobytes() for seed in seeds]
+    assert len(set(keys)) == len(seeds)
+    words = jax.random.key_data(jax.random.fold_in(jax.random.key(2**31), engine.KeyUse.EPOCH))
+    assert words.tobytes() == keys[3]
 
 
 def test_weights_drawn_in_float64_are_those_of_float32_where_jax_has_no_other():

@@ -75,7 +75,7 @@ def test_wrong_shapes_are_named(features, num_classes, message):
 
 
 def test_no_examples_are_refused():
-    with pytest.raises(ValueError, match="there are no examples"):
+    with pytest.raises(ValueError, match="give at least one example"):
         lc.make_examples(FEATURES[:0], LABELS[:0], num_classes=3)
 
 

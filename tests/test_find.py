@@ -67,8 +67,8 @@ def test_a_download_is_announced_once_before_it_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(find.cifar10, "read_cifar10", lambda folder: made if events else None)
     find_dataset("auto", tmp_path / "mistyped", log=events.append, on_progress=events.append)
     note, *progress = events
-    assert note.startswith(f"note: there is no folder {tmp_path / 'mistyped'}: looked there")
-    assert note.endswith("CIFAR-10 is downloaded to it")
+    assert note.startswith(f"note: there is no folder {tmp_path / 'mistyped'}: searched there")
+    assert note.endswith(f"CIFAR-10 is downloaded to {tmp_path / 'mistyped'}")
     assert [event.done for event in progress] == [0, 1]
 
 

@@ -91,10 +91,10 @@ CALLS = {
     "sparse": (lambda: lc.make_examples(Sparse(), Y, 3), r"features is sparse .*toarray\(\)"),
     "longdouble": (
         lambda: lc.fit_standardizer(np.full((2, 2), np.longdouble(1) / 3)),
-        "loses digits: give fl",
+        "float64 loses: round it",
     ),
     "one axis": (lambda: lc.make_examples(X[0], Y, 3), r"features is float32\(4,\): give \[n, d\]"),
-    "no examples": (lambda: lc.make_examples(X[:0], Y[:0], 3), "there are no examples"),
+    "no examples": (lambda: lc.make_examples(X[:0], Y[:0], 3), "give at least one example"),
     "labels of halves": (lambda: lc.make_examples(X, Y + 0.5, 3), "row 0 of labels is 0.5: give whole"),
     "labels of NaN": (lambda: lc.make_examples(X, np.full(12, np.nan), 3), "row 0 of labels is nan"),
     "words as labels": (lambda: lc.make_examples(X, ["a"] * 12, 3), "labels is <U1.*give an array of real"),
@@ -375,7 +375,7 @@ CALLS = {
         "examples is a tuple: give lc.make_exam",
     ),
     "function to evaluate": (lambda: lc.evaluate(PARAMS, VAL, np.mean), "loss is the function mean: choose"),
-    "marks of labels": (lambda: lc.mark_correct(PARAMS, MULTI_HOT), "loss is None: .*give it"),
+    "marks of labels": (lambda: lc.mark_correct(PARAMS, MULTI_HOT), "loss is None: give the loss whose"),
     "confusion of labels": (
         lambda: lc.confusion_matrix(PARAMS, MULTI_HOT),
         "a confusion matrix needs one class",

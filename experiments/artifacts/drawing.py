@@ -34,14 +34,14 @@ SEQUENTIAL = "cividis"
 ORANGE, BLUE, SKY, GREEN = "#D55E00", "#0072B2", "#56B4E9", "#009E73"
 # Longest side of a .png in pixels; matplotlib refuses more than twice as many.
 MAX_PIXELS = 30_000
-# Fewest columns to which a title is broken.
+# Narrowest line of a title, in columns.
 NARROWEST = 16
 
 
 @contextmanager
 def draw_figure(path: Path, size: tuple[float, float], title: str) -> Iterator[Figure]:
     """Yield a figure of this size in inches, and save it with each suffix once the block has drawn it."""
-    # The user's own settings of Matplotlib do not change what a run writes.
+    # The user's matplotlibrc must not change the figures that a command writes.
     with quiet(), style.context(["default", STYLE]):
         figure = Figure(figsize=size)
         heading = figure.suptitle(title)

@@ -1,6 +1,6 @@
 """The parts of Matplotlib that figures use; no other module imports it.
 
-Figures need no window and none of the user's settings. A setting that Matplotlib refuses would end a command.
+Figures need no window, and ignore the user's matplotlibrc: a bad value in it would end a command.
 """
 
 import logging
@@ -14,7 +14,7 @@ _BACKEND, _SETTINGS = "MPLBACKEND", "MATPLOTLIBRC"
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Matplotlib from logging what a user need not know: folders and fonts that it would rather have."""
+    """Keep Matplotlib from logging warnings about its folders and fonts, which a user need not see."""
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _hide_settings() -> Iterator[None]:
-    """Hide the user's settings while Matplotlib is imported, and then apply them for others that use it."""
+    """Hide the user's matplotlibrc while Matplotlib is imported; then apply it for other code."""
     if "matplotlib" in sys.modules:
         yield
         return

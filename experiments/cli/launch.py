@@ -105,7 +105,7 @@ def set_up_jax() -> None:
 
 
 def find_cache() -> Path | None:
-    """Return a folder for compiled programs; None where JAX knows best, or there is no home for them.
+    """Return the folder for compiled programs; None if JAX chooses it or there is no home folder.
 
     Raises:
       UsageError: if an environment variable names a folder that cannot be made or read.
@@ -118,7 +118,7 @@ def find_cache() -> Path | None:
     try:
         folder = Path(value or "~/.cache").expanduser() / ("" if name == JAX_CACHE else "linear_cifar")
         folder.mkdir(parents=True, exist_ok=True)
-        # Programs that others have compiled are of use too, where this user may not add any.
+        # A folder that is only readable still supplies programs that other users compiled.
         if not os.access(folder, os.R_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "it cannot be read")
         return folder
@@ -126,7 +126,9 @@ def find_cache() -> Path | None:
         if not value:
             return None
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{name}={value}: compiled programs cannot be kept there: {reason}") from None
+        raise UsageError(
+            f"{name}={value}: compiled programs cannot be kept there: {reason}; name another folder"
+        ) from None
 
 
 def _fail(message: str, code: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 # Seconds to wait for a reader of stderr, which has progress and notes; its pipe may be full for ever.
 PATIENCE = 0.1
-# A width below this is none: absl cannot wrap its help to it.
+# Smaller widths are ignored: absl cannot wrap its help to them.
 NARROWEST = 40
 
 
@@ -43,8 +43,8 @@ def open_streams() -> Output:
         try:
             os.fstat(descriptor)
         except OSError:
-            # It takes the lowest free number, which is this one. Else a file of the run would take it, and
-            # native code that logs to stderr would write into the file.
+            # `os.open` takes the lowest free descriptor: this one. Otherwise a results file would take it,
+            # and native code that logs to stderr would write into that file.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     output = Output(1)
     sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
@@ -57,7 +57,7 @@ def open_streams() -> Output:
 
 
 def _wrap(output: Output, stream: TextIO | None) -> TextIO:
-    """Return a text stream in the encoding of the one that it replaces, which is None if that was closed."""
+    """Return a text stream in the encoding of `stream`, or in UTF-8 if that is None (closed)."""
     # Each text is written at once, so that nothing is left to be written when Python ends.
     encoding = stream.encoding if stream else "utf-8"
     return io.TextIOWrapper(output, encoding, errors="replace", write_through=True)

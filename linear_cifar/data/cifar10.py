@@ -77,7 +77,7 @@ _FILES = {f"{batch}{layout.suffix}": (batch, layout) for layout in _LAYOUTS for 
 # Other files that come with the batch files.
 _COMPANIONS = ("batches.meta", "batches.meta.txt", "readme.html")
 
-# Other data sets may be called so too, as CIFAR-10-C.tar is: the files in it decide.
+# Other data sets have such names too, for example CIFAR-10-C.tar: the files in the archive decide.
 _ARCHIVE = re.compile(r"(?i:(?!\.|.*cifar[-_ ]?100).*cifar[-_ ]?10(?!\d).*\.(tar|tar\.gz|tgz))")
 _PUBLISHED_ARCHIVE = re.compile(r"(?i:.*cifar-10-(binary|python|batches))")
 _SOUGHT = re.compile("|".join([*map(re.escape, _FILES), _ARCHIVE.pattern]))
@@ -133,7 +133,7 @@ def _find_copies(data_dir: Path) -> Iterator[tuple[Path, _Layout | None]]:
         (path, layout, len(wanted) == len(BATCHES))
         for layout in _LAYOUTS
         for path, names in found
-        # A test_batch alone may be of anything.
+        # A lone test_batch may belong to any data set.
         if (wanted := {f"{batch}{layout.suffix}" for batch in BATCHES}.intersection(names))
         - {f"test_batch{layout.suffix}"}
     ]
@@ -159,7 +159,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def _is_only_a_copy(path: Path) -> bool:
-    """Tell whether deleting this archive or folder loses nothing else."""
+    """Tell whether a path holds nothing but a copy of CIFAR-10, so that a user may delete it."""
     if not os.path.isdir(path):
         return _PUBLISHED_ARCHIVE.match(path.name) is not None
     try:

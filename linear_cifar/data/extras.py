@@ -10,7 +10,7 @@ def import_extra(name: str) -> Any:
     """Import and return a module of the extra `data`.
 
     Raises:
-      DataError: if it cannot be imported. The message continues a sentence that starts with what needs it.
+      DataError: if it cannot be imported. The caller puts what needs the module before the message.
     """
     try:
         return importlib.import_module(name)

@@ -23,8 +23,8 @@ from linear_cifar.data.tfds import read_tfds
 
 DATASETS = ("auto", "cifar10", "synthetic")
 _SEARCHED = (
-    f"looked there and up to {DEPTH} folders deeper for data_batch_1.bin to test_batch.bin, the same without "
-    ".bin, an archive of them (cifar-10*.tar.gz, .tgz or .tar), and cifar10/*/ of tensorflow-datasets"
+    f"searched there and up to {DEPTH} folders deeper for data_batch_1.bin to test_batch.bin, the same "
+    "without .bin, an archive of them (cifar-10*.tar.gz, .tgz or .tar), and cifar10/*/ of tensorflow-datasets"
 )
 
 
@@ -111,7 +111,7 @@ def _find_cifar10(
     log_once = cache(log)
 
     def announce(progress: DownloadProgress) -> None:
-        log_once(f"note: {searched}; CIFAR-10 is downloaded to it")
+        log_once(f"note: {searched}; CIFAR-10 is downloaded to {folder}")
         on_progress(progress)
 
     try:

@@ -20,8 +20,7 @@ def expand_home(path: AnyPath) -> Path:
     """Return the path, in which ~ is the home folder.
 
     Raises:
-      DataError: if there is no such home folder, or the path is an empty text, which would be the working
-        directory.
+      DataError: if there is no such home folder, or the path is empty or not a path.
     """
     if not isinstance(path, str | os.PathLike):
         raise DataError(f"data_dir is {describe(path)}: name a folder")
