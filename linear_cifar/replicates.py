@@ -76,7 +76,8 @@ def as_replicates(seeds: Iterable[int | Replicate]) -> tuple[Replicate, ...]:
         (names, "have the same seed and fold"),
         (_identify_runs(replicates), "train the same run"),
     ):
-        repeated = [name for name, key in zip(names, keys, strict=True) if Counter(keys)[key] > 1]
+        counts = Counter(keys)
+        repeated = [name for name, key in zip(names, keys, strict=True) if counts[key] > 1]
         if repeated:
             raise ValueError(f"two replicates {words}, {repeated[0]}: give other seeds, or rows of their own")
     if len({None if replicate.rows is None else len(replicate.rows) for replicate in replicates}) > 1:

@@ -141,6 +141,19 @@ def test_adamw_decays_once(optimizer, decay_b, reference):
         np.testing.assert_allclose(b[0, c], expected[1], rtol=1e-9, atol=1e-12)
 
 
+def test_adamw_gives_what_pytorch_gave():
+    """Compare with weights that `train_by_torch` has returned, of PyTorch 2.14.1, for where it is missing."""
+    W, b = small_sweep.run(lc.grid([0.05], [8], [LAM]), seeds=[7], optimizer="adamw", shuffle=False)[
+        -1
+    ].params()
+    expected = [0.3204296002742053, -0.2557602715719888, 0.15719021872982453]
+    expected += [-0.5427862632683389, -0.728872817328714, 0.03828007574433237]
+    np.testing.assert_allclose(W[0, 0, 0], expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        b[0, 0], [-0.30891003413085677, -0.36379982096277197, 0.3974191768119936], rtol=1e-9
+    )
+
+
 def test_an_optimizer_that_decays_by_itself_gets_no_penalty_in_the_gradient():
     plain, decayed = (
         small_sweep.run(optimizer=optimizer)[-1].params() for optimizer in (lc.sgd, decayed_sgd)
