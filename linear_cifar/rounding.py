@@ -18,7 +18,7 @@ RESOLVED_ULPS = 16
 
 def is_wide(array: Num[Array | np.ndarray, "*shape"], dtype: DTypeLike) -> bool:
     """Tell whether some number of the array's type does not fit into a floating-point type."""
-    return not np.can_cast(array.dtype, jax.dtypes.canonicalize_dtype(dtype))
+    return not np.can_cast(array.dtype, dtype)
 
 
 def find_constant(features: Num[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:

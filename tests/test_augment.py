@@ -1,6 +1,9 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from linear_cifar.augment import chain, horizontal_flip, random_shift
 
@@ -68,3 +71,15 @@ def test_chained_augmentations_have_keys_of_their_own():
     np.testing.assert_allclose(both, first + second, rtol=1e-6)
     in_order = chain([noise, lambda key, image: 0 * image])(key, image)
     np.testing.assert_array_equal(in_order, jnp.zeros(3))
+
+
+@pytest.mark.parametrize("augment", [horizontal_flip, random_shift])
+def test_draws_do_not_depend_on_jaxs_default_type(augment):
+    images = np.arange(16 * 48, dtype=np.float32).reshape(16, 48)
+    changed = []
+    for x64 in (True, False):
+        with jax.enable_x64(x64):
+            keys = jax.random.split(jax.random.key(3, impl="threefry2x32"), 16)
+            changed.append(np.asarray(jax.vmap(partial(augment, shape=(3, 4, 4)))(keys, images)))
+    np.testing.assert_array_equal(*changed)
+    assert not np.array_equal(changed[0], images)
