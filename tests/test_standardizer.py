@@ -176,6 +176,21 @@ def test_functions_of_weights_in_numpy_lose_no_digits(dtype):
 
 
 @pytest.mark.usefixtures("jax_of_a_user")
+@pytest.mark.parametrize("with_standardizer", [True, False])
+def test_whole_numbers_of_64_bits_are_not_cut_to_32(with_standardizer):
+    x = (2.0**33 * SIGNAL).astype(np.int64)
+    standardizer = fit_standardizer(x) if with_standardizer else None
+    scaled = (x - standardizer.mean) / standardizer.std if standardizer else x.astype(np.float64)
+    np.testing.assert_allclose(standardize(standardizer, x, np.float64), scaled, rtol=1e-5, atol=1e-6)
+    params = lc.Params(np.eye(3, 4), np.zeros(3))
+    right = scaled[:, :3].argmax(axis=1) == LABELS
+    np.testing.assert_array_equal(
+        lc.mark_correct(params, lc.make_examples(x, LABELS, 3), standardizer), right
+    )
+    np.testing.assert_allclose(lc.compute_logits(params, x), x[:, :3], rtol=1e-5)
+
+
+@pytest.mark.usefixtures("jax_of_a_user")
 def test_an_augmentation_gets_features_in_their_own_units():
     x = 5_000 + 1_000 * SIGNAL
     options = {
