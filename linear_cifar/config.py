@@ -115,13 +115,9 @@ def check_config(config: Config, n: int | None = None, dtype: DTypeLike | None =
       dtype: type of the weights, which must hold the values; None: any.
     """
     (config,) = as_configs([config])
-    limits = None if dtype is None else jnp.finfo(dtype)
     for name, value in config._asdict().items():
         if not isinstance(value, Real) or isinstance(value, bool):
             raise ValueError(f"{name} is {describe(value)}: give a number")
-        number: Any = value
-        if limits and number and not float(limits.smallest_subnormal) <= number <= float(limits.max):
-            raise ValueError(f"{name} is {value}: give a number that {limits.dtype} can hold")
     for name, value in (("eta", config.eta), ("lam", config.lam)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} is {value}: give zero or a positive number")
@@ -137,3 +133,8 @@ def check_config(config: Config, n: int | None = None, dtype: DTypeLike | None =
         raise ValueError(f"batch is {config.batch}: a batch holds at least one example")
     if n is not None and config.batch > n:
         raise ValueError(f"batch is {config.batch}: the training set holds {n:,} examples")
+    # Last, because what is out of range is not a matter of the type.
+    for name, number in config._asdict().items() if dtype is not None else ():
+        limits = jnp.finfo(dtype)
+        if number and not float(limits.smallest_subnormal) <= number <= float(limits.max):
+            raise ValueError(f"{name} is {number}: give a number that {limits.dtype} can hold")

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
+from linear_cifar.arguments import one_line
 from linear_cifar.files import atomic_write
 
 DESCRIPTION = "description"
@@ -104,8 +105,7 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise
     # The zip and npy formats raise errors of many types on hostile bytes.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise NpzError(f"{path} cannot be read: {reason:.200}") from None
+        raise NpzError(f"{path} cannot be read: {one_line(error, 200)}") from None
     return arrays, description
 
 

@@ -17,6 +17,7 @@ import jax
 
 from experiments.runner.errors import FolderError, ProcessError, UsageError
 from experiments.runner.files import PROCESSES, first_missing, read_json, remove_empty, write_json
+from linear_cifar.arguments import one_line
 
 # Seconds after which a silent process counts as dead, whereupon JAX ends the others.
 HEARTBEAT = 60
@@ -74,8 +75,7 @@ class Processes:
                 heartbeat_timeout_seconds=HEARTBEAT,
             )
         except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UsageError(f"the processes did not find one another: {reason:.200}") from None
+            raise UsageError(f"the processes did not find one another: {one_line(error, 200)}") from None
 
     def __str__(self) -> str:
         return f"process {self.rank} of {self.count}"

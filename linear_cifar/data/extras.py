@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from linear_cifar.arguments import one_line
 from linear_cifar.data.dataset import DataError
 
 
@@ -15,7 +16,6 @@ def import_extra(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"needs {name}, which cannot be imported ({reason}): pip install 'linear_cifar[data]'"
+            f"needs {name}, which cannot be imported ({one_line(error)}): pip install 'linear_cifar[data]'"
         ) from error

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer, Num, Shaped
 
+from linear_cifar.arguments import one_line
 from linear_cifar.data.dataset import SPLITS, DataError, ImageShape, RawDataset, Split
 from linear_cifar.examples import check_finite
 from linear_cifar.memory import COPIES_OF_EXAMPLES, process_memory
@@ -196,8 +197,7 @@ def _explain_errors(where: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{where} cannot be read: {reason:.200}") from None
+        raise DataError(f"{where} cannot be read: {one_line(error, 200)}") from None
 
 
 def _read_header(path: Path, archive: zipfile.ZipFile, name: str) -> ArrayHeader:
