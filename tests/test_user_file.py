@@ -194,6 +194,20 @@ def test_a_mistake_is_one_line(small, monkeypatch, flags, message):
     assert len(str(raised.value).splitlines()) == 1
 
 
+def test_images_that_float32_cannot_tell_apart_are_not_flipped(small, monkeypatch):
+    monkeypatch.chdir(small)
+    images = dict(np.load("images.npz"))
+    images["x_train"] = images["x_train"].astype(np.float64) + 1e12
+    np.savez("far.npz", x_train=images["x_train"], y_train=images["y_train"])
+    with (
+        flagsaver.flagsaver(),
+        pytest.raises(UsageError, match=r"--flip: feature 0 goes from .* cannot tell apart"),
+    ):
+        grid.define_flags()
+        parse_flags(["grid", *QUICK, "--data=far.npz", "--flip"])
+        source_from_flags().prepare(grid.make_sweep().settings)
+
+
 def test_a_constant_feature_is_0_where_it_is_only_centred(small):
     dataset = split_dataset(read_features(small / "plain.npz"), val_size=12)
     x = dataset.train.features * (np.arange(12) != 3)

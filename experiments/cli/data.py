@@ -14,6 +14,7 @@ from experiments.runner.settings import Settings
 from linear_cifar.data.dataset import DataError, Dataset, RawDataset, split_dataset, train_size
 from linear_cifar.data.features import count_training, read_features
 from linear_cifar.data.find import find_dataset
+from linear_cifar.rounding import check_resolution
 
 FLAGS = flags.FLAGS
 
@@ -107,6 +108,12 @@ def _check_settings(settings: Settings, dataset: Dataset) -> None:
             f"--{augmentation} is for images, and {dataset.name} holds features: leave it out, or give "
             "--image_shape=channels,height,width"
         )
+    # An augmentation changes features in their own units, before they are standardised.
+    for split in dataset.splits.values() if augmentation else ():
+        try:
+            check_resolution(split.features, settings.dtype)
+        except ValueError as error:
+            raise UsageError(f"--{augmentation}: {error}") from None
     if "test" in settings.evaluate and settings.folds:
         raise UsageError("--evaluate=test: with --folds only the refitted configurations are tested")
     if "test" in settings.evaluate and dataset.test is None:
