@@ -52,11 +52,10 @@ from experiments.benchmark.baselines import SPEC, jax_device, random_data
 from experiments.benchmark.measurements import GRID, Row
 from experiments.cli.data import source_from_flags
 from experiments.cli.flags import define_data, expand_path
-from experiments.cli.launch import launch
+from experiments.cli.launch import check_devices, launch
 from experiments.runner.data import PreparedData
 from experiments.runner.errors import UsageError
 from experiments.runner.files import locked_run_folder, write_json
-from experiments.runner.processes import check_devices
 from experiments.runner.settings import default_settings
 from linear_cifar.devices import count_cores
 

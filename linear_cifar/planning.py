@@ -1,4 +1,4 @@
-"""The division of a sweep's runs into blocks that the memory holds and that processes share."""
+"""The division of a sweep's runs into blocks that the memory holds."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-
-from linear_cifar.layout import mesh_shape
 
 S = TypeVar("S")
 C = TypeVar("C")
@@ -18,7 +16,7 @@ WIDE = 96
 
 
 def plan_blocks(
-    replicates: Sequence[S], configs: Sequence[C], max_runs: int, processes: int = 1
+    replicates: Sequence[S], configs: Sequence[C], max_runs: int
 ) -> list[tuple[Sequence[S], Sequence[C]]]:
     """Divide replicates × configurations into blocks that train one after another.
 
@@ -30,20 +28,10 @@ def plan_blocks(
       replicates: seeds, replicates or their indices.
       configs: configurations or their indices.
       max_runs: largest number of runs in a block, at least 1.
-      processes: number of processes that share the blocks, about equally many runs each.
 
     Returns:
       Replicates and configurations of each block.
     """
-    rows, columns = mesh_shape(len(replicates), len(configs), processes)
-    shares = itertools.product(_split_evenly(replicates, rows), _split_evenly(configs, columns))
-    return [block for share in shares for block in _cut(*share, max_runs)]
-
-
-def _cut(
-    replicates: Sequence[S], configs: Sequence[C], max_runs: int
-) -> list[tuple[Sequence[S], Sequence[C]]]:
-    """Cut the share of a process into blocks of at most `max_runs` runs."""
     width = min(max_runs, max(WIDE, max_runs // len(replicates)))
     groups = _split_evenly(configs, -(-len(configs) // width))
     height = max(1, max_runs // max(map(len, groups)))

@@ -21,14 +21,12 @@ sys.modules["experiments.artifacts.figures"] = SimpleNamespace(
 )
 
 from experiments.cli import data  # noqa: E402
-from experiments.runner import processes, training  # noqa: E402
+from experiments.runner import training  # noqa: E402
 from linear_cifar.data.synthetic import make_synthetic  # noqa: E402
 
 if __name__ == "__main__":
     if "LARGEST_FILE" in os.environ:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
-    processes.HEARTBEAT = int(os.environ.get("HEARTBEAT", processes.HEARTBEAT))
     training.KEPT_BYTES = int(os.environ.get("KEPT_BYTES", training.KEPT_BYTES))
-    num_test = int(os.environ.get("TEST_IMAGES", 200))
-    data.find_dataset = lambda *_: make_synthetic(n_train=1_200, n_test=num_test)
+    data.find_dataset = lambda *_: make_synthetic(n_train=1_200, n_test=200)
     runpy.run_module("experiments.grid", run_name="__main__", alter_sys=True)

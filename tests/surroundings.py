@@ -159,6 +159,7 @@ CASES = [
         "XDG_CACHE_HOME",
     ),
     # Others
+    Case("no bar, and a run resumed", {"TQDM_DISABLE": "1"}, f"{OUT} && {OUT} --epochs=3"),
     Case("warnings are errors", {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"}, OUT),
     Case(
         "an odd shell",

@@ -27,7 +27,6 @@ from experiments.runner.blocks import (
     find_incompatibility,
     plan_sweep,
     read_manifests,
-    restore_block,
     write_manifest,
 )
 from experiments.runner.errors import BlockError
@@ -223,7 +222,7 @@ def checkpoint(folder: Path) -> Target:
 
 
 def manifest(folder: Path) -> Target:
-    """Read block.json, compare it with the run, and plan and restore its block."""
+    """Read block.json, compare it with the run, and plan its block."""
     sweep = make_sweep([Config(0.1, 20, 0.0), Config(0.01, 20, 0.0)])
     empty = Split(np.empty((0, 3072), np.uint8), np.empty(0, np.uint8))
     dataset = Dataset("synthetic", (), empty, empty, empty, "", False, "0" * 64)
@@ -233,7 +232,6 @@ def manifest(folder: Path) -> Target:
         for manifest in read_manifests(folder):
             if find_incompatibility(manifest, {sweep.name: sweep}, dataset) is None:
                 plan_sweep(sweep, [manifest], 2)
-                restore_block(manifest)
 
     return _files(folder, [str(path.relative_to(folder))], read, BlockError)
 

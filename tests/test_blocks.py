@@ -14,7 +14,6 @@ from experiments.runner.blocks import (
     join_results,
     plan_sweep,
     read_manifests,
-    restore_block,
     write_manifest,
 )
 from experiments.runner.errors import BlockError
@@ -58,12 +57,6 @@ def test_a_manifest_is_read_back_as_it_was_written(manifest, dataset):
     assert manifest.replicates == [(0, None), (1, None)]
     assert manifest.environment == {"versions": {}}
     assert find_incompatibility(manifest, {"small": sweep()}, dataset) is None
-
-
-def test_a_block_is_restored_from_its_manifest(manifest):
-    assert restore_block(manifest) == Block(sweep())
-    with pytest.raises(BlockError, match="another version"):
-        restore_block(manifest._replace(settings=manifest.settings | {"other": 1}))
 
 
 def test_a_new_run_is_one_block():
@@ -114,18 +107,6 @@ def test_blocks_are_wide_enough_to_share_their_images():
         for block in plan_sweep(sweep(many, range(seeds)), [], max_runs):
             assert block.sweep.num_runs <= max_runs
             assert len(block.sweep.configs) >= min(max_runs, WIDE) // 2
-
-
-@pytest.mark.parametrize(
-    ("configs", "seeds", "processes", "largest"),
-    [(48, 20, 1, 960), (48, 20, 3, 7 * 48), (48, 20, 64, 16), (5, 1, 4, 2), (3, 3, 7, 2), (1, 1, 4, 1)],
-)
-def test_processes_get_about_equally_many_runs(configs, seeds, processes, largest):
-    several = sweep(grid([0.001 * i for i in range(1, configs + 1)], [20], [0.1]), range(seeds))
-    runs = [block.sweep.num_runs for block in plan_sweep(several, [], 1000, processes)]
-    assert sum(runs) == several.num_runs
-    assert max(runs) == largest
-    assert len(runs) <= processes
 
 
 def test_blocks_have_folders_of_their_own(tmp_path):

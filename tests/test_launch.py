@@ -78,6 +78,21 @@ def test_ctrl_c_during_the_imports_ends_in_one_line(tmp_path):
     assert (process.stdout, process.stderr, process.returncode) == ("", "stopped\n", 130)
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no\nsuch backend"), AssertionError()], ids=["text", "no text"]
+)
+def test_a_missing_device_is_one_line_that_names_the_variable(monkeypatch, error):
+    def raise_error():
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.setattr("jax.local_devices", raise_error)
+    reason = "no such backend" if error.args else "there are no such devices"
+    with pytest.raises(UsageError, match=f"^JAX_PLATFORMS=cuda: no device can be used: {reason}$"):
+        launch.check_devices()
+
+
 @pytest.fixture
 def variables(monkeypatch):
     """Set environment variables; those of the caches are not set otherwise."""

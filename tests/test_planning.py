@@ -11,7 +11,6 @@ PLANS = {
     "num_replicates": st.integers(1, 12),
     "num_configs": st.integers(1, 400),
     "max_runs": st.integers(1, 2_000),
-    "processes": st.integers(1, 7),
 }
 many = settings(max_examples=60, deadline=None, database=None, derandomize=True)
 
@@ -22,27 +21,11 @@ def sizes(blocks):
 
 @many
 @given(**PLANS)
-def test_blocks_cover_every_run_once_and_none_is_larger_than_allowed(
-    num_replicates, num_configs, max_runs, processes
-):
-    blocks = plan_blocks(range(num_replicates), range(num_configs), max_runs, processes)
+def test_blocks_cover_every_run_once_and_none_is_larger_than_allowed(num_replicates, num_configs, max_runs):
+    blocks = plan_blocks(range(num_replicates), range(num_configs), max_runs)
     runs = [run for block in blocks for run in itertools.product(*block)]
     assert sorted(runs) == list(itertools.product(range(num_replicates), range(num_configs)))
     assert 1 <= min(sizes(blocks)) <= max(sizes(blocks)) <= max_runs
-
-
-@many
-@given(**PLANS)
-def test_processes_share_the_runs_evenly(num_replicates, num_configs, max_runs, processes):
-    # With memory for everything each process has one block.
-    blocks = plan_blocks(range(num_replicates), range(num_configs), 10**6, processes)
-    assert len(blocks) <= processes
-    for axis in (0, 1):
-        lengths = [len(block[axis]) for block in blocks]
-        assert max(lengths) - min(lengths) <= 1
-    # A number of replicates that the processes divide is divided.
-    shared = plan_blocks(range(num_replicates * processes), range(num_configs), 10**6, processes)
-    assert sizes(shared) == [num_replicates * num_configs] * processes
 
 
 def test_a_block_has_all_replicates_where_the_memory_allows_it():
@@ -69,7 +52,7 @@ def test_items_keep_their_order_and_type():
 
 @many
 @given(leading=st.integers(0, 2), seed=st.integers(0, 2**32 - 1), **PLANS)
-def test_joining_undoes_dividing(num_replicates, num_configs, max_runs, processes, leading, seed):
+def test_joining_undoes_dividing(num_replicates, num_configs, max_runs, leading, seed):
     num_configs = min(num_configs, 40)
     shape = (num_replicates, num_configs)
     rng = np.random.default_rng(seed)
@@ -78,7 +61,7 @@ def test_joining_undoes_dividing(num_replicates, num_configs, max_runs, processe
         "wide": rng.normal(size=(*outer, *shape, 2)),
         "narrow": rng.integers(0, 9, size=(*outer, *shape)).astype(np.int8),
     }
-    places = plan_blocks(range(num_replicates), range(num_configs), max_runs, processes)
+    places = plan_blocks(range(num_replicates), range(num_configs), max_runs)
     order = rng.permutation(len(places))
     places = [places[i] for i in order]
 

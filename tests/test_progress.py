@@ -9,14 +9,6 @@ def test_shares_of_epochs_fill_the_bar_and_never_more(capsys):
     assert "| 2/2 [" in capsys.readouterr().err
 
 
-def test_a_quiet_bar_prints_nothing(capsys):
-    with EpochsBar(2, "title", quiet=True) as bar:
-        bar.skip(1)
-        bar.advance(1, "remark")
-        bar.log("line")
-    assert capsys.readouterr().err == ""
-
-
 def test_a_file_gets_few_lines_of_progress(capsys):
     with EpochsBar(1_000, "title") as bar:
         for _ in range(1_000):

@@ -110,7 +110,7 @@ def test_every_column_and_entry_of_the_files_is_described():
     section = text[text.index("## The files of a run") : text.index("## Adding an experiment")]
     described = set(re.findall(r"`(\w+)`", section))
     assert {*RESULT_COLUMNS, *HISTORY_COLUMNS, *Config._fields} <= described
-    environment = provenance.describe_environment() | provenance.describe_use([(1, 1)]) | {"processes": 1}
+    environment = provenance.describe_environment() | provenance.describe_use([(1, 1)])
     config = provenance.describe_run("grid", {}, [(make_sweep([]), small_data())], environment, complete=True)
     assert config.keys() <= described
     assert config["dataset"].keys() <= described | {"name", "origin", "fingerprint"}

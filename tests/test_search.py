@@ -16,7 +16,6 @@ from experiments.cli.launch import parse_flags
 from experiments.runner.blocks import Block, find_incompatibility, read_manifest, write_manifest
 from experiments.runner.errors import FolderError, UsageError
 from experiments.runner.stages import refit_stage
-from experiments.runner.training import restore_task
 from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.npz import read_npz
 
@@ -206,15 +205,6 @@ def test_the_best_of_what_reached_the_end_are_trained_again():
         assert refit.configs == tuple(configs[c] for c in result.ranking[:count])
         assert len(refit.configs) == min(count, 3)
         assert (refit.settings.halving, refit.settings.rungs, refit.settings.bracket) == (0, (), 0)
-
-
-def test_another_process_restores_a_bracket_from_its_manifest(tmp_path):
-    configs = parse("--points=8", "--batch=50").configs
-    bracket = make_sweep(configs, (0, 1), halving=2, rungs=(1,), bracket=8)
-    data = small_data()
-    numerics = {"versions": {}, "devices": []}
-    folder = write_manifest(tmp_path, Block(bracket), data.dataset, numerics)
-    assert restore_task(folder, lambda settings: data).block == Block(bracket)
 
 
 def test_effort_counts_the_epochs_of_what_trains():

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from experiments.artifacts.results import best_sweep, write_results
 from experiments.artifacts.tables import Table
 from experiments.cli.data import source_from_flags
 from experiments.cli.flags import expand_path
+from experiments.cli.launch import check_devices
 from experiments.cli.previous import (
     check_finished_run,
     has_all_files,
@@ -30,21 +30,12 @@ from experiments.cli.signals import check_signals, run_interruptible
 from experiments.runner.blocks import BlockManifest, is_complete, join_results, take_wanted, write_manifest
 from experiments.runner.data import PreparedData
 from experiments.runner.errors import BlockError, Stopped, UsageError
-from experiments.runner.files import BLOCKS, CONFIG, TABLES, locked_run_folder, write_json
-from experiments.runner.processes import Processes
+from experiments.runner.files import CONFIG, TABLES, locked_run_folder, write_json
 from experiments.runner.settings import Settings
 from experiments.runner.stages import Stage
 from experiments.runner.sweeps import Sweep, SweepResult
-from experiments.runner.training import (
-    Task,
-    assign_tasks,
-    plan_tasks,
-    restore_task,
-    states_are_few,
-    train_tasks,
-)
+from experiments.runner.training import Task, plan_tasks, states_are_few, train_tasks
 from linear_cifar.config import check_config
-from linear_cifar.data.dataset import Dataset
 
 FLAGS = flags.FLAGS
 
@@ -53,14 +44,13 @@ Render = Callable[[Path, Sequence[SweepResult]], Sequence[Table]]
 
 
 class Experiment(NamedTuple):
-    """A training command at work: what to train and show, its folder, its processes and its data."""
+    """A training command at work: what to train and show, its folder and its data."""
 
     name: str
     stages: Sequence[Stage]
     render: Render
     needs_all: bool  # whether `render` needs the parameters of all runs, not only of the best
     folder: Path
-    processes: Processes
     prepare: Callable[[Settings], PreparedData]  # divides and prepares the data, once for equal divisions
 
     @property
@@ -110,21 +100,32 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, needs_all
       FolderError: if the folder cannot be used or holds something else; nothing in it is touched.
       DataError: if there is no usable data.
       Stopped: after Ctrl+C or SIGTERM; the state is saved.
-      OSError: if the machine refuses something, or another process failed; what was saved before stands.
+      OSError: if the machine refuses something; what was saved before stands.
     """
     source = source_from_flags()
-    for sweep in stages[0].plan(()):
+    first = stages[0].plan(())
+    for sweep in first:
         check_sweep(sweep, source.count_training(sweep.settings))
-    processes = Processes(FLAGS.coordinator, FLAGS.processes, FLAGS.process, FLAGS.cluster)
-    if processes.count > 1 and not FLAGS.out:
-        raise UsageError("--out: several processes need a folder that all of them share")
+    check_devices()
     folder = expand_path(FLAGS.out or f"results/{name}/{datetime.now():%Y%m%d-%H%M%S}")
-    experiment = Experiment(name, stages, render, needs_all, folder, processes, source.prepare)
-    with _explain_resuming(experiment), processes.meet(folder):
-        if processes.rank == 0:
-            _run_leader(experiment)
-        else:
-            _run_worker(experiment)
+    experiment = Experiment(name, stages, render, needs_all, folder, source.prepare)
+    with _explain_resuming(experiment):
+        with locked_run_folder(folder):
+            previous = read_previous_run(folder, name)
+            environment = provenance.describe_environment()
+            manifests = _read_manifests(experiment, 0, first)
+            same = previous is not None and is_same_run(
+                previous, experiment.describe(first, environment, True)
+            )
+            check_finished_run(previous, manifests, same)
+            if previous and previous.complete and same and has_all_files(folder):
+                log(f"finished already, {previous.written}: nothing to do")
+                tables: Sequence[Table] = list(previous.tables.values())
+            else:
+                _log_other_environment(manifests, environment)
+                tables = _train_and_write(experiment, environment)
+        print("\n\n".join(map(str, tables)))
+        print(f"files: {folder}")
 
 
 def check_sweep(sweep: Sweep, num_training: int) -> None:
@@ -156,26 +157,6 @@ def write_artifacts(
     write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
     write_json(folder / CONFIG, description)
     return tables
-
-
-def _run_leader(experiment: Experiment) -> None:
-    """Train and write the run as rank 0, which leaves a share of the blocks to the other processes."""
-    with locked_run_folder(experiment.folder) as folder:
-        previous = read_previous_run(folder, experiment.name)
-        environment = provenance.describe_environment() | {"processes": experiment.processes.count}
-        first = list(experiment.stages[0].plan(()))
-        manifests = _read_manifests(experiment, 0, first)
-        same = previous is not None and is_same_run(previous, experiment.describe(first, environment, True))
-        check_finished_run(previous, manifests, same)
-        if previous and previous.complete and same and has_all_files(folder):
-            log(f"finished already, {previous.written}: nothing to do")
-            tables: Sequence[Table] = list(previous.tables.values())
-        else:
-            _log_other_environment(manifests, environment)
-            tables = _train_and_write(experiment, environment)
-        experiment.processes.say("finished", {"tables": len(tables)})
-    print("\n\n".join(map(str, tables)))
-    print(f"files: {folder}")
 
 
 def _train_and_write(experiment: Experiment, environment: dict[str, Any]) -> Sequence[Table]:
@@ -225,7 +206,7 @@ def _train_stages(
         for task in tasks:
             numerics = provenance.numerics_environment(environment, task.block.sweep.size)
             write_manifest(experiment.folder, task.block, task.data.dataset, numerics)
-        results = _train_stage(experiment, number, tasks, stopped)
+        results = train_tasks(tasks, stopped, EpochsBar, FLAGS.save_every, FLAGS.block_runs)
         training.parts.extend(
             [
                 take_wanted(sweep, results[task.folder])
@@ -252,64 +233,11 @@ def _plan_stage(
             data,
             manifests,
             block_runs=FLAGS.block_runs,
-            processes=experiment.processes.count,
             keep_all=keep_all,
         )
         for sweep, data in pairs
     )
     return list(itertools.chain.from_iterable(tasks))
-
-
-def _train_stage(
-    experiment: Experiment, number: int, tasks: Sequence[Task], stopped: Callable[[], bool]
-) -> dict[Path, SweepResult]:
-    """Train a stage's blocks together with the other processes, and return the results by folder."""
-    processes = experiment.processes
-    shares = assign_tasks(tasks, processes.count)
-    blocks = [[task.folder.name for task in share] for share in shares]
-    fingerprint = tasks[0].data.dataset.fingerprint
-    processes.say(f"stage-{number}", {"fingerprint": fingerprint, "blocks": blocks})
-    results = train_tasks(
-        shares[0], _or_failed(stopped, processes), EpochsBar, FLAGS.save_every, FLAGS.block_runs
-    )
-    for rank in range(1, processes.count):
-        processes.hear(f"stage-{number}-done-{rank}", stopped)
-    if not stopped():
-        others = [task for share in shares[1:] for task in share]
-        quiet = partial(EpochsBar, quiet=True)
-        results |= train_tasks(others, stopped, quiet, FLAGS.save_every, FLAGS.block_runs)
-    return results
-
-
-def _run_worker(experiment: Experiment) -> None:
-    """Train this process's share of the blocks of each stage."""
-    processes, trained = experiment.processes, 0
-    for number in range(len(experiment.stages)):
-        message = processes.hear(f"stage-{number}", lambda: processes.has_heard("finished"))
-        if message is None:
-            break
-        names = message["blocks"][processes.rank]
-        tasks = [restore_task(experiment.folder / BLOCKS / name, experiment.prepare) for name in names]
-        for task in tasks:
-            _check_fingerprint(task.data.dataset, message["fingerprint"])
-        number_of_signal = _train_share(tasks, processes)
-        if number_of_signal is not None:
-            raise Stopped("stopped, its state is saved", number_of_signal)
-        processes.check()
-        processes.say(f"stage-{number}-done-{processes.rank}", {"blocks": len(tasks)})
-        trained += len(tasks)
-    processes.hear("finished")
-    log(f"{processes} trained {trained} block" + "s" * (trained != 1))
-
-
-def _train_share(tasks: Sequence[Task], processes: Processes) -> int | None:
-    """Train a worker's blocks, and return the number of the signal that ended it, if one did."""
-
-    def train(stopped: Callable[[], bool]) -> None:
-        quiet = partial(EpochsBar, quiet=True)
-        train_tasks(tasks, _or_failed(stopped, processes), quiet, FLAGS.save_every, FLAGS.block_runs)
-
-    return run_interruptible(train, _log_signal)[1]
 
 
 def _read_manifests(experiment: Experiment, number: int, sweeps: Sequence[Sweep]) -> list[BlockManifest]:
@@ -332,19 +260,6 @@ def _log_other_environment(manifests: Sequence[BlockManifest], environment: dict
         if manifest.environment != provenance.numerics_environment(environment, manifest.size):
             log("note: begun with other versions or devices, see block.json: results agree up to rounding")
             return
-
-
-def _check_fingerprint(dataset: Dataset, expected: str) -> None:
-    if dataset.fingerprint != expected:
-        raise UsageError(
-            f"these data ({dataset.fingerprint[:8]}…) are not those of process 0 ({expected[:8]}…): give all "
-            "processes the same --dataset and --data_dir, or the same --data"
-        )
-
-
-def _or_failed(stopped: Callable[[], bool], processes: Processes) -> Callable[[], bool]:
-    """Return a function that tells whether to stop, also because another process failed."""
-    return lambda: stopped() or processes.failure is not None
 
 
 def _log_signal(number: int) -> None:

@@ -169,7 +169,7 @@ def define_settings(
     halves: bool = False,
     **defaults: Any,
 ) -> None:
-    """Define the flags of a training command: its settings, its data, its folder and its processes.
+    """Define the flags of a training command: its settings, its data and its folder.
 
     Args:
       seeds: default number of seeds.
@@ -201,7 +201,6 @@ def define_settings(
         _define_user_file()
         _define_refit()
     _define_run_folder()
-    _define_processes()
 
 
 def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Sweep:
@@ -319,15 +318,4 @@ def _define_run_folder() -> None:
         None,
         "largest number of runs that train at a time (default: as many as fit in memory)",
         lower_bound=1,
-    )
-
-
-def _define_processes() -> None:
-    flags.DEFINE_string("coordinator", None, "host:port of process 0, where several processes share the run")
-    flags.DEFINE_integer("processes", None, "number of processes that share the run", lower_bound=1)
-    flags.DEFINE_integer("process", None, "rank of this process, from 0", lower_bound=0)
-    flags.DEFINE_bool(
-        "cluster",
-        False,
-        "take --coordinator, --processes and --process from SLURM, Cloud TPU, Kubernetes or MPI",
     )

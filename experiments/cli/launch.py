@@ -20,6 +20,8 @@ from linear_cifar.devices import use_all_cores
 
 # Environment variable that names a folder for compiled programs.
 JAX_CACHE = "JAX_COMPILATION_CACHE_DIR"
+# Environment variables that say which devices JAX uses.
+DEVICE_VARIABLES = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")
 
 
 def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
@@ -102,6 +104,17 @@ def set_up_jax() -> None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # The small programs around the large one take three seconds together.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def check_devices() -> None:
+    """Raise UsageError if JAX has no devices, as where the environment names others than there are."""
+    try:
+        jax.local_devices()
+    # JAX raises errors of several types, an AssertionError without a text among them.
+    except Exception as error:
+        named = [f"{name}={os.environ[name]}" for name in DEVICE_VARIABLES if name in os.environ]
+        reason = " ".join(str(error).split()) or "there are no such devices"
+        raise UsageError(f"{', '.join(named) or 'JAX'}: no device can be used: {reason:.300}") from None
 
 
 def find_cache() -> Path | None:

@@ -13,10 +13,7 @@ from experiments.runner.sweeps import Sweep
 from linear_cifar.data.dataset import Dataset
 
 # Flags that decide nothing that is measured.
-NEUTRAL_FLAGS = (
-    "out", "save_every", "data_dir", "dataset", "data", "block_runs",
-    "coordinator", "processes", "process", "cluster",
-)  # fmt: skip
+NEUTRAL_FLAGS = ("out", "save_every", "data_dir", "dataset", "data", "block_runs")
 
 
 def read_previous_run(folder: Path, experiment: str) -> RunResult | None:

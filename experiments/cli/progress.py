@@ -16,11 +16,10 @@ UPDATE, LOGGED_UPDATE = 0.1, 10.0
 class EpochsBar:
     """A bar of the epochs of many runs with the time left, to be opened by `with`."""
 
-    def __init__(self, total: float, title: str, quiet: bool = False) -> None:
-        """Show the bar, unless it is quiet: a quiet bar prints nothing, nor does its `log`."""
+    def __init__(self, total: float, title: str) -> None:
         self._total = total
         bar_format = "{l_bar}{bar}| {n:.4g}/{total:.4g} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-        self._bar = _open_bar(total=total, desc=title, unit="epoch", bar_format=bar_format, disable=quiet)
+        self._bar = _open_bar(total=total, desc=title, unit="epoch", bar_format=bar_format)
 
     def __enter__(self) -> "EpochsBar":
         return self
@@ -35,7 +34,7 @@ class EpochsBar:
 
     def skip(self, epochs: float) -> None:
         """Advance the bar by epochs that were trained earlier and say nothing of the time left."""
-        if not self._bar.disable:
+        if not self._bar.disable:  # as $TQDM_DISABLE may
             epochs = self._at_most_left(epochs)
             self._bar.initial += epochs
             self._bar.n += epochs

@@ -1,1 +1,1 @@
-"""Training of an experiment: sweeps, stages, blocks, checkpoints, and processes that share them."""
+"""Training of an experiment: sweeps, stages, blocks and checkpoints."""

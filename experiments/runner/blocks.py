@@ -18,7 +18,6 @@ from experiments.runner.checkpoints import epochs_on_disk
 from experiments.runner.data import ReplicateName
 from experiments.runner.errors import BlockError
 from experiments.runner.files import BLOCKS, SCHEMA, read_json, write_json
-from experiments.runner.settings import Settings
 from experiments.runner.sweeps import Sweep, SweepResult
 from linear_cifar.config import Config, check_config
 from linear_cifar.data.dataset import Dataset
@@ -168,24 +167,6 @@ def _parse_replicate(values: Iterable[Any]) -> ReplicateName:
     return ReplicateName(operator.index(seed), None if fold is None else operator.index(fold))
 
 
-def restore_block(manifest: BlockManifest) -> Block:
-    """Return the block of a manifest that this version wrote.
-
-    Raises:
-      BlockError: if its settings are of another version.
-    """
-    try:
-        settings = Settings(**manifest.settings)
-        shape: Any = settings.image_shape and tuple(settings.image_shape)
-        settings = settings._replace(
-            evaluate=tuple(settings.evaluate), image_shape=shape, rungs=tuple(settings.rungs)
-        )
-    except TypeError as error:
-        raise BlockError(f"the block's settings are of another version: {error}") from None
-    sweep = Sweep(manifest.sweep, settings, tuple(manifest.replicates), tuple(manifest.configs))
-    return Block(sweep, manifest.retention)
-
-
 def find_incompatibility(
     manifest: BlockManifest, sweeps: Mapping[str, Sweep], dataset: Dataset, configs_follow: bool = False
 ) -> str | None:
@@ -244,7 +225,6 @@ def plan_sweep(
     sweep: Sweep,
     manifests: Iterable[BlockManifest],
     max_runs: int,
-    processes: int = 1,
     keep_all: bool = True,
 ) -> list[Block]:
     """Return the blocks of a sweep: those on disk, which it can use, and new ones of what is missing.
@@ -256,7 +236,6 @@ def plan_sweep(
       sweep: sweep to train.
       manifests: blocks on disk.
       max_runs: largest number of runs in a new block.
-      processes: number of processes that share the new blocks evenly.
       keep_all: whether a finished block keeps the weights of all its runs.
     """
     blocks = [
@@ -281,7 +260,7 @@ def plan_sweep(
             # The blocks on disk are whole brackets, so the missing configurations are whole ones too.
             planned = [(replicates, part) for part in split_brackets(configs, sweep.settings.bracket)]
         else:
-            planned = plan_blocks(replicates, configs, max_runs, processes)
+            planned = plan_blocks(replicates, configs, max_runs)
         for block_replicates, block_configs in planned:
             has_all = len(block_replicates) == len(sweep.replicates)
             # Without validation, results of other sweeps decide which configuration is the best.

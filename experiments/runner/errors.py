@@ -23,10 +23,6 @@ class SaveError(OSError):
     """A checkpoint could not be saved; earlier checkpoints are untouched."""
 
 
-class ProcessError(OSError):
-    """Another process of the run failed."""
-
-
 class Stopped(Exception):
     """A signal ended the run, which can be resumed; the message says how."""
 

@@ -16,7 +16,7 @@ SCHEMA = 8
 CONFIG, TABLES = "config.json", "tables.json"
 RESULTS, HISTORY, MEASURES = "results.csv", "history.csv", "measures.csv"
 BEST, CORRECT, VALUES = "best_params.npz", "correct.npz", "values.npz"
-BLOCKS, PROCESSES, LOCK = "blocks", "processes", ".lock"
+BLOCKS, LOCK = "blocks", ".lock"
 # No JSON file of a run comes near this.
 LARGEST_JSON = 16 * 1024**2
 

@@ -169,7 +169,7 @@ class Settings(NamedTuple):
     bracket: Annotated[
         int,
         Flag(
-            "number of points among which --halving chooses, a power of two; one process trains all of them",
+            "number of points among which --halving chooses, a power of two",
             default=0,
             lower=2,
         ),

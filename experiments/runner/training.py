@@ -10,21 +10,11 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
-from experiments.runner.blocks import (
-    ALL,
-    BEST,
-    Block,
-    BlockManifest,
-    block_folder,
-    plan_sweep,
-    read_manifest,
-    restore_block,
-)
+from experiments.runner.blocks import ALL, BEST, Block, BlockManifest, block_folder, plan_sweep
 from experiments.runner.brackets import average_epochs, count_finished, remove_legs, train_bracket
 from experiments.runner.checkpoints import BlockResult, Checkpoints, epochs_on_disk
 from experiments.runner.data import PreparedData
 from experiments.runner.legs import measure_leg, train_leg
-from experiments.runner.settings import Settings
 from experiments.runner.sweeps import Sweep, SweepResult
 from linear_cifar.fitting import SavedParams
 from linear_cifar.memory import device_memory, max_runs
@@ -63,11 +53,6 @@ class Task(NamedTuple):
         """Epochs of the newest checkpoint on disk; 0 for a bracket that is not finished."""
         return max(epochs_on_disk(self.folder), default=0)
 
-    @property
-    def finished(self) -> bool:
-        """True if the block is trained to its end."""
-        return self.block.sweep.settings.epochs in epochs_on_disk(self.folder, "metrics")
-
 
 def plan_tasks(
     run: Path,
@@ -76,7 +61,6 @@ def plan_tasks(
     manifests: Sequence[BlockManifest],
     *,
     block_runs: int | None,
-    processes: int,
     keep_all: bool,
 ) -> list[Task]:
     """Return all blocks of a sweep, those on disk and new ones.
@@ -87,27 +71,12 @@ def plan_tasks(
       data: its data.
       manifests: blocks on disk.
       block_runs: largest number of runs in a new block; None: as many as the memory holds.
-      processes: number of processes that share the new blocks evenly.
       keep_all: whether finished blocks keep the weights of all runs.
     """
     at_once = block_runs or _max_runs(sweep, data, len(sweep.configs))
-    blocks = plan_sweep(sweep, manifests, at_once, processes, keep_all)
+    blocks = plan_sweep(sweep, manifests, at_once, keep_all)
     fingerprint = data.dataset.fingerprint
     return [Task(sweep, data, block, block_folder(run, block.sweep, fingerprint)) for block in blocks]
-
-
-def restore_task(folder: Path, prepare: Callable[[Settings], PreparedData]) -> Task:
-    """Return the task of a block that another process has planned, from its manifest.
-
-    Args:
-      folder: the block's folder.
-      prepare: returns the data of a sweep with these settings.
-
-    Raises:
-      BlockError: if the manifest cannot be read.
-    """
-    block = restore_block(read_manifest(folder))
-    return Task(block.sweep, prepare(block.sweep.settings), block, folder)
 
 
 def states_are_few(sweeps: Sequence[tuple[Sweep, PreparedData]]) -> bool:
@@ -118,16 +87,6 @@ def states_are_few(sweeps: Sequence[tuple[Sweep, PreparedData]]) -> bool:
         num_runs = count_finished(whole) if whole.settings.halving else whole.num_runs
         nbytes += 2 * num_runs * (data.d + 1) * data.K * itemsize
     return nbytes <= KEPT_BYTES
-
-
-def assign_tasks(tasks: Sequence[Task], processes: int) -> list[list[Task]]:
-    """Divide tasks among processes; the first gets the finished ones too, which it only has to read."""
-    shares: list[list[Task]] = [[] for _ in range(processes)]
-    unfinished = 0
-    for task in tasks:
-        shares[0 if task.finished else unfinished % processes].append(task)
-        unfinished += not task.finished
-    return shares
 
 
 def train_tasks(
