@@ -26,12 +26,6 @@ takes about 35 minutes on 2 cores, with --quick under one. It measures only how 
 configuration: with halving, without it, the plain grid, and Optuna's trials one at a time. It uses the real
 images where they are at hand.
 
-    python -m experiments.bench --compile=h100
-
-runs nothing. It compiles an epoch for an absent accelerator, and counts the kernels of a step, the bytes that
-they move and more. The compilers are installed by `pip install '.[compile]'`, in an environment of their own:
-with them, JAX looks for a GPU and a TPU at every start.
-
 experiments/benchmark/README.md discusses the figures.
 """
 
@@ -46,8 +40,7 @@ from absl import flags
 
 from experiments.artifacts import provenance
 from experiments.artifacts.tables import align
-from experiments.benchmark import compiling, linear_probes, measurements, probing, searching
-from experiments.benchmark.accelerators import ACCELERATORS
+from experiments.benchmark import linear_probes, measurements, probing, searching
 from experiments.benchmark.baselines import SPEC, jax_device, random_data
 from experiments.benchmark.measurements import GRID, Row
 from experiments.cli.data import source_from_flags
@@ -68,13 +61,9 @@ TRAIN_IMAGES = 49_000
 # Modes that cannot be combined.
 EXCLUSIVE = (
     ("quick", "scale"),
-    ("quick", "compile"),
     ("probes", "scale"),
-    ("probes", "compile"),
     ("search", "scale"),
-    ("search", "compile"),
     ("search", "probes"),
-    ("scale", "compile"),
 )
 
 
@@ -94,33 +83,21 @@ def define_flags() -> None:
         False,
         "measure only the best validation accuracy against time: searches, the grid, and Optuna",
     )
-    flags.DEFINE_enum(
-        "compile",
-        None,
-        list(ACCELERATORS),
-        "compile an epoch for this absent accelerator and count its kernels and bytes; nothing is run: about "
-        "20 seconds for a GPU, minutes for a TPU",
-    )
-    flags.DEFINE_integer("seeds", 1, "number of seeds of the program that --compile compiles", lower_bound=1)
     flags.DEFINE_string("out", None, "folder for bench.json (default: results/bench/<time>)")
     define_data("synthetic")
 
 
 def main() -> None:
-    """Measure or compile, print and write all tables."""
+    """Measure, print and write all tables."""
     for first, second in EXCLUSIVE:
         if FLAGS[first].value and FLAGS[second].value:
             raise UsageError(f"--{first} and --{second} cannot be combined: choose one")
-    if FLAGS["seeds"].present and not FLAGS.compile:
-        raise UsageError("--seeds is used with --compile only")
-    if not FLAGS.compile:  # which chooses its platform by itself
-        check_devices()
+    check_devices()
     # Compiling is measured too.
     jax.config.update("jax_enable_compilation_cache", False)
     out = expand_path(FLAGS.out or f"results/bench/{datetime.now():%Y%m%d-%H%M%S}")
     with locked_run_folder(out) as folder:
-        content = compile_tables(FLAGS.compile, FLAGS.seeds) if FLAGS.compile else measure_tables()
-        write_json(folder / "bench.json", content)
+        write_json(folder / "bench.json", measure_tables())
     print(f"\nfiles: {folder}")
 
 
@@ -144,21 +121,6 @@ def measure_tables() -> dict[str, Any]:
         measured[key] = [{**row, "device": row.get("device", device)} for row in measure()]
         print(f"\n{title}\n{format_rows(measured[key])}", flush=True)
     return describe_measurement(n, repeats) | measured
-
-
-def compile_tables(accelerator: str, seeds: int) -> dict[str, Any]:
-    """Compile an epoch for an absent accelerator, print what is in it, and return bench.json's content."""
-    steps, epoch = compiling.compile_epoch(accelerator, TRAIN_IMAGES, seeds)
-    print(f"{GRID} configurations, {seeds} seed(s), {accelerator}: {compiling.NOTE}")
-    print(f"\nPer step (row shared: per epoch)\n{format_rows(steps)}")
-    print("\nPer epoch\n" + align([[name, format_cell(value), ""] for name, value in epoch.items()]))
-    return {
-        **describe_command(TRAIN_IMAGES),
-        "data": "none: only shapes are compiled",
-        "compilers": compiling.list_compiler_versions(),
-        "steps": steps,
-        "epoch": epoch,
-    }
 
 
 # The title of each table and the function that measures it, by its key in bench.json.
@@ -247,21 +209,14 @@ def log_missing_packages() -> None:
         print(f"left out: {package} is not installed (pip install '.[bench]')", file=sys.stderr)
 
 
-def describe_command(n: int) -> dict[str, Any]:
-    """Return what bench.json says of the command and its surroundings."""
+def describe_measurement(n: int, repeats: int) -> dict[str, Any]:
+    """Return what bench.json says of the command, its surroundings and the measurement itself."""
     return {
         "schema": SCHEMA,
         "command": provenance.command_line("bench"),
         "train_images": n,
         "precision": SPEC.precision,
         **provenance.describe_environment(),
-    }
-
-
-def describe_measurement(n: int, repeats: int) -> dict[str, Any]:
-    """Return what bench.json says of the measurement itself."""
-    return {
-        **describe_command(n),
         "data": _describe_data(),
         "repeats": repeats,
         "flops": "training: 4 n d K per configuration and epoch; the plain product: half of it",

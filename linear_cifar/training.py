@@ -288,7 +288,8 @@ def _train_replicate(
             kind=train.kind,
         )
         width = _even_width(len(hyperparams.eta), loops.vmap_width)
-        with jax.named_scope(batch_scope(size)):
+        # Profilers and compiled programs show this name for the steps of the batch size.
+        with jax.named_scope(f"batch_{size}_"):
             return jax.lax.map(lambda run: train_run(*run), (carry, hyperparams), batch_size=width)
 
     def train_pass(planned: Pass) -> dict[int, Carry]:
@@ -346,11 +347,6 @@ def _train_run(
     zeros = jax.tree.map(lambda total: jnp.zeros(min(batch, n), total.dtype), sums)
     state, totals = fold_batches(step, (state, zeros), n, batch, unroll)
     return state, jax.tree.map(lambda total, places: total + jnp.sum(places), sums, totals)
-
-
-def batch_scope(size: int | str) -> str:
-    """Return the name that profilers and compiled programs show for the steps of one batch size."""
-    return f"batch_{size}_"
 
 
 def _even_width(n: int, most: int) -> int:

@@ -4,10 +4,10 @@ import os
 import signal
 from pathlib import Path
 
-import compiling
 import jax
 import jaxtyping
 import pytest
+import xla_flags
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
@@ -16,7 +16,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # For this process alone: the commands that tests start are compiled as a user's are.
 users_flags = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{users_flags or ''} {compiling.FLAGS}"
+os.environ["XLA_FLAGS"] = f"{users_flags or ''} {xla_flags.FLAGS}"
 jax.devices()  # reads them
 if users_flags is None:
     del os.environ["XLA_FLAGS"]

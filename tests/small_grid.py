@@ -6,9 +6,9 @@ import runpy
 import sys
 from types import SimpleNamespace
 
-import compiling
+import xla_flags
 
-os.environ.setdefault("XLA_FLAGS", compiling.FLAGS)
+os.environ.setdefault("XLA_FLAGS", xla_flags.FLAGS)
 
 # Without figures, matplotlib need not be imported.
 sys.modules["experiments.artifacts.drawing"] = SimpleNamespace(SUFFIXES=())

@@ -127,11 +127,8 @@ def test_probe_prints_its_measurements(monkeypatch, capsys, options, epochs):
     ("options", "message"),
     [
         (["--quick", "--scale"], "--quick and --scale cannot be combined"),
-        (["--scale", "--compile=h100"], "--scale and --compile cannot be combined"),
         (["--quick", "--probes", "--scale"], "--quick and --scale cannot be combined"),
         (["--probes", "--scale"], "--probes and --scale cannot be combined"),
-        (["--probes", "--compile=h100"], "--probes and --compile cannot be combined"),
-        (["--seeds=3"], "--seeds is used with --compile only"),
     ],
 )
 def test_flags_that_would_be_ignored_are_refused(options, message):

@@ -5,19 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xla_flags
+from compiling import COLLECTIVES
 
 from linear_cifar.layout import BY_REPLICATE, REPLICATED, REPLICATES, make_layout
 
 HERE = Path(__file__).parent
-# Operations by which devices communicate, as HLO names them; all-reduce-start and others contain these words.
-COLLECTIVES = (
-    "all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute", "collective-broadcast",
-)  # fmt: skip
 # Mesh of seeds × configurations, by the numbers of configurations, seeds and devices. In the last case there
 # are more devices than runs; in none the devices divide the runs evenly.
 MESHES = {
@@ -38,7 +35,7 @@ def folder(tmp_path_factory):
         "PYTHONPATH": str(HERE.parent),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "8",
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {compiling.FLAGS}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags.FLAGS}",
     }
     process = subprocess.run(
         [sys.executable, HERE / "on_devices.py", folder, ALONE, *MESHES],

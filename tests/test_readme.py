@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compiling
 import pytest
+import xla_flags
 from absl import flags
 from absl.testing import flagsaver
 from small_runs import make_sweep, small_data
@@ -34,7 +34,7 @@ def test_the_examples_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # As in a user's program, without the tests' strictness.
     program = "\n".join(re.findall(r"```python\n(.*?)```", TEXTS[name], re.S))
-    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": compiling.FLAGS}
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags.FLAGS}
     command = [sys.executable, "-c", program]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stderr
