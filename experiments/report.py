@@ -3,8 +3,8 @@
     python -m experiments.report
 
 finds a run of each experiment under --results (default: results) and writes report.html (one file, which
-needs no network) and report.md there, in seconds. Where there are several runs of an experiment, it prefers
-real images to synthetic ones, then the report's settings, then more configurations, then the newest run.
+needs no network) there, in seconds. Where there are several runs of an experiment, it prefers real images to
+synthetic ones, then the report's settings, then more configurations, then the newest run.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from experiments.cli.launch import launch
 from experiments.cli.progress import log
 from experiments.cli.recipes import RECIPES
 from experiments.reporting.claims import find_deviation
-from experiments.reporting.rendering import render_html, render_markdown
+from experiments.reporting.rendering import render_html
 from experiments.reporting.sections import REFERENCE, SECTIONS, gather_report
 from experiments.runner.errors import UsageError
 from linear_cifar.files import atomic_text
@@ -33,7 +33,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Write the report in both formats, and print the verdicts."""
+    """Write the report, and print the verdicts."""
     folder = expand_path(FLAGS.results)
     found = find_runs(folder, log)
     names = dict.fromkeys([*SECTIONS, *map(name_section, found)])
@@ -45,15 +45,14 @@ def main() -> None:
         )
     try:
         report = gather_report(runs)
-        for name, render in (("report.html", render_html), ("report.md", render_markdown)):
-            text = render(report, folder)
-            with atomic_text(folder / name) as file:
-                file.write(text)
+        text = render_html(report, folder)
+        with atomic_text(folder / "report.html") as file:
+            file.write(text)
     except ReadError as error:
         raise UsageError(str(error)) from None
     for finding in report.findings:
         print(f"{finding.verdict:>14}  {finding.claim.text}: {finding.measured}")
-    print(f"files: {folder / 'report.html'}, {folder / 'report.md'}")
+    print(f"files: {folder / 'report.html'}")
 
 
 def choose_run(runs: Sequence[RunResult], name: str) -> RunResult | None:

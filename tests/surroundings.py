@@ -91,7 +91,7 @@ CASES = [
         {},
         rf"cp ../small.npz $'\xff.npz' && {TRAIN} --data=$'\xff.npz' --out=$'\xff' && "
         f"PYTHONIOENCODING=ascii {PYTHON} -m experiments.report --results=.",
-        output="report.md",
+        output="report.html",
         folder=b"\xff",
     ),
     # Standard streams

@@ -5,11 +5,9 @@ import json
 import re
 import shutil
 import subprocess
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from markupsafe import Markup
 from small_runs import SETTINGS, draw_result, stop_runs
 
 from experiments import bce, grid, improve, report, search, table1
@@ -17,9 +15,9 @@ from experiments.artifacts import provenance
 from experiments.artifacts.reader import MissingResult, ReadError, RunResult, find_runs
 from experiments.artifacts.tables import format_interval
 from experiments.cli.experiment import write_artifacts
-from experiments.reporting import claims, rendering
+from experiments.reporting import claims
 from experiments.reporting.claims import IN_DOUBT, NOT_REPRODUCED, NOT_RUN, REPRODUCED
-from experiments.reporting.rendering import render_html, render_markdown
+from experiments.reporting.rendering import render_html
 from experiments.reporting.sections import REFERENCE, gather_report
 from experiments.runner.data import prepare_data
 from experiments.runner.errors import UsageError
@@ -269,34 +267,6 @@ def test_the_page_escapes_all_that_a_run_holds(runs, folder):
     assert text.count("<script") == text.count("</script>") == 2
     (data,) = re.findall(r'<script id="explorer-data" type="application/json">(.*?)</script>', text)
     assert json.loads(data)["rows"][0]["key"][1] == attack
-    assert "<script" not in re.sub(r"\\<", "", render_markdown(page, folder))
-
-
-def test_markdown_holds_the_same_tables(runs, folder):
-    text = render_markdown(gather_report(runs), folder)
-    for run in runs.values():
-        for table in run.tables.values():
-            for cell in table.rows[0]:
-                assert rendering.escape_markdown(cell) in text
-    targets = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert targets
-    for target in targets:
-        assert (folder / unquote(target)).exists(), target
-    assert "Synthetic images" in text
-
-
-def test_every_row_of_a_markdown_table_has_all_cells(runs, folder):
-    text = render_markdown(gather_report(runs), folder)
-    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 4 + sum(len(run.tables) for run in runs.values())  # verdicts, sources, two reported
-    for block in blocks:
-        assert set(block[1]) == set("| -")
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block}) == 1
-
-
-def test_markdown_escapes_text_and_keeps_markup():
-    assert rendering.escape_markdown("a_b|<c>*`[d]\\") == r"a\_b\|\<c\>\*\`\[d\]\\"
-    assert rendering.escape_markdown(Markup("**a**")) == "**a**"
 
 
 def test_the_run_that_says_most_is_chosen(as_reported):
@@ -337,11 +307,10 @@ def flags(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "FLAGS", Flags)
 
 
-def test_the_command_writes_both_formats_and_prints_the_verdicts(folder, tmp_path, flags, capsys):
+def test_the_command_writes_the_page_and_prints_the_verdicts(folder, tmp_path, flags, capsys):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     report.main()
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith("# Single-layer classifiers")
     printed = capsys.readouterr().out
     assert all(claim.text in printed for claim in claims.CLAIMS)
     assert not list(tmp_path.glob(".*"))
@@ -472,7 +441,6 @@ def test_a_run_of_an_experiment_without_a_section_has_one_all_the_same(runs, fol
     assert shown is run
     assert section.title == f"The probe on {run.label}"
     assert list(section.captions) == ["weights", "differences", "confusion"]
-    for render in (render_html, render_markdown):
-        text = render(page, folder)
-        assert section.title in text
-        assert all(table.title.rstrip(":")[:30] in text for table in run.tables.values())
+    text = render_html(page, folder)
+    assert section.title in text
+    assert all(table.title.rstrip(":")[:30] in text for table in run.tables.values())

@@ -1,4 +1,4 @@
-"""The contents of the report: what it shows of the runs, whichever format it is written in."""
+"""The contents of the report: what it shows of the runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -117,19 +117,6 @@ SECTIONS = {
 }
 
 
-class Source(NamedTuple):
-    """The command of a run, and the data and software behind its numbers."""
-
-    command: str
-    data: str
-    seeds: str
-    device: str
-    arithmetic: str
-    versions: str
-    code: str
-    finished: str
-
-
 class Report(NamedTuple):
     """All that the page shows. Without a run on CIFAR-10's shapes there are no findings on the report.
 
@@ -141,7 +128,7 @@ class Report(NamedTuple):
     findings: Sequence[Finding]
     sections: Sequence[tuple[RunResult, Section]]
     explorer: Mapping[str, Any]
-    sources: Sequence[tuple[RunResult, Source]]
+    sources: Sequence[tuple[RunResult, Mapping[str, str]]]
 
 
 def gather_report(runs: Mapping[str, RunResult]) -> Report:
@@ -204,23 +191,24 @@ def _warnings(runs: Sequence[RunResult]) -> list[str]:
     return warnings
 
 
-def _describe_source(run: RunResult) -> Source:
+def _describe_source(run: RunResult) -> dict[str, str]:
+    """Return the command of a run, and the data and software behind its numbers, by columns of a table."""
     config = run.config
     data, versions, git = (config[name] for name in ("dataset", "versions", "git"))
     settings = next(iter(run.sweeps.values()))
     verified = "checksum verified" if data["verified"] else "checksum not verified"
     checked = "own file" if run.user_file else "generated" if run.dataset == "synthetic" else verified
     revision = git and f"{git['revision'][:10]}{', modified' if git['modified'] else ''}"
-    return Source(
-        command=run.command,
-        data=f"{run.dataset}, {checked}, SHA-256 {run.fingerprint[:16]}…",
-        seeds=", ".join(map(str, settings["seeds"])),
-        device=f"{len(config['devices'])} x {config['devices'][0]}, {config['machine']}",
-        arithmetic=f"{settings['dtype']}, products in {settings['precision']}",
-        versions=", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "numpy", "optax")),
-        code=revision or "no git checkout",
-        finished=run.written,
-    )
+    return {
+        "command": run.command,
+        "data": f"{run.dataset}, {checked}, SHA-256 {run.fingerprint[:16]}…",
+        "seeds": ", ".join(map(str, settings["seeds"])),
+        "device": f"{len(config['devices'])} x {config['devices'][0]}, {config['machine']}",
+        "arithmetic": f"{settings['dtype']}, products in {settings['precision']}",
+        "versions": ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "numpy", "optax")),
+        "code": revision or "no git checkout",
+        "finished": run.written,
+    }
 
 
 def _explorer_rows(run: RunResult) -> list[dict[str, Any]]:
