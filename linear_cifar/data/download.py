@@ -1,16 +1,16 @@
-"""Download of the published CIFAR-10 archive, by the downloader and the checksums of tensorflow-datasets."""
+"""Download of the published CIFAR-10 archive, checked by its size and SHA-256."""
 
+import hashlib
 import os
 import queue
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from linear_cifar.data.dataset import DataError, DataUnavailable
 from linear_cifar.data.extras import import_extra
@@ -18,23 +18,20 @@ from linear_cifar.data.paths import AnyPath, expand_home
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
+# As tensorflow-datasets (tfds) records them.
+SIZE = 170_052_171
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 
-_POLL_S = 0.5
-_MISMATCH = 3  # exit status of the child process
-
-
-class Checksum(NamedTuple):
-    """Expected size and SHA-256 of a download."""
-
-    size: int
-    sha256: str
+_PROGRESS_S = 0.5
+_CHUNK = 1 << 16  # bytes
+_MIN_RATE = 1024  # bytes per second
 
 
 class DownloadProgress(NamedTuple):
     """Progress of a download."""
 
     done: int  # bytes
-    total: int | None  # bytes, where the server says
+    total: int  # bytes
     rate: float  # bytes per second since the start
 
 
@@ -54,7 +51,8 @@ def fetch(
     data_dir: AnyPath,
     on_progress: Callable[[DownloadProgress], None] = lambda progress: None,
     url: str = URL,
-    checksum: Checksum | None = None,
+    size: int = SIZE,
+    sha256: str = SHA256,
     probe_s: float = 5.0,
     stall_s: float = 60.0,
 ) -> Path:
@@ -64,11 +62,12 @@ def fetch(
 
     Args:
       data_dir: target folder. It is made if it is missing, once the server has answered.
-      on_progress: gets the progress about twice a second, and once at the end.
+      on_progress: gets the progress at the start, at most twice a second, and at the end.
       url: address of the archive.
-      checksum: expected checksum; None takes the one that tfds ships for the address.
-      probe_s: seconds within which the server must answer at first, including name resolution.
-      stall_s: seconds without a byte after which the download is given up.
+      size: expected size in bytes.
+      sha256: expected SHA-256.
+      probe_s: seconds within which the server must answer, including name resolution.
+      stall_s: seconds without a byte, or with less than 1 kB each, after which the download is given up.
 
     Raises:
       DataUnavailable: if the server cannot be reached, breaks off or stalls, `data_dir` cannot be written, or
@@ -76,40 +75,94 @@ def fetch(
       DataError: if the download does not have the expected size and SHA-256.
     """
     data_dir = expand_home(data_dir)
-    total = _probe(url, probe_s)
-    target = data_dir / ARCHIVE
+    chunks = _stream(url, size, probe_s, stall_s)
+    next(chunks)
+    start = time.monotonic()
+    done, reported = 0, 0.0
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        # Inside data_dir, so that the move into place is atomic.
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=data_dir) as name:
-            work = Path(name)
-            _download(url, checksum, work, total, on_progress, stall_s)
-            (work / "archive").replace(target)
+        on_progress(DownloadProgress(0, size, 0.0))
+        # The file has no name: it vanishes with this process, whatever ends it.
+        with tempfile.TemporaryFile(dir=data_dir) as file:
+            for chunk in chunks:
+                file.write(chunk)
+                done += len(chunk)
+                elapsed = time.monotonic() - start
+                if elapsed - reported > _PROGRESS_S or done == size:
+                    on_progress(DownloadProgress(done, size, done / elapsed))
+                    reported = elapsed
+            file.seek(0)
+            if done != size or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise DataError(
+                    f"{url} does not have the expected size and SHA-256: the download was discarded"
+                )
+            file.seek(0)
+            # Inside data_dir, so that the move into place is atomic.
+            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=data_dir) as name:
+                with Path(name, ARCHIVE).open("wb") as copy:
+                    shutil.copyfileobj(file, copy)
+                return Path(name, ARCHIVE).replace(data_dir / ARCHIVE)
     except OSError as error:
         raise DataUnavailable(f"{data_dir} cannot be written: {error}") from error
-    return target
 
 
-def _probe(url: str, limit_s: float) -> int | None:
-    """Return the size that the server names, if it names one.
+def _stream(url: str, size: int, probe_s: float, stall_s: float) -> Iterator[bytes]:
+    """Yield nothing once the server has answered, then up to `size` bytes, in chunks as they arrive.
 
-    The downloader of tfds sets no time-outs and retries ten times, so without a network it takes minutes.
+    A connection that breaks is resumed where it ended, unless it brought nothing.
 
     Raises:
-      DataUnavailable: if the server does not answer within the limit.
+      DataUnavailable: see `fetch`.
     """
     try:
         requests = import_extra("requests")
     except DataError as error:
         raise DataUnavailable(f"a download {error}") from None
-    answers: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+    get = partial(requests.get, url, stream=True, timeout=(probe_s, stall_s))
+    done = resumed = measured = 0
+    since = time.monotonic()
+    while True:
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={done}-"}
+        with _answer(url, partial(get, headers=headers), probe_s) as response:
+            if done == 0:
+                yield b""
+            elif response.status_code != requests.codes.partial_content:
+                raise DataUnavailable(f"{url} could not be downloaded: it broke off, and cannot be resumed")
+            try:
+                # `read1` returns what there is. `iter_content` would wait for a whole chunk.
+                while done < size and (chunk := response.raw.read1(min(_CHUNK, size - done))):
+                    done += len(chunk)
+                    yield chunk
+                    if time.monotonic() - since > stall_s:
+                        if done - measured < _MIN_RATE * stall_s:
+                            raise DataUnavailable(f"{url} sent {done - measured} bytes in {stall_s:g} s")
+                        since, measured = time.monotonic(), done
+                return
+            except ReadTimeoutError:
+                raise DataUnavailable(f"{url} sent nothing for {stall_s:g} s") from None
+            except HTTPError as error:
+                if done == resumed:
+                    raise DataUnavailable(f"{url} could not be downloaded: {_reason(error)}") from error
+        resumed = done
+
+
+def _answer(url: str, request: Callable[[], Any], limit_s: float) -> Any:
+    """Return the response to a request.
+
+    Raises:
+      DataUnavailable: if there is none within the limit, or one that says no.
+    """
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            with requests.head(url, allow_redirects=True, timeout=limit_s) as response:
-                response.raise_for_status()
-                size = response.headers.get("Content-Length")
-                answers.put(None if size is None else int(size))
+            response = request()
+            if not response.ok:
+                response.close()
+            response.raise_for_status()
+            answers.put(response)
         except Exception as error:
             answers.put(error)
 
@@ -122,94 +175,6 @@ def _probe(url: str, limit_s: float) -> int | None:
     if isinstance(answer, Exception):
         raise DataUnavailable(f"{url} cannot be reached: {_reason(answer)}") from answer
     return answer
-
-
-def _download(
-    url: str,
-    checksum: Checksum | None,
-    work: Path,
-    total: int | None,
-    on_progress: Callable[[DownloadProgress], None],
-    stall_s: float,
-) -> None:
-    """Download the archive to `work/archive`, and check it.
-
-    A child process does it, because tfds downloads in a thread that cannot be stopped: Ctrl+C would wait for
-    its end.
-    """
-    command = [sys.executable, "-c", "from linear_cifar.data.download import _child; _child()"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    arguments = [url, str(work), *map(str, checksum or ())]
-    log = work / "log"
-    start = grown = time.monotonic()
-    done = 0
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command + arguments, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment
-        ) as child,
-    ):
-        try:
-            while child.poll() is None:
-                if (size := _size(work)) > done:
-                    done, grown = size, time.monotonic()
-                on_progress(DownloadProgress(done, total, done / (time.monotonic() - start)))
-                if time.monotonic() - grown > stall_s:
-                    raise DataUnavailable(f"{url} sent nothing for {stall_s:g} s")
-                try:
-                    child.wait(_POLL_S)
-                except subprocess.TimeoutExpired:
-                    continue
-        finally:
-            child.kill()
-            child.wait()
-    if child.returncode == _MISMATCH:
-        raise DataError(f"{url} does not have the expected size and SHA-256: the download was discarded")
-    if child.returncode != 0:
-        lines = log.read_text(errors="replace").split("\n")
-        reason = next((line for line in reversed(lines) if line.strip()), f"exit {child.returncode}")
-        raise DataUnavailable(f"{url} could not be downloaded: {reason}")
-    done = (work / "archive").stat().st_size
-    on_progress(DownloadProgress(done, total, done / (time.monotonic() - start)))
-
-
-def _size(work: Path) -> int:
-    try:
-        return sum(path.stat().st_size for path in work.glob("*/*"))
-    except FileNotFoundError:  # the file was renamed: the download is finished
-        return 0
-
-
-def _child() -> None:
-    """Download, check and rename the archive, in the child process."""
-    url, work, *expected = sys.argv[1:]
-    threading.Thread(target=_follow_parent, args=(work,), daemon=True).start()
-    try:
-        tfds = import_extra("tensorflow_datasets")
-    except DataError as error:
-        sys.exit(f"a download {error}")
-    from tensorflow_datasets.core.download.checksums import UrlInfo
-    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-
-    tfds.disable_progress_bar()
-    infos = {url: UrlInfo(tfds.core.utils.Size(expected[0]), expected[1], None)} if expected else None
-    manager = tfds.download.DownloadManager(
-        download_dir=work, url_infos=infos, force_checksums_validation=True
-    )
-    try:
-        path = manager.download(url)
-    except NonMatchingChecksumError:
-        sys.exit(_MISMATCH)
-    except Exception as error:
-        sys.exit(_reason(error))
-    path.replace(Path(work, "archive"))
-
-
-def _follow_parent(work: str) -> None:
-    # The pipe closes when the parent ends, whatever ends it. The lock of sys.stdin would outlive the thread.
-    os.read(0, 1)
-    shutil.rmtree(work, ignore_errors=True)
-    os._exit(1)
 
 
 def _reason(error: BaseException) -> str:
