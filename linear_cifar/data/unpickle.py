@@ -2,7 +2,7 @@
 
 import io
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,14 +10,6 @@ from jaxtyping import UInt8
 from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError
 
 FEATURES = 3072
-
-
-class PickledBatch(NamedTuple):
-    """One batch file; the arrays are read-only."""
-
-    images: UInt8[np.ndarray, "n 3072"]
-    labels: UInt8[np.ndarray, " n"]
-    title: bytes  # such as b"training batch 1 of 5"
 
 
 class _Name(Enum):
@@ -37,19 +29,25 @@ class _Call:
         self.state: Any = None
 
 
-def unpickle(content: bytes, count: int = BATCH_FILE_SIZE) -> PickledBatch:
+def unpickle(
+    content: bytes, count: int = BATCH_FILE_SIZE
+) -> tuple[UInt8[np.ndarray, "n 3072"], UInt8[np.ndarray, " n"], bytes]:
     """Read a batch of the published "python version" (protocol 2, written by Python 2).
 
     A pickle is a program for a stack machine. The machine here knows only the instructions that the published
     files hold, and records calls instead of making them. Its memory is bounded by a small multiple of the
     content's length, and its time by `count`.
 
+    `pickle.Unpickler` with a `find_class` would be bounded in neither. Ten bytes make it allocate 2 GiB for a
+    memo, and a few hundred make it hash a key for ever.
+
     Args:
       content: the whole file.
       count: number of images that the file must have.
 
     Returns:
-      uint8 images [count, 3072] and uint8 labels [count], which need not be below 10.
+      Images [count, 3072]; labels [count], which need not be below 10; and the title, such as
+      b"training batch 1 of 5". The arrays are read-only.
 
     Raises:
       DataError: if the content is anything else. The message continues a sentence that starts with the
@@ -81,7 +79,7 @@ def unpickle(content: bytes, count: int = BATCH_FILE_SIZE) -> PickledBatch:
     if len(labels) != count:
         raise DataError(f"has {len(labels)} labels for {count} images")
     images = np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if order else "C")
-    return PickledBatch(images, np.frombuffer(labels, np.uint8), title)
+    return images, np.frombuffer(labels, np.uint8), title
 
 
 def _run(stream: io.BytesIO, max_instructions: int) -> Any:
