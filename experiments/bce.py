@@ -14,7 +14,7 @@ It writes to --out:
   the report's configurations; the names of those for the best configurations end in _best
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -24,21 +24,21 @@ from experiments.artifacts.measures import THRESHOLD
 from experiments.artifacts.tables import Table, percent
 from experiments.cli.experiment import run_experiment
 from experiments.cli.flags import (
-    define_grid,
+    define_axes,
     define_pairs,
     define_settings,
     grid_from_flags,
     sweep_from_flags,
 )
 from experiments.cli.launch import launch
-from experiments.runner.files import VALUES
 from experiments.runner.stages import fixed_stage
-from experiments.runner.sweeps import SweepResult
 from linear_cifar.config import Config
+from linear_cifar.data.prepare import Data
+from linear_cifar.result import ALL, Result
 
 FLAGS = flags.FLAGS
 
-# The fields of `Measures` in two of the tables, and their column heads.
+# The measures in two of the tables, and their column heads.
 CONFIDENCE = {
     "confidence": "predicted",
     "ece": "ECE",
@@ -52,7 +52,7 @@ LABELS = {"precision": "precision", "recall": "recall", "none": "no label", "sev
 
 def define_flags() -> None:
     """Define the flags of this command."""
-    define_grid(eta=(0.001, 0.003, 0.01, 0.03, 0.1), batch=(100,), lam=(0.0, 0.001, 0.01, 0.1))
+    define_axes(eta=(0.001, 0.003, 0.01, 0.03, 0.1), batch=(100,), lam=(0.0, 0.001, 0.01, 0.1))
     define_pairs("softmax_at", ((0.01, 0.1),), "the report's pair η:λ for softmax")
     define_pairs("bce_at", ((0.01, 0.01),), "the report's pair η:λ for binary cross-entropy")
     define_settings(
@@ -67,26 +67,26 @@ def main() -> None:
         reported = tuple(Config(eta, FLAGS.batch[0], lam) for eta, lam in pairs)
         configs = tuple(dict.fromkeys(reported + grid_from_flags()))
         sweeps.append(sweep_from_flags(loss, configs, loss=loss, evaluate=("train", "test")))
-    run_experiment("bce", [fixed_stage(sweeps)], render, needs_all=True)
+    run_experiment("bce", [fixed_stage(sweeps)], render, ALL)
 
 
-def render(folder: Path, results: Sequence[SweepResult]) -> list[Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[Table]:
     """Draw the figures and return Table 2, the confidences and the labels by threshold."""
-    predictions = [measures.predict(result) for result in results]
-    measured = [measures.measure_all(*pair) for pair in zip(results, predictions, strict=True)]
-    measures.write_measures(folder, list(zip(results, measured, strict=True)))
-    measures.write_example_measures(folder / VALUES, list(zip(results, predictions, strict=True)))
+    predictions = [measures.predict(result, data[result.about["sweep"]]) for result in results]
+    labels = next(iter(data.values())).labels("test")
+    measured = [measures.measure_all(predicted, labels) for predicted in predictions]
+    measures.write_measures(folder, results, predictions, measured)
     by_argmax, confidence, by_threshold = [], [], []
     for label, suffix in (("report's", ""), ("own best", "_best")):
         chosen = []
         for result, predicted, measure in zip(results, predictions, measured, strict=True):
             # The report's configuration is the first one.
-            c = result.ranking[0] if suffix else 0
+            c = result.ranking()[0] if suffix else 0
             chosen.append((result, c, predicted))
-            row = [result.sweep.name, label, tables.configuration_name(result, c)]
+            row = [result.about["sweep"], label, tables.configuration_name(result, c)]
             by_argmax.append([*row, *tables.accuracies(result, c)])
-            confidence.append([*row, *(percent(getattr(measure, name)[:, c]) for name in CONFIDENCE)])
-            by_threshold.append([*row, *(percent(getattr(measure, name)[:, c]) for name in LABELS)])
+            confidence.append([*row, *(percent(measure[name][:, c]) for name in CONFIDENCE)])
+            by_threshold.append([*row, *(percent(measure[name][:, c]) for name in LABELS)])
         figures.plot_histograms(folder / f"histograms{suffix}", chosen)
         figures.plot_reliability_diagram(folder / f"reliability{suffix}", chosen)
         figures.plot_gaps(folder / f"gap{suffix}", chosen)

@@ -32,25 +32,37 @@ experiments/benchmark/README.md discusses the figures.
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 
 from experiments.artifacts import provenance
 from experiments.artifacts.tables import align
-from experiments.benchmark import linear_probes, measurements, probing, searching
+from experiments.benchmark import linear_probes, probing, searching
 from experiments.benchmark.baselines import SPEC, jax_device, random_data
-from experiments.benchmark.measurements import GRID, Row
-from experiments.cli.data import source_from_flags
+from experiments.benchmark.measurements import (
+    GRID,
+    Row,
+    measure_baselines,
+    measure_batch_sizes,
+    measure_epochs,
+    measure_image_counts,
+    measure_single_run,
+    measure_sizes,
+    measure_vmap_widths,
+    missing_packages,
+)
 from experiments.cli.flags import define_data, expand_path
 from experiments.cli.launch import check_devices, launch
-from experiments.runner.data import PreparedData
+from experiments.cli.source import open_source
 from experiments.runner.errors import UsageError
-from experiments.runner.files import locked_run_folder, write_json
 from experiments.runner.settings import default_settings
+from linear_cifar.data.prepare import Data
 from linear_cifar.devices import count_cores
+from linear_cifar.folders import locked_folder, write_json
 
 FLAGS = flags.FLAGS
 
@@ -70,19 +82,9 @@ EXCLUSIVE = (
 def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_bool("quick", False, "use fewer images, repeats and sizes: under 2 minutes")
-    flags.DEFINE_bool(
-        "scale", False, "measure only the speed by number of devices and of processes: under 4 minutes"
-    )
-    flags.DEFINE_bool(
-        "probes",
-        False,
-        "measure only linear probes: many heads on random float32 features, here and as others train them",
-    )
-    flags.DEFINE_bool(
-        "search",
-        False,
-        "measure only the best validation accuracy against time: searches, the grid, and Optuna",
-    )
+    flags.DEFINE_bool("scale", False, "measure only the speed by number of devices and of processes")
+    flags.DEFINE_bool("probes", False, "measure only linear probes: many heads on random features")
+    flags.DEFINE_bool("search", False, "measure only the best accuracy against time: searches and the grid")
     flags.DEFINE_string("out", None, "folder for bench.json (default: results/bench/<time>)")
     define_data("synthetic")
 
@@ -96,7 +98,7 @@ def main() -> None:
     # Compiling is measured too.
     jax.config.update("jax_enable_compilation_cache", False)
     out = expand_path(FLAGS.out or f"results/bench/{datetime.now():%Y%m%d-%H%M%S}")
-    with locked_run_folder(out) as folder:
+    with locked_folder(out) as folder:
         write_json(folder / "bench.json", measure_tables())
     print(f"\nfiles: {folder}")
 
@@ -105,107 +107,84 @@ def measure_tables() -> dict[str, Any]:
     """Measure and print all tables, and return the content of bench.json."""
     quick = FLAGS.quick
     if FLAGS.scale:
-        n, repeats, plan = 10_000, 1, plan_scaling
+        n, repeats, make_tables = 10_000, 1, scaling_tables
     elif FLAGS.probes:
-        n, repeats, plan = 5_000 if quick else linear_probes.N, 3, plan_probes
+        n, repeats, make_tables = 5_000 if quick else linear_probes.N, 3, probe_tables
     elif FLAGS.search:
-        n, repeats, plan = 4_900 if quick else TRAIN_IMAGES, 2 if quick else 5, plan_searches
+        n, repeats, make_tables = 4_900 if quick else TRAIN_IMAGES, 2 if quick else 5, search_tables
     else:
-        n, repeats, plan = 4_900 if quick else TRAIN_IMAGES, 3 if quick else 5, plan_tables
+        n, repeats, make_tables = 4_900 if quick else TRAIN_IMAGES, 3 if quick else 5, standard_tables
     if not FLAGS.scale:
         log_missing_packages()
     # The tables of devices and processes are of CPUs, wherever they are measured.
     device = "cpu" if FLAGS.scale else jax_device()
     measured = {}
-    for key, (title, measure) in plan(n, repeats).items():
+    for key, (title, measure) in make_tables(n, repeats).items():
         measured[key] = [{**row, "device": row.get("device", device)} for row in measure()]
         print(f"\n{title}\n{format_rows(measured[key])}", flush=True)
     return describe_measurement(n, repeats) | measured
 
 
 # The title of each table and the function that measures it, by its key in bench.json.
-Plan = dict[str, tuple[str, Callable[[], list[Row]]]]
+Tables = dict[str, tuple[str, Callable[[], list[Row]]]]
 
 
-def plan_tables(n: int, repeats: int) -> Plan:
+def standard_tables(n: int, repeats: int) -> Tables:
     """Return all tables except that of devices and processes."""
     data, quick = random_data(n), FLAGS.quick
+    start = partial(probing.measure_start, FLAGS.dataset, FLAGS.data_dir, quick)
     return {
-        "baselines": (
-            f"An epoch of the {GRID} configurations",
-            lambda: measurements.measure_baselines(data, repeats),
-        ),
-        "alone": (
-            "An epoch of one configuration, batch 100",
-            lambda: measurements.measure_single_run(data, repeats),
-        ),
-        "sizes": ("By number of configurations", lambda: measurements.measure_sizes(data, repeats, quick)),
+        "baselines": (f"An epoch of the {GRID} configurations", partial(measure_baselines, data, repeats)),
+        "alone": ("An epoch of one configuration, batch 100", partial(measure_single_run, data, repeats)),
+        "sizes": ("By number of configurations", partial(measure_sizes, data, repeats, quick)),
         "examples": (
             f"{GRID} configurations by number of images",
-            lambda: measurements.measure_image_counts(n, repeats, quick),
+            partial(measure_image_counts, n, repeats, quick),
         ),
-        "epochs": (
-            f"{GRID} configurations by number of epochs",
-            lambda: measurements.measure_epochs(data, quick),
-        ),
-        "vmap_widths": (
-            "Configurations side by side on a core",
-            lambda: measurements.measure_vmap_widths(data, quick),
-        ),
+        "epochs": (f"{GRID} configurations by number of epochs", partial(measure_epochs, data, quick)),
+        "vmap_widths": ("Configurations side by side on a core", partial(measure_vmap_widths, data, quick)),
         "batches": (
             "Other batch sizes, 12 configurations of each",
-            lambda: measurements.measure_batch_sizes(data, repeats, quick),
+            partial(measure_batch_sizes, data, repeats, quick),
         ),
-        "start": (
-            "From the start, in a process of its own",
-            lambda: probing.measure_start(FLAGS.dataset, FLAGS.data_dir, quick),
-        ),
+        "start": ("From the start, in a process of its own", start),
     }
 
 
-def plan_scaling(n: int, repeats: int) -> Plan:
+def scaling_tables(n: int, repeats: int) -> Tables:
     """Return the table of devices and processes, which is measured once whatever `repeats` is."""
     title = f"{GRID} configurations x {probing.SEEDS} seeds, by number of devices and of processes"
-    return {"scale": (title, lambda: probing.measure_scaling(n))}
+    return {"scale": (title, partial(probing.measure_scaling, n))}
 
 
-def plan_probes(n: int, repeats: int) -> Plan:
+def probe_tables(n: int, repeats: int) -> Tables:
     """Return the table of linear probes; with --quick a tenth of the heads."""
     sizes = [(K, heads // 10 if FLAGS.quick else heads) for K, heads in linear_probes.SIZES]
-    size = f"{n:,} examples of {linear_probes.D} features, batch {linear_probes.BATCH}"
-    return {
-        "probes": (
-            f"An epoch of linear probes: {size}",
-            lambda: linear_probes.measure_linear_probes(n, repeats, sizes),
-        )
-    }
+    examples = f"{n:,} examples of {linear_probes.D} features, batch {linear_probes.BATCH}"
+    measure = partial(linear_probes.measure_linear_probes, n, repeats, sizes)
+    return {"probes": (f"An epoch of linear probes: {examples}", measure)}
 
 
-def plan_searches(n: int, repeats: int) -> Plan:
+def search_tables(n: int, repeats: int) -> Tables:
     """Return the table of searches, on the first n training images; with --quick only a few epochs."""
     epochs, points = (4, (8,)) if FLAGS.quick else (40, (32, 64))
-    settings = default_settings(epochs=epochs, evaluate=("val",))
     data = prepare_search_data()
-    train = jax.tree.map(lambda leaf: leaf[:n], data.splits["train"])
-    data = data._replace(splits=data.splits | {"train": train})
-    return {
-        "search": (
-            f"{data.dataset.label}: searches for {epochs} epochs, median of {repeats}",
-            lambda: searching.measure_searches(data, settings, points, repeats),
-        )
-    }
+    if n < len(data.sets["train"]):
+        data = data._replace(sets=data.sets | {"train": data.sets["train"].take(np.arange(n))})
+    title = f"{data.dataset.label}: searches for {epochs} epochs, median of {repeats}"
+    return {"search": (title, partial(searching.measure_searches, data, epochs, points, repeats))}
 
 
 @cache
-def prepare_search_data() -> PreparedData:
+def prepare_search_data() -> Data:
     """Return the data that --dataset and --data_dir name; by default real images where they are at hand."""
     FLAGS.set_default("dataset", "auto")
-    return source_from_flags().prepare(default_settings())
+    return open_source()[1](default_settings())
 
 
 def log_missing_packages() -> None:
     """Name the packages whose baselines are left out."""
-    for package in measurements.missing_packages():
+    for package in missing_packages():
         print(f"left out: {package} is not installed (pip install '.[bench]')", file=sys.stderr)
 
 

@@ -9,7 +9,7 @@ It writes to --out:
 
 - config.json, best_params.npz, tables.json
 - results.csv, a row per run, and history.csv, a row per run and epoch
-- correct.npz, which validation and test examples each run predicts right
+- blocks, with the results of all runs, such as which validation and test examples each predicts right
 - heatmap, differences (from the best, with intervals), curves and confusion, as .png and .svg; with images
   also weights, those of the best configuration
 
@@ -23,28 +23,30 @@ It then trains the best configuration again on all of them and tests it, in 13 m
 trains on your own features instead, see experiments/README.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.artifacts import figures, tables
-from experiments.artifacts.intervals import describe_selection, mean_weights_intervals
+from experiments.artifacts.measures import mean_weights_intervals
 from experiments.cli import flags
 from experiments.cli.experiment import run_experiment
 from experiments.cli.launch import launch
-from experiments.runner.stages import fixed_stage, refit_stage
-from experiments.runner.sweeps import Sweep, SweepResult
+from experiments.runner.stages import REFIT, Sweep, fixed_stage, refit_stage
+from linear_cifar.data.prepare import Data
+from linear_cifar.result import Result
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
-    flags.define_grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
+    flags.define_axes(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
     flags.define_settings(epochs=40, train="full", flip=True, selects=True)
 
 
 def main() -> None:
     """Train the grid, and then its best configurations again where the flags ask for it."""
     refits = flags.refits_from_flags()
-    run_experiment("grid", [fixed_stage([make_sweep()]), *[refit_stage(refits)] * (refits > 0)], render)
+    sweep = make_sweep()
+    run_experiment("grid", [fixed_stage([sweep]), *[refit_stage(sweep, refits)] * (refits > 0)], render)
 
 
 def make_sweep() -> Sweep:
@@ -52,16 +54,19 @@ def make_sweep() -> Sweep:
     return flags.sweep_from_flags("grid", flags.grid_from_flags())
 
 
-def render(folder: Path, results: Sequence[SweepResult]) -> list[tables.Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[tables.Table]:
     """Draw the figures; return the grid's ranking, and the accuracies of the configurations trained again."""
     result, refits = results[0], results[1:]
-    selection = describe_selection(result)
+    selection = result.selection()
     figures.plot_heatmap(folder / "heatmap", result, selection)
     if len(result.configs) > 1:
         figures.plot_differences(folder / "differences", result, selection)
     figures.plot_curves(folder / "curves", result)
     figures.plot_best_weights(folder / "weights", result)
-    refit_tables = [tables.refit_table(refit, mean_weights_intervals(refit)) for refit in refits]
+    refit_tables = [
+        tables.refit_table(refit, mean_weights_intervals(refit, data[REFIT]), data[REFIT].size("train"))
+        for refit in refits
+    ]
     return [tables.ranking_table(result, selection), *refit_tables]
 
 

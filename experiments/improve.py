@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments.artifacts import figures, results, tables
-from experiments.artifacts.intervals import accuracy_interval, difference_interval
+from experiments.artifacts import figures, tables
+from experiments.artifacts.exports import best_result
 from experiments.artifacts.tables import Table
 from experiments.cli.experiment import run_experiment
 from experiments.cli.flags import define_settings, sweep_from_flags
@@ -30,16 +30,18 @@ from experiments.cli.recipes import RECIPES
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import Settings
 from experiments.runner.stages import fixed_stage
-from experiments.runner.sweeps import SweepResult
-from linear_cifar.config import Config, grid
+from linear_cifar.config import AXES, Config, grid
+from linear_cifar.data.prepare import Data
+from linear_cifar.result import Result
+from linear_cifar.uncertainty import DIVERGED, paired_interval
 
 FLAGS = flags.FLAGS
 
 
-class Step(NamedTuple):
+class _Step(NamedTuple):
     """A way of training.
 
-    `Step("flips", "data_batch_1", {"train": "batch1", "flip": True}, configs)` trains on data_batch_1 with
+    `_Step("flips", "data_batch_1", {"train": "batch1", "flip": True}, configs)` trains on data_batch_1 with
     flips, and is compared with the step "data_batch_1".
     """
 
@@ -49,23 +51,23 @@ class Step(NamedTuple):
     configs: tuple[Config, ...]
 
 
-def _step_of_recipe(name: str, base: str, recipe: str) -> Step:
+def _step_of_recipe(name: str, base: str, recipe: str) -> _Step:
     """Return a step with the settings and the grid of a recipe."""
     values = RECIPES[recipe]
     changes = {field: values[field] for field in Settings._fields if field in values}
-    return Step(name, base, changes, grid(*(values.get(axis, (0.0,)) for axis in Config._fields)))
+    return _Step(name, base, changes, grid(**{axis: values[axis] for axis in AXES if axis in values}))
 
 
 # The best row of Table 1.
 TABLE1_BEST = (Config(0.001, 100, 0.1),)
 # The report's grid.
-REPORT_GRID = grid((0.001, 0.01, 0.1, 1.0), (50, 100, 200, 400), (0.0, 0.1, 1.0))
+REPORT_GRID = grid(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
 # A finer grid for the steps beyond the report.
-FINE_GRID = grid((0.003, 0.01, 0.03), (100,), (0.0, 0.003))
+FINE_GRID = grid(eta=(0.003, 0.01, 0.03), batch=(100,), lam=(0.0, 0.003))
 # Smaller η for momentum 0.9, which makes steps 10 times as long.
-MOMENTUM_GRID = grid((0.0003, 0.001, 0.003), (100,), (0.0, 0.003), momenta=(0.9,))
+MOMENTUM_GRID = grid(eta=(0.0003, 0.001, 0.003), batch=(100,), lam=(0.0, 0.003), momentum=(0.9,))
 # Larger η for the bounded losses L_q, whose gradients are smaller.
-LQ_GRID = grid((0.03, 0.1), (100,), (0.0001, 0.001), (0.5, 0.7))
+LQ_GRID = grid(eta=(0.03, 0.1), batch=(100,), lam=(0.0001, 0.001), q=(0.5, 0.7))
 
 # The settings that steps change, which therefore have no flags.
 PLAIN = {"loss": "softmax", "train": "full", "flip": False, "shift": 0, "schedule": "constant", "average": 1}
@@ -74,22 +76,22 @@ FLIPS = {"train": "full", "flip": True}
 COSINE_SHIFT = FLIPS | {"schedule": "cosine", "shift": 1}
 
 STEPS = (
-    Step("data_batch_1", None, BATCH1, TABLE1_BEST),
-    Step("full data", "data_batch_1", FULL, TABLE1_BEST),
-    Step("flips", "data_batch_1", BATCH1 | {"flip": True}, TABLE1_BEST),
-    Step("grid", "data_batch_1", BATCH1, REPORT_GRID),
-    Step("full data, flips", "full data", FLIPS, TABLE1_BEST),
-    Step("full data, flips, grid", "full data, flips", FLIPS, REPORT_GRID),
-    Step("finer grid", "full data, flips, grid", FLIPS, FINE_GRID),
-    Step("finer grid, step decay", "finer grid", FLIPS | {"schedule": "step"}, FINE_GRID),
-    Step("finer grid, cosine decay", "finer grid", FLIPS | {"schedule": "cosine"}, FINE_GRID),
-    Step("finer grid, momentum", "finer grid", FLIPS, MOMENTUM_GRID),
-    Step("finer grid, averaging", "finer grid", FLIPS | {"average": 20}, FINE_GRID),
-    Step("finer grid, shift 1", "finer grid", FLIPS | {"shift": 1}, FINE_GRID),
-    Step("finer grid, shift 2", "finer grid", FLIPS | {"shift": 2}, FINE_GRID),
-    Step("finer grid, L_q", "finer grid", FLIPS, LQ_GRID),
-    Step("cosine, shift 1", "finer grid, cosine decay", COSINE_SHIFT, FINE_GRID),
-    Step("cosine, shift 1, L_q", "cosine, shift 1", COSINE_SHIFT, LQ_GRID),
+    _Step("data_batch_1", None, BATCH1, TABLE1_BEST),
+    _Step("full data", "data_batch_1", FULL, TABLE1_BEST),
+    _Step("flips", "data_batch_1", BATCH1 | {"flip": True}, TABLE1_BEST),
+    _Step("grid", "data_batch_1", BATCH1, REPORT_GRID),
+    _Step("full data, flips", "full data", FLIPS, TABLE1_BEST),
+    _Step("full data, flips, grid", "full data, flips", FLIPS, REPORT_GRID),
+    _Step("finer grid", "full data, flips, grid", FLIPS, FINE_GRID),
+    _Step("finer grid, step decay", "finer grid", FLIPS | {"schedule": "step"}, FINE_GRID),
+    _Step("finer grid, cosine decay", "finer grid", FLIPS | {"schedule": "cosine"}, FINE_GRID),
+    _Step("finer grid, momentum", "finer grid", FLIPS, MOMENTUM_GRID),
+    _Step("finer grid, averaging", "finer grid", FLIPS | {"average": 20}, FINE_GRID),
+    _Step("finer grid, shift 1", "finer grid", FLIPS | {"shift": 1}, FINE_GRID),
+    _Step("finer grid, shift 2", "finer grid", FLIPS | {"shift": 2}, FINE_GRID),
+    _Step("finer grid, L_q", "finer grid", FLIPS, LQ_GRID),
+    _Step("cosine, shift 1", "finer grid, cosine decay", COSINE_SHIFT, FINE_GRID),
+    _Step("cosine, shift 1, L_q", "cosine, shift 1", COSINE_SHIFT, LQ_GRID),
     _step_of_recipe("best cross-entropy", "cosine, shift 1", "best-softmax"),
     _step_of_recipe("best BCE", "best cross-entropy", "best-bce"),
     _step_of_recipe("best L_q", "cosine, shift 1, L_q", "best"),
@@ -114,7 +116,7 @@ def main() -> None:
     run_experiment("improve", [fixed_stage(sweeps)], render)
 
 
-def select_steps(names: str) -> list[Step]:
+def select_steps(names: str) -> list[_Step]:
     """Return the named steps and the steps they are compared with, in the order of `STEPS`.
 
     Args:
@@ -135,28 +137,30 @@ def select_steps(names: str) -> list[Step]:
     return [step for step in STEPS if step.name in selected]
 
 
-def render(folder: Path, sweep_results: Sequence[SweepResult]) -> list[Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[Table]:
     """Draw the steps and Figure 4, and return the table of each step's selected configuration."""
-    by_name = {result.sweep.name: result for result in sweep_results}
+    by_name = {result.about["sweep"]: result for result in results}
     bases = {step.name: step.base for step in STEPS}
     rows = []
     for name, result in by_name.items():
-        c = result.ranking[0]
+        c = result.ranking()[0]
         base = by_name.get(bases[name] or "")
-        gain = f"{_gain(result, base)} over {base.sweep.name}" if base else ""
+        gain = f"{_gain(result, base)} over {base.about['sweep']}" if base else ""
         configuration = tables.configuration_name(result, c)
-        rows.append([name, configuration, str(result.settings.epochs), *tables.accuracies(result, c), gain])
-    heading = tables.interval_heading(sweep_results[0])
-    choices = [(result, result.ranking[0]) for result in sweep_results]
+        rows.append(
+            [name, configuration, str(len(result.identity.epochs)), *tables.accuracies(result, c), gain]
+        )
+    heading = tables.interval_heading(results[0])
+    choices = [(result, result.ranking()[0]) for result in results]
     figures.plot_steps(
         folder / "steps",
         list(by_name),
-        [np.asarray(result.final["test"].accuracy[:, c]) for result, c in choices],
-        [accuracy_interval(result, "test", c) for result, c in choices],
-        f"{tables.interval_heading(sweep_results[0], with_train=False)}:\ntest accuracy",
+        [np.asarray(result.final["test_acc"][:, c]) for result, c in choices],
+        [result.interval("test", c) for result, c in choices],
+        f"{tables.interval_heading(results[0], with_train=False)}:\ntest accuracy",
     )
-    best = results.best_sweep(sweep_results)
-    figures.plot_learning_curves(folder / "curves", best, best.ranking[0])
+    best = best_result(results)
+    figures.plot_learning_curves(folder / "curves", best, best.ranking()[0])
     return [
         Table(
             "improve",
@@ -168,10 +172,12 @@ def render(folder: Path, sweep_results: Sequence[SweepResult]) -> list[Table]:
     ]
 
 
-def _gain(result: SweepResult, base: SweepResult) -> str:
+def _gain(result: Result, base: Result) -> str:
     """Return the gain in test accuracy of the selected configurations, in points and with its interval."""
-    pair = ((result, result.ranking[0]), (base, base.ranking[0]))
-    return tables.format_difference(difference_interval(*pair, "test"))
+    pair = [(member, member.ranking()[0]) for member in (result, base)]
+    if not all(member.stayed_finite[c] for member, c in pair):
+        return tables.format_difference(DIVERGED)
+    return tables.format_difference(paired_interval(*(member.values("test", c) for member, c in pair)))
 
 
 if __name__ == "__main__":

@@ -2,25 +2,25 @@
 
     python -m experiments.report
 
-finds a run of each experiment under --results (default: results) and writes report.html (one file, which
-needs no network) there, in seconds. Where there are several runs of an experiment, it prefers real images to
-synthetic ones, then the report's settings, then more configurations, then the newest run.
+finds finished experiments under --results (default: results) and writes report.html (one file, which needs no
+network) there, in seconds. Of several by the same command it shows one: it prefers real images to synthetic
+ones, then the report's settings, then more configurations, then the newest.
 """
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.artifacts.reader import ReadError, RunResult, find_runs
+from experiments.artifacts.reader import ExperimentFolder, ReadError, find_experiments
 from experiments.cli.flags import expand_path
 from experiments.cli.launch import launch
 from experiments.cli.progress import log
 from experiments.cli.recipes import RECIPES
 from experiments.reporting.claims import find_deviation
-from experiments.reporting.rendering import render_html
+from experiments.reporting.page import render_html
 from experiments.reporting.sections import REFERENCE, SECTIONS, gather_report
 from experiments.runner.errors import UsageError
-from linear_cifar.files import atomic_text
+from linear_cifar.atomic import atomic_text
 
 FLAGS = flags.FLAGS
 
@@ -28,23 +28,23 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_string(
-        "results", "results", "read runs from this folder, at any depth, and write the report there"
+        "results", "results", "read experiments from this folder, at any depth, and write the report there"
     )
 
 
 def main() -> None:
     """Write the report, and print the verdicts."""
     folder = expand_path(FLAGS.results)
-    found = find_runs(folder, log)
+    found = find_experiments(folder, log)
     names = dict.fromkeys([*SECTIONS, *map(name_section, found)])
-    runs = {name: run for name in names if (run := choose_run(found, name))}
-    if not runs:
+    shown = {name: chosen for name in names if (chosen := choose_experiment(found, name))}
+    if not shown:
         raise UsageError(
-            f"--results={folder} holds no finished run: python -m experiments.table1 makes one "
+            f"--results={folder} holds no finished experiment: python -m experiments.table1 makes one "
             "(so do grid, search, bce and improve)"
         )
     try:
-        report = gather_report(runs)
+        report = gather_report(shown)
         text = render_html(report, folder)
         with atomic_text(folder / "report.html") as file:
             file.write(text)
@@ -55,30 +55,32 @@ def main() -> None:
     print(f"files: {folder / 'report.html'}")
 
 
-def choose_run(runs: Sequence[RunResult], name: str) -> RunResult | None:
-    """Return the run that says most in a section of the page, or None if there is none for it.
+def choose_experiment(experiments: Sequence[ExperimentFolder], name: str) -> ExperimentFolder | None:
+    """Return the experiment that says most in a section of the page, or None if there is none for it.
 
-    Runs on real images come first, then those with the report's settings, those with more configurations, and
-    newer ones.
+    Those on real images come first, then those with the report's settings, those with more configurations,
+    and newer ones.
     """
 
-    def merit(run: RunResult) -> tuple[bool, bool, int, str]:
-        size = sum(settings["configurations"] for settings in run.sweeps.values())
-        return run.dataset != "synthetic", find_deviation(run) is None, size, run.written
+    def merit(experiment: ExperimentFolder) -> tuple[bool, bool, int, str]:
+        size = sum(settings["configurations"] for settings in experiment.sweeps.values())
+        real, as_reported = experiment.dataset != "synthetic", find_deviation(experiment) is None
+        return real, as_reported, size, experiment.written
 
-    return max((run for run in runs if name_section(run) == name), key=merit, default=None)
+    candidates = [experiment for experiment in experiments if name_section(experiment) == name]
+    return max(candidates, key=merit, default=None)
 
 
-def name_section(run: RunResult) -> str:
-    """Return the name of the section that shows a run.
+def name_section(experiment: ExperimentFolder) -> str:
+    """Return the name of the section that shows an experiment.
 
-    It is the experiment, on a user's own data set if there is one, or the reference recipe of Table 1.
+    It is the experiment's name, with a user's own data set if there is one, or Table 1's reference recipe.
     """
-    if run.user_file:
-        return f"{run.experiment} on {run.label}"
+    if experiment.user_file:
+        return f"{experiment.name} on {experiment.label}"
     recipe = {name: RECIPES["reference"][name] for name in ("init", "shuffle", "dtype")}
-    by_recipe = all(recipe.items() <= settings.items() for settings in run.sweeps.values())
-    return REFERENCE if run.experiment == "table1" and by_recipe else run.experiment
+    by_recipe = all(recipe.items() <= settings.items() for settings in experiment.sweeps.values())
+    return REFERENCE if experiment.name == "table1" and by_recipe else experiment.name
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Search over ranges of the hyperparameters, in place of a grid; with --halving, stops what cannot win.
+"""Search over ranges of the hyperparameters, in place of a grid; with --halving, stops the least promising.
 
     python -m experiments.search --eta=1e-4:1 --lam=1e-6:0.1 --q=0:0.9 --batch=50,100,200 --halving=3
 
-draws 256 points of a scrambled Sobol sequence. After epochs 2, 6 and 18 only the best third of each batch
+draws 256 points of a Sobol sequence. After epochs 2, 6 and 18 only the best third of each batch
 size trains on. Without --halving all points train to the end. More --points extend the same search in the
 same --out. The range `1e-6:0.1:0.25` gives a quarter of the points to 0.
 
@@ -10,54 +10,60 @@ It writes to --out:
 
 - config.json, best_params.npz, tables.json
 - results.csv, a row per run, and history.csv, a row per run and epoch
-- correct.npz, which validation and test examples each run predicts right; not of runs that were stopped
+- blocks, with the results of all runs, such as which validation and test examples each predicts right
 - axes (validation accuracy along each axis), effort (the best accuracy so far against the work), differences
   and confusion, as .png and .svg; with images also weights, those of the best configuration
 
 experiments/README.md helps to choose between this and the grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.artifacts import figures, search_figures, tables
-from experiments.artifacts.intervals import describe_selection, mean_weights_intervals
-from experiments.cli import flags, ranges
+from experiments.artifacts.measures import mean_weights_intervals
+from experiments.cli import flags
 from experiments.cli.experiment import run_experiment
 from experiments.cli.launch import launch
-from experiments.runner.stages import fixed_stage, refit_stage
-from experiments.runner.sweeps import Sweep, SweepResult
+from experiments.runner.stages import REFIT, Sweep, fixed_stage, refit_stage
+from linear_cifar.config import Range
+from linear_cifar.data.prepare import Data
+from linear_cifar.result import Result
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
-    ranges.define_ranges(eta="1e-4:1", batch="50,100,200,400", lam="1e-6:0.1", q="0", momentum="0")
+    flags.define_points(eta=Range(1e-4, 1.0), batch=(50, 100, 200, 400), lam=Range(1e-6, 0.1))
     flags.define_settings(epochs=40, train="full", flip=True, selects=True, halves=True, bracket=256)
 
 
 def main() -> None:
     """Train the points, and then the best again where the flags ask for it."""
     refits = flags.refits_from_flags()
-    run_experiment("search", [fixed_stage([make_sweep()]), *[refit_stage(refits)] * (refits > 0)], render)
+    sweep = make_sweep()
+    run_experiment("search", [fixed_stage([sweep]), *[refit_stage(sweep, refits)] * (refits > 0)], render)
 
 
 def make_sweep() -> Sweep:
     """Return the sweep that the flags describe."""
-    configs = ranges.points_from_flags()
-    return flags.sweep_from_flags("search", configs, **ranges.halving_from_flags(configs))
+    configs = flags.points_from_flags()
+    return flags.sweep_from_flags("search", configs, **flags.halving_from_flags(configs))
 
 
-def render(folder: Path, results: Sequence[SweepResult]) -> list[tables.Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[tables.Table]:
     """Draw the figures; return the ranking of what reached the end, and the accuracies of the refits."""
     whole, refits = results[0], results[1:]
     search_figures.plot_axes(folder / "axes", whole)
     search_figures.plot_effort(folder / "effort", whole)
     result = whole.take_finished()
-    selection = describe_selection(result)
+    selection = result.selection()
     if len(result.configs) > 1:
         figures.plot_differences(folder / "differences", result, selection)
     figures.plot_best_weights(folder / "weights", result)
-    refit_tables = [tables.refit_table(refit, mean_weights_intervals(refit)) for refit in refits]
+    refit_tables = [
+        tables.refit_table(refit, mean_weights_intervals(refit, data[REFIT]), data[REFIT].size("train"))
+        for refit in refits
+    ]
     return [tables.ranking_table(result, selection, tables.describe_stops(whole)), *refit_tables]
 
 

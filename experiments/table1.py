@@ -13,20 +13,25 @@ It writes to --out:
 - samples (Figure 1), curves (Figure 2) and weights (Figure 3), as .png and .svg
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
 
 from experiments.artifacts import figures, tables
-from experiments.artifacts.intervals import describe_selection
 from experiments.artifacts.tables import Table
 from experiments.cli.experiment import run_experiment
-from experiments.cli.flags import define_axis, define_pairs, define_settings, sweep_from_flags
+from experiments.cli.flags import (
+    define_axes,
+    define_pairs,
+    define_settings,
+    grid_from_flags,
+    sweep_from_flags,
+)
 from experiments.cli.launch import launch
 from experiments.runner.stages import fixed_stage
-from experiments.runner.sweeps import SweepResult
-from linear_cifar.config import Config
+from linear_cifar.data.prepare import Data
+from linear_cifar.result import ALL, Result
 
 FLAGS = flags.FLAGS
 
@@ -36,7 +41,7 @@ def define_flags() -> None:
     define_pairs(
         "eta_lam", ((0.1, 0.0), (0.001, 0.0), (0.001, 0.1), (0.001, 1.0)), "rows of the table, as pairs η:λ"
     )
-    define_axis("batch", int, (100,), "mini-batch size")
+    define_axes(omit=("eta", "lam"), batch=(100,))
     define_settings(
         epochs=40, train="batch1", flip=False, seeds=5, evaluate=("train",), recipes=("report", "reference")
     )
@@ -44,24 +49,25 @@ def define_flags() -> None:
 
 def main() -> None:
     """Train the rows of the table."""
-    configs = dict.fromkeys(Config(eta, batch, lam) for eta, lam in FLAGS.eta_lam for batch in FLAGS.batch)
-    sweep = sweep_from_flags("table1", tuple(configs))
-    run_experiment("table1", [fixed_stage([sweep])], render, needs_all=True)
+    configs = (rest.replace(eta=eta, lam=lam) for eta, lam in FLAGS.eta_lam for rest in grid_from_flags())
+    sweep = sweep_from_flags("table1", tuple(dict.fromkeys(configs)))
+    run_experiment("table1", [fixed_stage([sweep])], render, ALL)
 
 
-def render(folder: Path, results: Sequence[SweepResult]) -> list[Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[Table]:
     """Draw Figures 1-3 and return the table, and a ranking of its rows."""
     (result,) = results
-    figures.plot_samples(folder / "samples", result.dataset)
+    figures.plot_samples(folder / "samples", data["table1"].dataset)
     figures.plot_costs(folder / "curves", result)
     figures.plot_weights(folder / "weights", result, range(len(result.configs)))
+    names = tables.shown_axes(result)
     rows = [
-        [f"{config.eta:g}", str(config.batch), f"{config.lam:g}", *tables.accuracies(result, c)]
+        [*tables.axis_cells(config, names), *tables.accuracies(result, c)]
         for c, config in enumerate(result.configs)
     ]
     title = f"Table 1: {tables.interval_heading(result)}, accuracy in %:"
-    table = Table("table1", title, ["eta", "batch", "lam", "train", "val", "test"], rows)
-    return [table, tables.ranking_table(result, describe_selection(result))]
+    table = Table("table1", title, [*names, "train", "val", "test"], rows)
+    return [table, tables.ranking_table(result, result.selection())]
 
 
 if __name__ == "__main__":

@@ -65,11 +65,7 @@ def as_numbers(name: str, value: Any) -> Num[Array | np.ndarray, "..."]:
 
 
 def _as_numpy(name: str, value: Any) -> np.ndarray:
-    """Return a value as a NumPy array, without Python objects, in the machine's order of bytes.
-
-    Raises:
-      ValueError: if it is no array, or something would be lost.
-    """
+    """Return a value as a NumPy array, see `as_numbers`; raise ValueError if something would be lost."""
     try:
         array = np.asarray(value)
     # Arrays of other libraries raise errors of many types, for example on another device.
@@ -108,12 +104,17 @@ def as_values(name: str, value: Any, axes: str) -> np.ndarray:
     return array
 
 
-def as_marks(name: str, value: Any, axes: str) -> np.ndarray:
-    """Return an array of booleans with these axes; 0 and 1 are converted.
+def as_pair(axes: str, **values: Any) -> list[np.ndarray]:
+    """Return two arrays, given by their names, see `as_values`; raise ValueError if their shapes differ."""
+    pair = [as_values(name, value, axes) for name, value in values.items()]
+    if pair[0].shape != pair[1].shape:
+        words = " and ".join(f"{name} is {array.shape}" for name, array in zip(values, pair, strict=True))
+        raise ValueError(f"{words}: give one shape [{axes}]")
+    return pair
 
-    Raises:
-      ValueError: if the value is something else, such as probabilities, or has another number of axes.
-    """
+
+def as_marks(name: str, value: Any, axes: str) -> np.ndarray:
+    """Return an array of booleans with these axes; convert 0 and 1, and raise ValueError for other values."""
     array = as_values(name, value, axes)
     wrong = (array != 0) & (array != 1)
     if wrong.any():
@@ -122,11 +123,7 @@ def as_marks(name: str, value: Any, axes: str) -> np.ndarray:
 
 
 def as_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return a whole number from `low` to `high` as a Python int.
-
-    Raises:
-      ValueError: if the value is something else; the message names the argument and its limits.
-    """
+    """Return a whole number from `low` to `high` as a Python int; raise ValueError for other values."""
     limits = f"at least {low}" if high is None else f"{low} to {high}"
     try:
         if isinstance(value, bool | np.bool_):
@@ -139,13 +136,9 @@ def as_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
     return number
 
 
-def as_seed(value: Any, name: str = "seed") -> int:
-    """Return a seed as a Python int.
-
-    Raises:
-      ValueError: if it is no whole number from 0 to 2³² − 1.
-    """
-    return as_whole(name, value, 0, LARGEST_SEED)
+def as_seed(value: Any) -> int:
+    """Return a seed as a Python int; raise ValueError if it is no whole number from 0 to 2³² − 1."""
+    return as_whole("seed", value, 0, LARGEST_SEED)
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
@@ -170,11 +163,7 @@ def check_hashable(name: str, function: Any) -> None:
 
 
 def look_up(name: str, value: Any, table: Mapping[str, T]) -> T | Any:
-    """Return the entry of that name, or the value itself if it is no name.
-
-    Raises:
-      ValueError: if there is no such entry; the message lists the names.
-    """
+    """Return the entry of that name, or the value if it is no name; raise ValueError for an unknown name."""
     if isinstance(value, str):
         if value not in table:
             raise ValueError(f"unknown {name} {value!r:.60}: choose one of {', '.join(table)}")

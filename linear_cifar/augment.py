@@ -17,10 +17,7 @@ Augmentation = Callable[[PRNGKeyArray, Num[Array, " d"]], Num[Array, " d"]]
 
 
 def horizontal_flip(
-    key: PRNGKeyArray,
-    image: Num[Array, " d"],
-    p: float = 0.5,
-    shape: tuple[int, int, int] = (3, 32, 32),
+    key: PRNGKeyArray, image: Num[Array, " d"], p: float = 0.5, shape: tuple[int, int, int] = (3, 32, 32)
 ) -> Num[Array, " d"]:
     """Mirror the image left to right with probability p.
 
@@ -42,20 +39,15 @@ def horizontal_flip(
 
 
 def random_shift(
-    key: PRNGKeyArray,
-    image: Num[Array, " d"],
-    pixels: int = 1,
-    shape: tuple[int, int, int] = (3, 32, 32),
+    key: PRNGKeyArray, image: Num[Array, " d"], pixels: int = 1, shape: tuple[int, int, int] = (3, 32, 32)
 ) -> Num[Array, " d"]:
     """Move the image by up to `pixels` along each axis, all moves equally likely.
 
     Pixels that come in from outside repeat the edge.
 
     Args:
-      key: JAX random key.
-      image: channels × height × width values, channel-major.
       pixels: the longest move, at least 0.
-      shape: channels, height and width; their product is d.
+      key, image, shape: as for `horizontal_flip`.
     """
     as_whole("pixels", pixels, 0)
     _, height, width = shape

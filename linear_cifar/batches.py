@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -39,28 +39,22 @@ def take_rows(array: Array | np.ndarray, start: Index, size: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(array, start, size)
 
 
-class Pass(NamedTuple):
-    """Batch sizes that go through the examples together, one chunk of examples after another.
+def group_passes(batch_sizes: Iterable[int], max_chunk: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Divide batch sizes among few passes over the examples, chunk after chunk of about `max_chunk` examples.
 
-    The chunk is a multiple of each batch size, so that no batch straddles two chunks.
+    Batch sizes share a pass if a chunk of at most `max_chunk` examples is a multiple of all of them, so that
+    no batch straddles two chunks. A batch larger than that has a pass to itself, in which each batch is a
+    chunk.
+
+    Returns:
+      The number of examples in a chunk, and the batch sizes, of each pass.
     """
-
-    chunk: int
-    batch_sizes: tuple[int, ...]
-
-
-def plan_passes(batch_sizes: Iterable[int], max_chunk: int) -> list[Pass]:
-    """Divide batch sizes among few passes whose chunks hold about `max_chunk` examples.
-
-    Batch sizes share a pass if a chunk of at most `max_chunk` examples is a multiple of all of them. A batch
-    larger than that has a pass to itself, in which each batch is a chunk.
-    """
-    planned: list[Pass] = []
+    passes: list[tuple[int, tuple[int, ...]]] = []
     for size in sorted(set(batch_sizes)):
-        for i, (chunk, sizes) in enumerate(planned):
+        for i, (chunk, sizes) in enumerate(passes):
             if math.lcm(chunk, size) <= max_chunk:
-                planned[i] = Pass(math.lcm(chunk, size), (*sizes, size))
+                passes[i] = math.lcm(chunk, size), (*sizes, size)
                 break
         else:
-            planned.append(Pass(size, (size,)))
-    return [Pass(chunk * max(1, max_chunk // chunk), sizes) for chunk, sizes in planned]
+            passes.append((size, (size,)))
+    return [(chunk * max(1, max_chunk // chunk), sizes) for chunk, sizes in passes]

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
-from linear_cifar.arguments import as_marks, as_values, as_whole
+from linear_cifar.arguments import as_marks, as_pair, as_whole
 
 
 class Reliability(NamedTuple):
@@ -18,7 +18,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(
-    confidence: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " n"], bins: int = 10
+    confidence: Float[Array | np.ndarray, " n"], correct: Bool[Array | np.ndarray, " n"], bins: int = 10
 ) -> Reliability:
     """Bin predictions by confidence, in [0, 1] (Niculescu-Mizil & Caruana 2005).
 
@@ -31,11 +31,8 @@ def reliability(
       ValueError: if the shapes differ, or a confidence is not in [0, 1].
     """
     bins = as_whole("bins", bins, 1)
-    confidence, correct = as_values("confidence", confidence, "n"), as_marks("correct", correct, "n")
-    if confidence.shape != correct.shape:
-        raise ValueError(
-            f"confidence is {confidence.shape} and correct is {correct.shape}: give one shape [n]"
-        )
+    confidence, correct = as_pair("n", confidence=confidence, correct=correct)
+    correct = as_marks("correct", correct, "n")
     outside = ~((confidence >= 0) & (confidence <= 1))  # also NaN
     if outside.any():
         raise ValueError(
@@ -73,15 +70,16 @@ class LabelMetrics(NamedTuple):
     several: float
 
 
-def label_metrics(predicted: Bool[np.ndarray, "n K"], y: Num[np.ndarray, "n K"]) -> LabelMetrics:
+def label_metrics(
+    predicted: Bool[Array | np.ndarray, "n K"], y: Num[Array | np.ndarray, "n K"]
+) -> LabelMetrics:
     """Compare predicted labels with one- or multi-hot targets; a label is true where its target is ≥ 1/2.
 
     Raises:
       ValueError: if the shapes differ.
     """
-    predicted, y = as_marks("predicted", predicted, "n, K"), as_values("y", y, "n, K")
-    if predicted.shape != y.shape:
-        raise ValueError(f"predicted is {predicted.shape} and y is {y.shape}: give one shape [n, K]")
+    predicted, y = as_pair("n, K", predicted=predicted, y=y)
+    predicted = as_marks("predicted", predicted, "n, K")
     true = y >= 0.5
     correct, count = np.sum(predicted & true), predicted.sum()
     per_example = predicted.sum(axis=1)

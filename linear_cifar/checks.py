@@ -1,48 +1,27 @@
 """The checks of a sweep's arguments, all made before anything is trained."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from numbers import Real
+from typing import Any
 
 import jax
 import numpy as np
 
-from linear_cifar.arguments import as_whole, check_hashable, describe, one_line
+from linear_cifar.arguments import as_whole, check_choice, check_hashable, describe, one_line
 from linear_cifar.augment import Augmentation
-from linear_cifar.config import Config, check_config
-from linear_cifar.examples import LABELS, Examples, check_examples
-from linear_cifar.losses import Loss, check_outputs
-from linear_cifar.optimizers import Optimizer, find_dependencies
-from linear_cifar.params import Params, as_params
+from linear_cifar.config import Config, check_configs, get_axis, hyperparam_names
+from linear_cifar.examples import LABELS, TRAINING, Examples, check_examples
+from linear_cifar.losses import LOSSES, check_outputs
+from linear_cifar.optimizers import OPTIMIZERS, find_dependencies
+from linear_cifar.params import INITS, as_params
 from linear_cifar.replicates import Replicate, all_rows
-from linear_cifar.schedules import Schedule, constant, epoch_factors
 from linear_cifar.snapshots import Snapshot
 from linear_cifar.standardizer import Standardizer, as_standardizer
-from linear_cifar.training import TrainSpec
+from linear_cifar.training import Descent, TrainSpec
 
-# Initial W [K, d] and b [K] of a seed.
-Initializer = Callable[[int], Params]
-
-
-class SweepOptions(TypedDict, total=False):
-    """The keyword arguments of `sweep` that all its callers pass on."""
-
-    loss: str | Loss
-    standardizer: Standardizer | None
-    optimizer: str | Optimizer
-    augment: Augmentation | None
-    shuffle: bool
-    precision: str
-    schedule: str | Schedule
-    average: int
-    init: Initializer | None
-
-
-class Setup(NamedTuple):
-    """Facts that follow from the arguments of a sweep."""
-
-    spec: TrainSpec
-    plan: tuple[tuple[float, int], ...]  # factor of η, and number of epochs averaged, of every epoch
-    dtype: np.dtype  # of the weights
+# Names under which a sweep holds other data and other measurements.
+_TAKEN = (TRAINING, "standardizer", "running")
 
 
 def check_arguments(
@@ -50,18 +29,17 @@ def check_arguments(
     train: Examples,
     evaluation_sets: Mapping[str, Examples],
     replicates: Sequence[Replicate],
-    epochs: int,
-    options: SweepOptions,
+    standardizer: Standardizer | None,
+    descent: Descent,
     resume_from: Snapshot | None = None,
     devices: Sequence[jax.Device] | None = None,
-) -> Setup:
-    """Check the arguments of `sweep`.
+) -> np.dtype:
+    """Check the arguments of `sweep`, and return the type of the weights.
 
     Args:
       configs: configurations whose values are Python's numbers.
       replicates: checked replicates.
-      options: the other options, of which some may be missing.
-      train, evaluation_sets, epochs, resume_from, devices: as for `sweep`.
+      train, evaluation_sets, standardizer, descent, resume_from, devices: as for `sweep`.
 
     Raises:
       ValueError: if an argument is out of range, of another kind, does not fit the training examples, or
@@ -69,25 +47,24 @@ def check_arguments(
     """
     if not configs:
         raise ValueError("a sweep needs at least one configuration")
-    epochs = as_whole("epochs", epochs, 1)
-    average = as_whole("average", options.get("average", 1), 1, epochs)
+    epochs = as_whole("epochs", descent.epochs, 1)
+    as_whole("average", descent.average, 1, epochs)
+    if descent.max_loss is not None and not (isinstance(descent.max_loss, Real) and descent.max_loss > 0):
+        raise ValueError(f"max_loss is {describe(descent.max_loss)}: give a positive number, or None")
     _check_sets(train, evaluation_sets)
     d, K = train.features.shape[1], train.targets.shape[1]
-    spec_options: dict[str, Any] = {name: options[name] for name in TrainSpec._fields if name in options}  # type: ignore[literal-required]
-    spec = TrainSpec(**spec_options)
+    spec = descent.spec
     check_outputs(spec.loss, K)
-    dtype = _check_initial(options.get("init"), replicates[0].seed, resume_from, (K, d))
-    standardizers = [options.get("standardizer"), *(replicate.standardizer for replicate in replicates)]
-    for standardizer in standardizers:
-        as_standardizer(standardizer, d)
+    dtype = _check_initial(descent, replicates[0].seed, resume_from, (K, d))
+    for own in (standardizer, *(replicate.standardizer for replicate in replicates)):
+        as_standardizer(own, d)
     _check_rows(replicates, train, evaluation_sets)
-    factors = epoch_factors(options.get("schedule", constant), epochs, dtype)
     num_rows = len(train) if replicates[0].rows is None else len(replicates[0].rows)
-    _check_configs(configs, spec, (K, d), dtype, num_rows, any(factor != 1 for factor in factors))
+    scheduled = any(factor != 1 for factor, _ in descent.describe_epochs(dtype))
+    _check_configs(configs, spec, (K, d), dtype, num_rows, scheduled)
     _check_augmentation(spec.augment, train)
     check_devices(devices)
-    counts = (max(1, done + 1 - epochs + average) for done in range(epochs))
-    return Setup(spec, tuple(zip(factors, counts, strict=True)), dtype)
+    return dtype
 
 
 def check_devices(devices: Any) -> None:
@@ -95,11 +72,8 @@ def check_devices(devices: Any) -> None:
     if devices is None:
         return
     listed = isinstance(devices, Sequence | np.ndarray) and len(devices) > 0
-    if (
-        not listed
-        or not all(isinstance(device, jax.Device) for device in devices)
-        or len({*devices}) < len(devices)
-    ):
+    known = listed and all(isinstance(device, jax.Device) for device in devices)
+    if not known or len({*devices}) < len(devices):
         raise ValueError(f"devices is {devices!r:.60}: give a list of some of jax.local_devices()")
 
 
@@ -112,8 +86,10 @@ def _check_sets(train: Examples, evaluation_sets: Mapping[str, Examples]) -> Non
         )
     d, K = train.features.shape[1], train.targets.shape[1]
     for name, examples in evaluation_sets.items():
-        if not isinstance(name, str):
-            raise ValueError(f"an evaluation set is named {describe(name)}: give a string")
+        if not isinstance(name, str) or not name.isprintable():
+            raise ValueError(f"an evaluation set is named {describe(name)}: give a word")
+        if name in _TAKEN or name.endswith("_class"):
+            raise ValueError(f"an evaluation set is named {name!r}, which means something else: rename it")
         check_examples(f"the evaluation set {name}", examples)
         shape = examples.features.shape[1], examples.targets.shape[1]
         if shape != (d, K):
@@ -129,9 +105,10 @@ def _check_sets(train: Examples, evaluation_sets: Mapping[str, Examples]) -> Non
 
 
 def _check_initial(
-    init: Initializer | None, seed: int, snapshot: Snapshot | None, shape: tuple[int, int]
+    descent: Descent, seed: int, snapshot: Snapshot | None, shape: tuple[int, int]
 ) -> np.dtype:
     """Return the type of the weights that a sweep starts from; raise ValueError if they do not fit."""
+    check_choice("dtype", descent.dtype, ("float32", "float64"))
     if snapshot is not None:
         if not isinstance(snapshot, Snapshot):
             raise ValueError(f"resume_from is {describe(snapshot)}: give a snapshot, see lc.load_snapshot")
@@ -139,12 +116,18 @@ def _check_initial(
         if dtype != jax.dtypes.canonicalize_dtype(dtype):
             raise ValueError(f"the snapshot is of {dtype}: resume it within jax.enable_x64(True)")
         return dtype
-    if init is None:
-        return np.dtype(np.float32)
-    if not callable(init):
-        raise ValueError(f"init is {describe(init)}: give a function of the seed that returns lc.Params")
+    if not (isinstance(descent.init, str) or callable(descent.init)):
+        raise ValueError(
+            f"init is {describe(descent.init)}: give {' or '.join(INITS)}, or a function of the seed that "
+            "returns lc.Params"
+        )
+    K, d = shape
+    initial = as_params(descent.initializer(d, K)(seed), shape)
     # JAX makes float64 float32, unless it is set up to keep it.
-    return np.dtype(jax.dtypes.canonicalize_dtype(as_params(init(seed), shape).W.dtype))
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(initial.W.dtype))
+    if isinstance(descent.init, str) and dtype != descent.dtype:
+        raise ValueError(f"dtype is {descent.dtype}: call this within jax.enable_x64(True)")
+    return dtype
 
 
 def _check_rows(
@@ -194,26 +177,34 @@ def _check_configs(
     num_rows: int,
     scheduled: bool,
 ) -> None:
-    """Raise ValueError if a hyperparameter is out of its range, or would change nothing."""
-    loss, optimizer = spec.loss, describe(spec.optimizer)
-    dependencies = find_dependencies(spec.optimizer, *shape, dtype)
-    if "eta" not in dependencies.any_step:
+    """Raise ValueError if a hyperparameter is missing, does not fit the data, or would change nothing."""
+    check_configs(configs, num_rows, dtype)
+    loss, optimizer, names = spec.loss, describe(spec.optimizer), hyperparam_names(configs[0])
+    read, read_each_step = find_dependencies(spec.optimizer, names, *shape, dtype)
+    read_by_loss = {name for name, _ in loss.reported_at}
+    if "eta" not in read:
         raise ValueError(
             f"eta is {configs[0].eta}: optimizer, {optimizer}, does not use it: make it from hyperparams.eta"
         )
-    if scheduled and "eta" not in dependencies.each_step:
+    if scheduled and "eta" not in read_each_step:
         raise ValueError(
             f"schedule changes eta, which optimizer, {optimizer}, keeps from its start: use hyperparams.eta "
             "in each update"
         )
-    for config in configs:
-        check_config(config, num_rows, dtype)
-        if config.q and not loss.takes_q:
+    for name in sorted(read_by_loss - {*names}):
+        raise ValueError(f"{name} is missing, which the loss {loss.name} reads: give each Config one")
+    # λ is in the gradient, unless the optimizer applies it.
+    for name in sorted({*names} - read_by_loss - read - {"lam"}):
+        default = get_axis(name).default
+        unused = next((config[name] for config in configs if config[name] != default), default)
+        if unused != default:
+            readers = [f"loss={loss.name!r}" for loss in LOSSES.values() if name in dict(loss.reported_at)]
+            for key, known in OPTIMIZERS.items():
+                with suppress(ValueError):  # it may not fit the types that a user allows
+                    if name in find_dependencies(known, names, *shape, dtype)[0]:
+                        readers.append(f"optimizer={key!r}")
+            advice = " or ".join([*readers, f"a loss or an optimizer that reads hyperparams.{name}"])
             raise ValueError(
-                f"q is {config.q}: the loss {loss.name} has no power q: give q=0, or a built-in loss"
-            )
-        if config.momentum and "momentum" not in dependencies.any_step:
-            raise ValueError(
-                f"momentum is {config.momentum}: optimizer, {optimizer}, does not use it; give "
-                "optimizer='heavy_ball', or make an optimizer from hyperparams.momentum"
+                f"{name} is {unused}: neither the loss {loss.name} nor optimizer, {optimizer}, uses it: give "
+                f"{advice}"
             )

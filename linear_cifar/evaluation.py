@@ -37,8 +37,8 @@ Rows = Integer[Array | np.ndarray, "R m"] | None
 class Metrics(NamedTuple):
     """Loss and accuracy of each run: means over examples, or their sums or single values where stated.
 
-    The loss is without the penalty and with q = 0, whatever was trained, so that runs compare. Accuracy is
-    the share of correct predictions in [0, 1]; as a sum, their number. `Examples` says what is correct.
+    The loss is without the penalty. It is the reported one (q = 0) for every q that was trained, so that runs
+    compare. Accuracy is the share of correct predictions in [0, 1], or their number as a sum; see `Examples`.
     """
 
     loss: Float[Array | np.ndarray, "*runs"]
@@ -78,7 +78,7 @@ def evaluate(
     metrics = compute_metrics(params, examples, loss, standardizer, precision, rows)
     # The predictions of parameters that are not finite mean nothing.
     return metrics._replace(
-        accuracy=np.where(_is_finite(params), metrics.accuracy, np.nan).astype(metrics.accuracy.dtype)
+        accuracy=np.where(is_finite(params), metrics.accuracy, np.nan).astype(metrics.accuracy.dtype)
     )
 
 
@@ -159,11 +159,11 @@ def mark_correct(
     for start in range(0, n, at_once):
         chunk, chosen = _take_chunk(examples, rows, start, min(at_once, n - start))
         marked.append(np.asarray(_measure_runs(measure, params, chunk, standardizer, precision, chosen)))
-    return np.concatenate(marked, axis=-1) * _is_finite(params)[..., None]
+    return np.concatenate(marked, axis=-1) * np.asarray(is_finite(params))[..., None]
 
 
 def mean_class_accuracy(
-    correct: Bool[np.ndarray, "*runs n"], labels: Integer[np.ndarray, "*replicates n"]
+    correct: Bool[Array | np.ndarray, "*runs n"], labels: Integer[Array | np.ndarray, "*replicates n"]
 ) -> Float[np.ndarray, "*runs"]:
     """Compute the accuracy on the examples of each class, and average over the classes.
 
@@ -199,11 +199,7 @@ def mean_class_accuracy(
 def _prepare(
     params: Params, examples: Examples, standardizer: Standardizer | None, rows: Rows
 ) -> tuple[Params, Examples, Standardizer | None]:
-    """Return arguments that fit one another, with features that the parameters' type can hold.
-
-    Raises:
-      ValueError: if they do not fit.
-    """
+    """Return checked arguments that fit one another, with features that the parameters' type can hold."""
     check_examples("examples", examples)
     d, K = examples.features.shape[1], examples.targets.shape[1]
     params = as_params(params, (K, d))
@@ -217,10 +213,9 @@ def _prepare(
     return params, examples.replace_features(features), prepared
 
 
-def _is_finite(params: Params) -> Bool[np.ndarray, "*runs"]:
+def is_finite(params: Params) -> Bool[Array, "*runs"]:
     """Tell for each run whether all its parameters are finite."""
-    finite = jnp.isfinite(params.W).all(axis=(-2, -1)) & jnp.isfinite(params.b).all(axis=-1)
-    return np.asarray(finite)
+    return jnp.isfinite(params.W).all(axis=(-2, -1)) & jnp.isfinite(params.b).all(axis=-1)
 
 
 def check_rows(rows: Rows, replicates: tuple[int, ...], n: int) -> None:
@@ -362,4 +357,4 @@ def mean_metrics(sums: Metrics, n: int) -> Metrics:
 def measure_examples(logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss, kind: str) -> Metrics:
     """Return the loss of each of n examples, and the share of its prediction that is right, both [n]."""
     correct = _measure_correct(logits, y, loss, kind)
-    return Metrics(loss.value(logits, y), correct.astype(logits.dtype))
+    return Metrics(loss.value(logits, y, loss.reported_hyperparams()), correct.astype(logits.dtype))

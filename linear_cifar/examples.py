@@ -13,6 +13,8 @@ from linear_cifar.rounding import is_wide
 
 # Kinds of targets, see `Examples`.
 CLASSES, SOFT, LABELS = KINDS = ("classes", "soft", "labels")
+# Name of the examples to train on, beside the names of evaluation sets.
+TRAINING = "training examples"
 # Targets of soft classes sum to 1 up to this, so that float16 can hold them.
 SUM_TOLERANCE = 1e-3
 # Shares computed in float32 may exceed 1 by this much.
@@ -42,6 +44,8 @@ class Examples:
     features: Num[Array | np.ndarray, "n d"]
     targets: Float[Array | np.ndarray, "n K"]
     kind: str
+    # Words that identify the examples where their maker knows them, so that a snapshot need not hash them.
+    digest: str | None = None
 
     def __init__(self, features: Any, targets: Any, kind: str | None = None) -> None:
         """Check features and targets.
@@ -85,11 +89,7 @@ class Examples:
         return _make_unchecked(self.kind, (features, self.targets))
 
     def take(self, rows: Integer[Array | np.ndarray, " m"]) -> "Examples":
-        """Return some of the examples, by their indices.
-
-        Raises:
-          ValueError: if these are no indices.
-        """
+        """Return some of the examples, by their indices; raise ValueError if these are no indices."""
         rows = np.asarray(rows)
         if not np.issubdtype(rows.dtype, np.integer) or rows.ndim != 1:
             raise ValueError(f"rows is {describe(rows)}: give indices [m]")
@@ -148,11 +148,7 @@ def check_examples(name: str, examples: Any) -> None:
 
 
 def as_features(name: str, features: Any) -> Num[Array | np.ndarray, "n d"]:
-    """Return features as an array [n, d] of finite numbers.
-
-    Raises:
-      ValueError: if they are something else; the message names the argument and the first wrong row.
-    """
+    """Return features as an array [n, d] of finite numbers, or raise ValueError with the first wrong row."""
     array = as_numbers(name, features)
     if array.ndim != 2:
         raise ValueError(f"{name} is {describe(array)}: give [n, d], a row for each example")
@@ -185,11 +181,7 @@ def check_finite(name: str, array: Num[Array | np.ndarray, "n _"], dtype: Any = 
 
 
 def as_labels(name: str, labels: Any, num_classes: int) -> Integer[np.ndarray, " n"]:
-    """Return labels as whole numbers from 0 to `num_classes` − 1.
-
-    Raises:
-      ValueError: if they are something else; the message names the argument and the first wrong row.
-    """
+    """Return labels as whole numbers below `num_classes`, or raise ValueError with the first wrong row."""
     array = np.asarray(as_numbers(name, labels))
     advice = f"give whole numbers from 0 to {num_classes - 1}"
     if array.ndim != 1:

@@ -1,221 +1,276 @@
-"""Training of any number of runs to their end, in blocks that the memory holds."""
+"""Training of any number of runs to their end, in blocks that the memory holds, with a folder or without."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral
-from typing import Literal, NamedTuple, Unpack
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Integer
 
-from linear_cifar.arguments import as_whole, check_choice, describe
-from linear_cifar.checks import SweepOptions, check_arguments
-from linear_cifar.comparison import rank, standard_error
+from linear_cifar.arguments import as_whole, check_choice, describe, one_line
+from linear_cifar.augment import Augmentation
+from linear_cifar.blocks import (
+    Block,
+    SavedBlock,
+    block_folder,
+    describe_numerics,
+    find_difference,
+    plan_blocks,
+    read_blocks,
+    write_block,
+    write_sweep,
+)
+from linear_cifar.checks import check_arguments
 from linear_cifar.config import Config, as_configs
-from linear_cifar.engine import EpochMetrics, mask_diverged, prepare_sets, sweep
-from linear_cifar.evaluation import Metrics
-from linear_cifar.examples import Examples
+from linear_cifar.descent import describe_settings, prepare_sets
+from linear_cifar.examples import TRAINING, Examples
+from linear_cifar.folders import FolderError, locked_folder
+from linear_cifar.halving import Halving, split_brackets
+from linear_cifar.identity import Identity, check_names, identify
+from linear_cifar.legs import Progress, Trainer, count_epochs, ignore, never
+from linear_cifar.losses import Loss
 from linear_cifar.memory import device_memory, max_runs
-from linear_cifar.params import Params
-from linear_cifar.planning import join_blocks, plan_blocks
-from linear_cifar.replicates import Replicate, as_replicates
+from linear_cifar.model import FULL_PRECISION
+from linear_cifar.optimizers import Optimizer
+from linear_cifar.replicates import Replicate, as_replicates, stack_standardizers
+from linear_cifar.result import ALL, BEST, KEEP, PER_CONFIG, Result, choose_set
+from linear_cifar.schedules import Schedule
+from linear_cifar.standardizer import Standardizer, as_standardizer
+from linear_cifar.training import Descent, Initializer
 
-# Weights of all runs are kept where together they take no more bytes.
+# Weights and states of all runs are kept where together they take no more bytes.
 KEPT_BYTES = 1024**3
 
 
-class SavedParams(NamedTuple):
-    """The final parameters of R of the S × C runs, as NumPy arrays."""
-
-    replicates: Integer[np.ndarray, " R"]  # indices
-    configs: Integer[np.ndarray, " R"]  # indices
-    params: Params  # W [R, K, d], b [R, K]
-
-    def find(self, replicate: int, config: int) -> Params | None:
-        """Return the parameters of one run, W [K, d] and b [K]; None if they are not saved."""
-        places = np.flatnonzero((self.replicates == replicate) & (self.configs == config))
-        return jax.tree.map(lambda leaf: leaf[places[0]], self.params) if len(places) else None
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best configuration by mean accuracy."""
-
-    index: int
-    config: Config
-    mean: float  # accuracy, mean over replicates
-    stderr: float  # standard error of the mean; NaN for one replicate
-
-
-class FitResult(NamedTuple):
-    """Measurements and parameters of S replicates × C configurations, trained to their end.
-
-    All that was measured of a run is NaN from the epoch in which it diverged.
-    """
-
-    configs: tuple[Config, ...]
-    replicates: tuple[Replicate, ...]
-    history: EpochMetrics  # [E, S, C]
-    saved: SavedParams
-
-    @property
-    def metrics(self) -> dict[str, Metrics]:
-        """The metrics [S, C] of each evaluation set after the last epoch."""
-        return jax.tree.map(lambda values: values[-1], self.history.evaluated)
-
-    def best(self, name: str) -> Best:
-        """Return the configuration with the best mean accuracy on an evaluation set, see `rank`.
-
-        Raises:
-          KeyError: if there is no such evaluation set.
-        """
-        if not isinstance(name, str) or name not in self.metrics:
-            names = ", ".join(self.metrics) or "none, because the sweep had none"
-            raise KeyError(f"there is no evaluation set {name!r}: give one of {names}")
-        loss, accuracy = self.metrics[name]
-        index = rank(loss, accuracy)[0]
-        values: Float[np.ndarray, " S"] = np.asarray(accuracy[:, index], np.float64)
-        return Best(index, self.configs[index], float(values.mean()), float(standard_error(values)))
-
-    def params(self, config: int, seed: int, fold: int | None = None) -> Params:
-        """Return the final W [K, d] and b [K] of one run.
-
-        Args:
-          config: index of the configuration.
-          seed: seed of the replicate (not its index).
-          fold: fold of the replicate, if it is one.
-
-        Raises:
-          KeyError: if there is no such run, or its weights were not kept.
-        """
-        names = [(replicate.seed, replicate.fold) for replicate in self.replicates]
-        if (
-            not isinstance(config, Integral)
-            or (seed, fold) not in names
-            or not 0 <= config < len(self.configs)
-        ):
-            raise KeyError(f"there is no run of configuration {describe(config)} and seed {describe(seed)}")
-        found = self.saved.find(names.index((seed, fold)), config)
-        if found is None:
-            raise KeyError(
-                f"the weights of configuration {config}, seed {seed} were not kept: use keep_params='all'"
-            )
-        return found
+class NothingTrained(Exception):
+    """Training was asked to stop before there was a result."""
 
 
 def fit(
     configs: Sequence[Config],
     train: Examples,
-    evaluation_sets: Mapping[str, Examples],
+    evaluation_sets: Mapping[str, Examples] | None = None,
     *,
     epochs: int,
-    seeds: Sequence[int | Replicate] = (0,),
-    keep_params: Literal["all", "best"] | None = None,
+    seeds: Iterable[int | Replicate] = (0,),
+    loss: str | Loss = "softmax",
+    standardizer: Standardizer | None = None,
+    optimizer: str | Optimizer = "sgd",
+    augment: Augmentation | None = None,
+    shuffle: bool = True,
+    precision: str = FULL_PRECISION,
+    schedule: str | Schedule = "constant",
+    average: int = 1,
+    init: str | Initializer = "jax",
+    dtype: str = "float32",
+    max_loss: float | None = None,
+    per_epoch: Sequence[str] | None = None,
+    halving: Halving | None = None,
+    keep: str | None = None,
+    folder: str | Path | None = None,
+    save_every: int | None = None,
+    block_runs: int | None = None,
     memory_bytes: int | None = None,
     devices: Sequence[jax.Device] | None = None,
-    **options: Unpack[SweepOptions],
-) -> FitResult:
+    on_epoch: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    subset: bool = False,
+    about: Mapping[str, Any] | None = None,
+    log: Callable[[str], None] = warnings.warn,
+) -> Result:
     """Train every configuration from every seed to its end, as many runs at a time as the memory holds.
 
     Args:
-      configs, train, evaluation_sets, epochs, seeds, devices: as for `sweep`.
-      keep_params: "all" keeps the weights of every run. "best" keeps, of each configuration, those of the
-        replicate with the highest accuracy on the first evaluation set. None: all if they take at most 1 GB,
-        else the best.
-      memory_bytes: memory to plan with; by default that of the devices.
-      options: `loss`, `standardizer`, `optimizer`, `augment`, `shuffle`, `precision`, `schedule`, `average`
-        and `init`, as for `sweep`.
+      configs, train, evaluation_sets, epochs, seeds, loss, standardizer, optimizer, augment, shuffle,
+        precision, schedule, average, init, dtype, max_loss, devices: as for `sweep`.
+      per_epoch: names of the evaluation sets to measure after every epoch; the others are measured at the
+        end. None: all.
+      halving: rule by which runs are stopped before their end; None: all train to their end.
+      keep: "all" keeps the weights of every run; "per_config" those of each configuration's best replicate;
+        "best" those of the best configuration's best replicate. The best is found on the first evaluation set
+        whose name is not `train` and does not begin with `test`. None: the first of these that takes at most
+        1 GB.
+      folder: folder for checkpoints and results. The same call resumes it. More configurations,
+        seeds or epochs extend it.
+      save_every: epochs from one checkpoint to the next; None: as many as needed for saving to take at most
+        2 % of the time.
+      block_runs: largest number of runs that train at a time; None: as many as the memory holds.
+      memory_bytes: memory to plan with; None: that of the devices.
+      on_epoch: called after every epoch of a block.
+      should_stop: called after every epoch; True stops the training. The block then saves its state,
+        and the result is incomplete.
+      subset: whether the folder may also hold configurations that this sweep leaves out.
+      about: words that the result carries, for figures and tables; they change no number.
+      log: gets a line about each file in the folder that cannot be used, and about other versions or devices.
 
     Returns:
       Measurements [S, C] and the weights that were kept.
 
     Raises:
       ValueError: if an argument is out of range, see `sweep`.
-      TypeError: if there is no such option; a snapshot is for `sweep`.
+      FolderError: if the folder is in use, or holds something else; nothing in it is touched.
+      SaveError: if a checkpoint cannot be written; what was saved before stands.
+      NothingTrained: if `should_stop` ended the training before its first epoch.
     """
-    unknown = [name for name in options if name not in SweepOptions.__annotations__]
-    if unknown:
-        advice = "to resume a snapshot, use lc.sweep" if unknown == ["resume_from"] else "see its docstring"
-        raise TypeError(f"fit has no option {unknown[0]!r}: {advice}")
-    configs, replicates = as_configs(configs), as_replicates(seeds)
-    # Before the first block is trained, and not when the turn of a later one comes.
-    checked = check_arguments(configs, train, evaluation_sets, replicates, epochs, options, devices=devices)
-    check_choice("keep_params", keep_params, ("all", "best", None))
-    if keep_params == "best" and not evaluation_sets:
-        raise ValueError("keep_params='best' needs an evaluation set")
-    if memory_bytes is not None:
-        as_whole("memory_bytes", memory_bytes, 1)
-    local = list(devices or jax.local_devices())
-    n, d = train.features.shape
-    K, dtype = train.targets.shape[1], checked.dtype
-    if keep_params is None:
-        kept_bytes = len(replicates) * len(configs) * (d + 1) * K * dtype.itemsize
-        keep_params = "all" if kept_bytes <= KEPT_BYTES or not evaluation_sets else "best"
-    at_once = max_runs(
-        local,
-        device_memory(local) if memory_bytes is None else memory_bytes,
-        n=n + sum(len(examples.features) for examples in evaluation_sets.values()),
-        d=d,
-        K=K,
-        dtype=dtype,
-        largest_batch=max(config.batch for config in configs),
-        num_configs=len(configs),
-        feature_bytes=train.features.dtype.itemsize,
+    sets = {} if evaluation_sets is None else evaluation_sets
+    descent = Descent(
+        epochs, loss, optimizer, augment, shuffle, precision, schedule, average, init, dtype, max_loss
     )
-    # Once for all blocks.
-    train, evaluation_sets, standardizer, prepared = prepare_sets(
-        train,
-        evaluation_sets,
-        options.get("standardizer"),
-        replicates,
-        dtype,
-        options.get("augment"),
-    )
-    options = {**options, "standardizer": standardizer}
-    places = plan_blocks(range(len(replicates)), range(len(configs)), at_once)
-    histories, saved = [], []
-    for rows, columns in places:
-        epochs_of_block = sweep(
-            [configs[c] for c in columns],
-            train,
-            evaluation_sets,
-            epochs=epochs,
-            seeds=[prepared[s] for s in rows],
-            devices=local,
-            **options,
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        given, replicates = as_configs(configs), as_replicates(seeds)
+        configs = tuple(dict.fromkeys(given))  # equal ones are trained once
+        # Before the first block is trained, and not when the turn of a later one comes.
+        weights_dtype = check_arguments(
+            configs, train, sets, replicates, standardizer, descent, devices=devices
         )
-        measured = []
-        for epoch in epochs_of_block:
-            measured.append(epoch.metrics)
-        history = mask_diverged(jax.tree.map(lambda *values: np.stack(values), *measured))
-        chosen = select_all(len(rows), len(columns))
-        if keep_params == "best":
-            chosen = select_best(np.asarray(next(iter(history.evaluated.values())).accuracy[-1]))
-        params = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], epoch.params())
-        saved.append(SavedParams(np.asarray(rows)[chosen[0]], np.asarray(columns)[chosen[1]], params))
-        histories.append(history)
-    joined = join_blocks((len(replicates), len(configs)), places, histories, leading=1)
-    kept = jax.tree.map(lambda *leaves: np.concatenate(leaves), *saved)
-    if keep_params == "best":
-        kept = _keep_best(kept, np.asarray(next(iter(joined.evaluated.values())).accuracy[-1]))
-    return FitResult(configs, replicates, joined, kept)
+        local = jax.local_devices() if devices is None else list(devices)
+        numbers = {"save_every": save_every, "block_runs": block_runs, "memory_bytes": memory_bytes}
+        measured = _check_options(sets, per_epoch, keep, halving, about, numbers)
+        each_epoch = descent.describe_epochs(weights_dtype)
+        settings = describe_settings(descent, train, measured, weights_dtype)
+        if halving is not None:
+            halving = halving.check(epochs, all(factor == 1 for factor, _ in each_epoch))
+            settings["halving"] = (
+                f"{halving.factor} at {','.join(map(str, halving.rungs or ()))} of {epochs} epochs"
+            )
+        if folder is not None:
+            if not isinstance(folder, str | Path):
+                raise ValueError(f"folder is {describe(folder)}: give a path")
+            check_names(settings)
+        d = train.features.shape[1]
+        standardizer, all_sets = as_standardizer(standardizer, d), {TRAINING: train, **sets}
+        whole = identify(configs, replicates, all_sets, standardizer, settings, each_epoch)
+        at_once = block_runs or _count_runs(whole, all_sets, local, memory_bytes)
+        wanted, keep = keep, keep or _choose_kept(whole, halving, bool(sets))
+        # Once for all blocks.
+        prepared, shared, own = prepare_sets(all_sets, standardizer, replicates, weights_dtype, augment)
+        with locked_folder(Path(folder)) if folder is not None else nullcontext() as locked:
+            saved = [] if locked is None else _read_usable(locked, whole, halving, subset, wanted, local, log)
+            if locked is not None:
+                write_sweep(locked, whole)
+            planned = list(plan_blocks(whole, saved, at_once, halving, keep))
+            sizes = [math.prod(identity.size) for identity, _ in planned]
+            lengths = [count_epochs(identity, halving) for identity, _ in planned]
+            trainer = Trainer(
+                descent, prepared, shared, measured, halving, at_once,
+                num_runs=sum(sizes),
+                total=float(np.dot(sizes, lengths)) / sum(sizes),
+                save_every=save_every,
+                about=about or {},
+                devices=local,
+                should_stop=should_stop or never,
+                on_epoch=on_epoch or ignore,
+                log=log,
+            )  # fmt: skip
+            places = {replicate: s for s, replicate in enumerate(whole.replicates)}
+            results = []
+            for identity, kept in planned:
+                rows = [places[replicate] for replicate in identity.replicates]
+                raw = stack_standardizers([replicates[s] for s in rows]) or standardizer
+                raw = raw and Standardizer(*(np.asarray(leaf, np.float64) for leaf in raw))
+                block = Block(identity, tuple(own[s] for s in rows), kept, raw)
+                path = None
+                if trainer.should_stop() and (locked is None or not block_folder(locked, identity).exists()):
+                    continue  # after a stop, only what is begun
+                if locked is not None:
+                    path = write_block(locked, block, describe_numerics(identity, local))
+                result = trainer.train_block(block, path)
+                if result is not None:
+                    results.append(result)
+        if not results:
+            raise NothingTrained("the training was stopped before there was a result")
+        result = Result.join(results, whole).keep(keep)
+        result = replace(result, sizes={name: result.sizes[name] for name in sets})  # in the caller's order
+        columns = {config: c for c, config in enumerate(configs)}
+        return result if len(given) == len(configs) else result.take([columns[config] for config in given])
 
 
-def select_all(num_replicates: int, num_configs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of replicate and configuration of every run."""
-    rows, columns = np.indices((num_replicates, num_configs))
-    return rows.reshape(-1), columns.reshape(-1)
+def _check_options(
+    sets: Mapping[str, Examples],
+    per_epoch: Sequence[str] | None,
+    keep: str | None,
+    halving: Halving | None,
+    about: Mapping[str, Any] | None,
+    numbers: Mapping[str, int | None],
+) -> tuple[str, ...]:
+    """Return the names of the sets to measure after every epoch; raise ValueError for a wrong option."""
+    check_choice("keep", keep, (*KEEP, None))
+    if keep in (PER_CONFIG, BEST) and not sets:
+        raise ValueError(f"keep={keep!r} needs an evaluation set")
+    try:
+        json.dumps(about, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"about cannot be saved as JSON ({one_line(error)}): give words and numbers"
+        ) from None
+    for name, number in numbers.items():
+        if number is not None:
+            as_whole(name, number, 1)
+    names = tuple(sets) if per_epoch is None else tuple(per_epoch)
+    for name in names:
+        if name not in sets:
+            raise ValueError(f"per_epoch has {name!r}: the evaluation sets are {', '.join(sets) or 'none'}")
+    if not isinstance(halving, Halving | None):
+        raise ValueError(f"halving is {describe(halving)}: give lc.Halving(factor=3), or None")
+    if halving is not None and choose_set(sets) not in names:
+        raise ValueError("halving needs an evaluation set to choose by that is measured after every epoch")
+    return tuple(name for name in sets if name in names)
 
 
-def select_best(accuracy: Float[np.ndarray, "S C"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each configuration, the indices of its most accurate replicate and of itself."""
-    return np.nan_to_num(accuracy, nan=-1).argmax(axis=0), np.arange(accuracy.shape[1])
+def _count_runs(
+    whole: Identity, sets: Mapping[str, Examples], devices: Sequence[jax.Device], memory_bytes: int | None
+) -> int:
+    """Return how many runs the memory holds."""
+    settings, distinct = whole.settings, {id(examples): len(examples) for examples in sets.values()}
+    return max_runs(
+        devices,
+        device_memory(devices) if memory_bytes is None else memory_bytes,
+        n=sum(distinct.values()),
+        d=settings["d"],
+        K=settings["K"],
+        dtype=settings["dtype"],
+        largest_batch=max(config.batch for config in whole.configs),
+        num_configs=len(whole.configs),
+        feature_bytes=sets[TRAINING].features.dtype.itemsize,
+    )
 
 
-def _keep_best(saved: SavedParams, accuracy: Float[np.ndarray, "S C"]) -> SavedParams:
-    """Keep one run of each configuration, where blocks of some replicates have kept one each."""
-    best = set(zip(*(index.tolist() for index in select_best(accuracy)), strict=True))
-    runs = zip(saved.replicates.tolist(), saved.configs.tolist(), strict=True)
-    keep = np.array([run in best for run in runs])
-    return jax.tree.map(lambda leaf: leaf[keep], saved)
+def _choose_kept(whole: Identity, halving: Halving | None, has_sets: bool) -> str:
+    """Return which weights to keep by default: those of all runs, where weights and averages take 1 GB."""
+    settings, (S, C) = whole.settings, whole.size
+    nbytes = 2 * (settings["d"] + 1) * settings["K"] * np.dtype(settings["dtype"]).itemsize
+    finished = C
+    if halving is not None:
+        finished = sum(
+            halving.count_alive(part)[-1] for part in split_brackets(whole.configs, halving.bracket)
+        )
+    if not has_sets or S * finished * nbytes <= KEPT_BYTES:
+        return ALL
+    return PER_CONFIG if finished * nbytes <= KEPT_BYTES else BEST
+
+
+def _read_usable(
+    folder: Path,
+    whole: Identity,
+    halving: Halving | None,
+    subset: bool,
+    keep: str | None,
+    devices: Sequence[jax.Device],
+    log: Callable[[str], None],
+) -> list[SavedBlock]:
+    """Return the blocks in a folder, all of which the sweep can use; raise FolderError if it cannot."""
+    saved = read_blocks(folder)
+    for block in saved:
+        difference = find_difference(block, whole, halving, subset, keep)
+        if difference is not None:
+            raise FolderError(
+                folder, f"holds runs with {difference}: give the same, or choose another folder"
+            )
+    if any(block.environment != describe_numerics(block.identity, devices) for block in saved):
+        log("note: begun with other versions or devices, see block.json: results agree up to rounding")
+    return saved

@@ -2,26 +2,88 @@
 
 A rung is an epoch. Each batch size keeps its own best, for two reasons. After few epochs a large batch has
 taken few steps, so accuracies of different batch sizes are hard to compare. And the numbers that are left of
-each batch size are known beforehand, so that all brackets can share the same compiled programs. On CIFAR-10
-the rule loses no more than the best share of all, see experiments/RESULTS.md.
+each batch size are then known beforehand, so that all brackets of `draw_configs` share the same compiled
+programs. On CIFAR-10 the rule loses no more than the best share of all, see experiments/RESULTS.md.
 """
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Array, Float
 
-from linear_cifar.arguments import as_values, as_whole
-from linear_cifar.comparison import rank
+from linear_cifar.arguments import as_whole, describe
 from linear_cifar.config import Config
+from linear_cifar.snapshots import Snapshot
+from linear_cifar.uncertainty import rank
 
 T = TypeVar("T")
 
 # Default rungs, as shares of the epochs. Where η falls, early accuracies say less of the last ones, and the
 # first rung is left out.
 RUNG_SHARES = (1 / 20, 3 / 20, 9 / 20)
+
+
+class Halving(NamedTuple):
+    """Rule by which `fit` stops runs: after each rung, `factor` times fewer of a bracket's runs train on.
+
+    `rungs` are epochs; None: see `default_rungs`. `bracket` is the number of configurations among which the
+    best are chosen. The configurations are divided into brackets in their order.
+    """
+
+    factor: int = 3
+    rungs: tuple[int, ...] | None = None
+    bracket: int = 256
+
+    def check(self, epochs: int, constant_eta: bool = True) -> "Halving":
+        """Return the rule with its rungs filled in.
+
+        Raises:
+          ValueError: if a number is out of its range, or a rung is not below the number of epochs.
+        """
+        as_whole("factor", self.factor, 2)
+        as_whole("bracket", self.bracket, 2)
+        if not isinstance(self.rungs, Sequence | None):
+            raise ValueError(f"rungs is {describe(self.rungs)}: give epochs, such as (2, 6, 18), or None")
+        rungs = self.rungs or default_rungs(epochs, constant_eta)
+        if not rungs:
+            raise ValueError(f"epochs is {epochs}: halving needs at least 2")
+        rungs = tuple(as_whole("rung", rung, 1) for rung in rungs)
+        if list(rungs) != sorted(set(rungs)) or rungs[-1] >= epochs:
+            raise ValueError(
+                f"rungs is {','.join(map(str, rungs))}: give epochs in rising order, below epochs, "
+                f"which is {epochs}"
+            )
+        return self._replace(rungs=rungs)
+
+    def choose(self, snapshot: Snapshot, name: str) -> list[int]:
+        """Return the indices of the configurations of a bracket that are stopped after its snapshot's epoch.
+
+        They are chosen by the evaluation set of this name.
+        """
+        alive = snapshot.alive
+        loss, accuracy = (snapshot.history[f"{name}_{metric}"][-1][:, alive] for metric in ("loss", "acc"))
+        batches = [snapshot.identity.configs[c].batch for c in alive]
+        kept = {alive[i] for i in choose_survivors(loss, accuracy, batches, self.factor)}
+        return [c for c in alive if c not in kept]
+
+    def mean_epochs(self, configs: Sequence[Config], epochs: int) -> float:
+        """Return the epochs that a bracket of these configurations trains, as a mean over them."""
+        assert self.rungs is not None, "the rungs are filled in by `check`"
+        counts = self.count_alive(configs)
+        lengths = np.diff([0, *self.rungs, epochs])
+        return float(np.dot(lengths, counts)) / len(configs)
+
+    def count_alive(self, configs: Sequence[Config]) -> list[int]:
+        """Return how many configurations of a bracket train before each rung, and after the last one."""
+        batches = [config.batch for config in configs]
+        by_size = [batches.count(size) for size in sorted(set(batches))]
+        counts = [sum(by_size)]
+        for _ in self.rungs or ():
+            by_size = [math.ceil(count / self.factor) for count in by_size]
+            counts.append(sum(by_size))
+        return counts
 
 
 def split_brackets(items: Sequence[T], size: int) -> list[Sequence[T]]:
@@ -45,8 +107,8 @@ def choose_survivors(
 ) -> list[int]:
     """Return the indices of the configurations that train on after a rung, in order.
 
-    Each batch size keeps its best 1 / `factor`, rounded up, by the rule of `rank`: by mean accuracy over the
-    replicates, then by mean loss. Diverged configurations are dropped. If all have diverged, the first stays.
+    Each batch size keeps exactly its best 1 / `factor`, rounded up, by the rule of `rank`: by mean accuracy
+    over the replicates, then by mean loss. Diverged configurations come last.
 
     Args:
       loss, accuracy: validation metrics after the rung; NaN where a run diverged.
@@ -57,61 +119,13 @@ def choose_survivors(
       ValueError: if the factor is smaller or no whole number, or the shapes do not fit.
     """
     as_whole("factor", factor, 2)
-    batches = list(batches)
-    accuracy = as_values("accuracy", accuracy, "seeds, configurations")
-    if accuracy.shape[1] != len(batches):
+    batches, ranking = list(batches), rank(loss, accuracy)
+    if len(ranking) != len(batches):
         raise ValueError(
-            f"accuracy is {accuracy.shape}, and there are {len(batches)} batches: give [S, C] and C"
+            f"accuracy has {len(ranking)} columns, and there are {len(batches)} batches: give both C"
         )
-    ranking = [c for c in rank(loss, accuracy) if np.isfinite(accuracy[:, c]).all()]
     kept: list[int] = []
     for size in set(batches):
         count = math.ceil(batches.count(size) / factor)
         kept += [c for c in ranking if batches[c] == size][:count]
-    return sorted(kept) or [0]
-
-
-def count_slots(batches: Sequence[int], factor: int, rungs: int, fixed: bool = False) -> list[dict[int, int]]:
-    """Return how many configurations of each batch size train before each rung, and after the last one.
-
-    These are the largest numbers that `choose_survivors` may leave.
-
-    Args:
-      batches: batch size of each configuration of a bracket.
-      factor: as for `choose_survivors`.
-      rungs: number of rungs.
-      fixed: whether to return the same for all brackets of a Sobol sequence: their length is a power of two,
-        at least twice the number of batch sizes, and the place of their first point a multiple of it.
-
-    Returns:
-      For each of the `rungs` + 1 legs, the number of slots by batch size.
-    """
-    sizes = sorted(set(batches))
-    # Such a bracket of n points has one in each of n equal intervals. A batch size's interval begins and ends
-    # within one of them, so it has at most two points more than its even share, rounded down.
-    minimum = len(batches) // len(sizes) + 2 if fixed and len(sizes) > 1 else 0
-    slots = [{size: max(minimum, batches.count(size)) for size in sizes}]
-    for _ in range(rungs):
-        slots.append({size: math.ceil(count / factor) for size, count in slots[-1].items()})
-    return slots
-
-
-def fill_slots(configs: Sequence[Config], slots: dict[int, int]) -> tuple[list[Config], list[int]]:
-    """Fill up configurations to a fixed number of each batch size, so that they need no other program.
-
-    Args:
-      configs: configurations, at most as many of each batch size as it has slots.
-      slots: number of slots by batch size.
-
-    Returns:
-      The configurations by batch size, with some of η = 0 that do not move; and the place of each of
-      `configs` among them.
-    """
-    filled: list[Config] = []
-    places: dict[int, int] = {}
-    for size, count in sorted(slots.items()):
-        members = [c for c, config in enumerate(configs) if config.batch == size]
-        places |= {c: len(filled) + i for i, c in enumerate(members)}
-        idle = [Config(0.0, size, 0.0)] * (count - len(members))
-        filled += [*(configs[c] for c in members), *idle]
-    return filled, [places[c] for c in range(len(configs))]
+    return sorted(kept)

@@ -14,7 +14,7 @@ from linear_cifar.devices import CPU, on_cpu
 Tree = TypeVar("Tree")
 
 REPLICATES, CONFIGS = "replicates", "configs"
-# How the leading axes of arrays are divided over the mesh.
+# Divisions of the leading axes of arrays over the mesh.
 BY_RUN = PartitionSpec(REPLICATES, CONFIGS)
 BY_REPLICATE = PartitionSpec(REPLICATES)
 BY_CONFIG = PartitionSpec(CONFIGS)
@@ -183,9 +183,7 @@ def deal_steps(batches: Sequence[int], num_devices: int) -> list[list[int]]:
 
 
 def mesh_shape(num_replicates: int, num_configs: int, num_devices: int) -> tuple[int, int]:
-    """Return along how many devices replicates and configurations are divided, for the least work per
-    device.
-    """
+    """Return along how many devices replicates and configurations are divided, for the least work on each."""
 
     def columns(rows: int) -> int:
         return min(num_configs, num_devices // rows)
@@ -197,6 +195,11 @@ def mesh_shape(num_replicates: int, num_configs: int, num_devices: int) -> tuple
     # The most rows of those that are equally good.
     rows = min(range(min(num_replicates, num_devices), 0, -1), key=work_per_device)
     return rows, columns(rows)
+
+
+def count_devices(num_replicates: int, num_configs: int, num_devices: int) -> int:
+    """Return how many of the devices train so many runs; there may be fewer runs than devices."""
+    return math.prod(mesh_shape(num_replicates, num_configs, num_devices))
 
 
 def _pad_with_last(items: Sequence[int], multiple: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +24,12 @@ def multiply(
 ) -> Float[Array, "m n"]:
     """Return the matrix product of a and b, in their floating-point type.
 
-    Args:
-      a: left factor.
-      b: right factor.
-      precision: one of the following. float64 is never rounded.
+    `precision` is one of the following. float64 is never rounded.
 
-        - `float32`: no rounding.
-        - `tensorfloat32`: an accelerator rounds the operands. A GPU uses TF32 (10 bits), a TPU three products
-          of bfloat16. A CPU does not round.
-        - `bfloat16`: every device rounds the operands to 7 bits, and adds the products up in float32.
+    - `float32`: no rounding.
+    - `tensorfloat32`: an accelerator rounds the operands. A GPU uses TF32 (10 bits), a TPU three products of
+      bfloat16. A CPU does not round.
+    - `bfloat16`: every device rounds the operands to 7 bits, and adds the products up in float32.
     """
     check_choice("precision", precision, PRECISIONS)
     if precision == BFLOAT16 and a.dtype == jnp.float32:
@@ -62,17 +60,17 @@ def compute_logits(
     return (multiply(params.W, x.T, precision) + params.b[:, None]).T
 
 
-def softmax_probabilities(logits: Float[Array, "*n K"]) -> Float[Array, "*n K"]:
+def softmax_probabilities(logits: Float[Array | np.ndarray, "*n K"]) -> Float[Array, "*n K"]:
     """Return the probabilities of K exclusive classes; each row sums to 1."""
     return jax.nn.softmax(logits, axis=-1)
 
 
-def sigmoid_probabilities(logits: Float[Array, "*n K"]) -> Float[Array, "*n K"]:
+def sigmoid_probabilities(logits: Float[Array | np.ndarray, "*n K"]) -> Float[Array, "*n K"]:
     """Return the probabilities of K independent labels."""
     return jax.nn.sigmoid(logits)
 
 
-def predict_class(logits: Float[Array, "*n K"]) -> Int[Array, "*n"]:
+def predict_class(logits: Float[Array | np.ndarray, "*n K"]) -> Int[Array, "*n"]:
     """Return the class with the highest logit, which is also the most probable one.
 
     Softmax and sigmoid both keep the order of the logits.
@@ -80,9 +78,11 @@ def predict_class(logits: Float[Array, "*n K"]) -> Int[Array, "*n"]:
     return jnp.argmax(logits, axis=-1)
 
 
-def predict_labels(probabilities: Float[Array, "n K"], threshold: float = 0.5) -> Bool[Array, "n K"]:
+def predict_labels(
+    probabilities: Float[Array | np.ndarray, "n K"], threshold: float = 0.5
+) -> Bool[Array, "n K"]:
     """Mark every label whose probability is ≥ `threshold`: none, one or several per example."""
-    return probabilities >= threshold
+    return jnp.asarray(probabilities) >= threshold
 
 
 def vmap_examples(per_example: Callable[..., Array]) -> Callable[..., Shaped[Array, "n *out"]]:
@@ -96,9 +96,7 @@ def vmap_examples(per_example: Callable[..., Array]) -> Callable[..., Shaped[Arr
     """
 
     @wraps(per_example)
-    def batched(
-        logits: Float[Array, "n K"], y: Float[Array, "n K"], *shared: Shaped[Array, ""] | float
-    ) -> Shaped[Array, "n *out"]:
+    def batched(logits: Float[Array, "n K"], y: Float[Array, "n K"], *shared: Any) -> Shaped[Array, "n *out"]:
         def call(logits: Float[Array, " K"], y: Float[Array, " K"]) -> Array:
             return per_example(logits, y, *shared)
 

@@ -9,19 +9,21 @@ import json
 import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from linear_cifar.arguments import one_line
-from linear_cifar.files import atomic_write
+from linear_cifar.atomic import atomic_write
+
+T = TypeVar("T")
 
 DESCRIPTION = "description"
 _COMMENT = struct.Struct("<H64s")  # its length and its text: the last bytes of a zip archive
 _LARGEST_DESCRIPTION = 64 * 1024**2
-
 
 # The npy format's headers by its version: their length, with which they begin, and their reader.
 _HEADERS = {
@@ -32,7 +34,7 @@ _LARGEST_HEADER = 10_000
 _PART = 1024**2
 
 
-class NpzError(ValueError):
+class FileError(ValueError):
     """A file is broken or not what `write_npz` writes; the message is one line that names the file."""
 
 
@@ -73,12 +75,16 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray], description: Mapping
         file.write(_COMMENT.pack(len(digest), digest))
 
 
-def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_npz(path: Path, without: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read back the arrays and the description. No code in the file can run, and memory is bounded by its
     size.
 
+    Args:
+      path: the file.
+      without: beginning of the names of arrays to leave out; None: read all.
+
     Raises:
-      NpzError: if the file is damaged or holds something else.
+      FileError: if the file is damaged or holds something else.
       OSError: if the file cannot be opened.
     """
     try:
@@ -94,6 +100,7 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 arrays = {
                     info.filename.removesuffix(".npy"): _read_as_written(archive, info)
                     for info in archive.infolist()
+                    if without is None or not info.filename.startswith(without)
                 }
         text = arrays.pop(DESCRIPTION)
         if text.dtype != np.uint8 or text.size > _LARGEST_DESCRIPTION:
@@ -105,8 +112,29 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise
     # The zip and npy formats raise errors of many types on hostile bytes.
     except Exception as error:
-        raise NpzError(f"{path} cannot be read: {one_line(error, 200)}") from None
+        raise FileError(f"{path} cannot be read: {one_line(error, 200)}") from None
     return arrays, description
+
+
+def parse_npz(path: Path, kind: str, parse: Callable[[Any, Any], T], without: str | None = None) -> T:
+    """Return what `parse` makes of the arrays and the description in a file, see `read_npz`.
+
+    Raises:
+      FileError: if they are damaged, or `parse` fails; the message says that the file is not of this kind.
+      OSError: if the file cannot be opened.
+    """
+    content = read_npz(path, without)
+    try:
+        return parse(*content)
+    # Content of the wrong kind may raise any of these.
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
+        raise FileError(f"{path} does not hold {kind}: {one_line(error, 200)}") from None
+
+
+def expect(name: str, array: Any, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Raise ValueError if an array is of another shape or type; the message names it."""
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(f"{name} is {array.dtype}{list(array.shape)}, not {np.dtype(dtype)}{list(shape)}")
 
 
 def _digest(file: IO[bytes], size: int) -> bytes:
@@ -135,9 +163,7 @@ def _read_as_written(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndar
 def read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
     """Read the header of one array, after which `read_array` takes as many bytes as the header says.
 
-    Raises:
-      ValueError: if the array holds Python objects, is of an unknown format, or is not as large as its header
-        says.
+    Raise ValueError if the array holds Python objects, or is of an unknown format or another size.
     """
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
@@ -161,16 +187,7 @@ def read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
 
 
 def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: ArrayHeader) -> np.ndarray:
-    """Read one array.
-
-    Args:
-      archive: archive that holds it.
-      info: member of the archive.
-      header: what `read_header` has read of it.
-
-    Raises:
-      ValueError: if the archive holds fewer bytes of it than the header says.
-    """
+    """Read one array, after `read_header`; raise ValueError if it has fewer bytes than its header says."""
     content = bytearray(header.nbytes)
     with archive.open(info) as member:
         member.read(header.start)

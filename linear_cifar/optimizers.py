@@ -1,8 +1,8 @@
 """Optimizers: functions from a configuration's hyperparameters to optax transformations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jax.typing import DTypeLike
 
 from linear_cifar.arguments import check_hashable, describe, look_up, one_line
-from linear_cifar.config import Hyperparams
+from linear_cifar.config import Config, Hyperparams
 from linear_cifar.params import Params
 
 Optimizer = Callable[[Hyperparams], optax.GradientTransformation]
@@ -41,16 +41,21 @@ OPTIMIZERS: dict[str, Optimizer] = {optimizer.__name__: optimizer for optimizer 
 
 
 def get_optimizer(optimizer: str | Optimizer) -> Optimizer:
-    """Return the optimizer of that name; return a function unchanged.
-
-    Raises:
-      ValueError: if there is none; the message names the optimizers there are.
-    """
+    """Return the optimizer of that name, or a function unchanged; raise ValueError if there is none."""
     found: Optimizer = look_up("optimizer", optimizer, OPTIMIZERS)
     if not callable(found):
         raise ValueError(f"optimizer is {describe(found)}: {_ADVICE}")
     check_hashable("optimizer", found)
     return found
+
+
+def without_velocity(optimizer: str | Optimizer, configs: Sequence[Config]) -> Optimizer:
+    """Return `sgd` in place of `heavy_ball` where no configuration has momentum, else the optimizer itself.
+
+    A velocity takes memory and time.
+    """
+    found = get_optimizer(optimizer)
+    return sgd if found is heavy_ball and not any(config.momentum for config in configs) else found
 
 
 _ADVICE = (
@@ -59,30 +64,28 @@ _ADVICE = (
 )
 
 
-class Dependencies(NamedTuple):
-    """Names of the hyperparameters on which an optimizer's updates depend."""
-
-    any_step: frozenset[str]  # of the first step or a later one, also through what the state keeps
-    each_step: frozenset[str]  # of every step, from the hyperparameters passed to that step
-
-
 @lru_cache(maxsize=256)
-def find_dependencies(optimizer: Optimizer, K: int, d: int, dtype: DTypeLike) -> Dependencies:
+def find_dependencies(
+    optimizer: Optimizer, names: tuple[str, ...], K: int, d: int, dtype: DTypeLike
+) -> tuple[frozenset[str], frozenset[str]]:
     """Return the names of the hyperparameters on which an optimizer's updates depend.
 
     Updates that depend on `lam` apply the penalty themselves, and 2λW is then not in the gradient.
 
     Args:
-      optimizer: optimizer.
-      K, d: shape of the weights.
-      dtype: type of the weights.
+      names: names of the hyperparameters.
+      K, d, dtype: shape and type of the weights.
+
+    Returns:
+      Names on which the first step or a later one depends, also through what the state keeps; and names on
+      which every step depends, from the hyperparameters passed to that step.
 
     Raises:
       ValueError: if the optimizer does not make updates of the parameters from their gradients alone.
     """
     dtype = jnp.dtype(dtype)
     params: Any = Params(jax.ShapeDtypeStruct((K, d), dtype), jax.ShapeDtypeStruct((K,), dtype))  # type: ignore[arg-type]
-    hyperparams = Hyperparams(*[jax.ShapeDtypeStruct((), dtype)] * len(Hyperparams._fields))  # type: ignore[arg-type]
+    hyperparams = Hyperparams.make(names, (jax.ShapeDtypeStruct((), dtype),) * len(names))
 
     def start(hyperparams: Hyperparams, params: Params) -> Any:
         transformation = optimizer(hyperparams)
@@ -103,7 +106,7 @@ def find_dependencies(optimizer: Optimizer, K: int, d: int, dtype: DTypeLike) ->
         ) from error
     if jax.tree.map(lambda leaf: leaf.shape, updates) != jax.tree.map(lambda leaf: leaf.shape, params):
         raise ValueError(f"optimizer is {describe(optimizer)}, whose updates have other shapes: {_ADVICE}")
-    num_names, num_leaves = len(Hyperparams._fields), len(jax.tree.leaves(state))
+    num_names, num_leaves = len(names), len(jax.tree.leaves(state))
     # Updates read state that earlier updates wrote: repeat until no further leaf of the state is used.
     kept = [False] * num_leaves
     while True:
@@ -113,6 +116,6 @@ def find_dependencies(optimizer: Optimizer, K: int, d: int, dtype: DTypeLike) ->
             break
         kept = [a or b for a, b in zip(kept, taken, strict=True)]
     _, first = dce_jaxpr(started.jaxpr, kept)
-    each_step = {name for name, is_used in zip(Hyperparams._fields, used, strict=False) if is_used}
-    from_start = {name for name, is_used in zip(Hyperparams._fields, first, strict=False) if is_used}
-    return Dependencies(frozenset(each_step | from_start), frozenset(each_step))
+    each_step = {name for name, is_used in zip(names, used, strict=False) if is_used}
+    from_start = {name for name, is_used in zip(names, first, strict=False) if is_used}
+    return frozenset(each_step | from_start), frozenset(each_step)

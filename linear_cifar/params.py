@@ -1,5 +1,6 @@
 """The parameters of a single-layer classifier."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,18 @@ class Params(NamedTuple):
 
     W: Float[Array | np.ndarray, "*runs K d"]
     b: Float[Array | np.ndarray, "*runs K"]
+
+
+# The generator of all random numbers, and the independent uses of a seed.
+GENERATOR = "threefry2x32"
+INIT, EPOCH = range(2)
+
+
+def derive_key(seed: int, use: int) -> PRNGKeyArray:
+    """Return the random key of one use of a seed: `INIT` or `EPOCH`."""
+    # From its two words, because `jax.random.key` also depends on JAX's default generator and seed offset.
+    key = jax.random.wrap_key_data(jnp.asarray([0, seed], jnp.uint32), impl=GENERATOR)
+    return jax.random.fold_in(key, use)
 
 
 def as_params(params: Any, shape: tuple[int, int] | None = None) -> Params:
@@ -47,31 +60,26 @@ def as_params(params: Any, shape: tuple[int, int] | None = None) -> Params:
 def init_params(
     key: PRNGKeyArray, d: int, K: int, scale: float = 0.01, dtype: DTypeLike = jnp.float32
 ) -> Params:
-    """Draw Gaussian weights of standard deviation `scale`; biases are zero.
-
-    Args:
-      key: JAX random key.
-      d: number of features.
-      K: number of classes.
-      scale: standard deviation of the weights.
-      dtype: floating-point type of both.
-
-    Returns:
-      W [K, d] and b [K].
-    """
+    """Draw Gaussian weights W [K, d] of standard deviation `scale` and mean 0; the biases b [K] are zero."""
     # Random numbers must not depend on how a user has set up JAX.
     with jax.threefry_partitionable(True):
         W = scale * jax.random.normal(key, (K, d), dtype)
     return Params(W=W, b=jnp.zeros((K,), dtype))
 
 
-def numpy_params(seed: int, d: int, K: int, scale: float = 0.01, dtype: DTypeLike = jnp.float32) -> Params:
+def jax_params(seed: int, d: int, K: int, dtype: DTypeLike = jnp.float32) -> Params:
+    """Draw the parameters that a sweep starts from by default, see `init_params`."""
+    return init_params(derive_key(as_seed(seed), INIT), d, K, dtype=dtype)
+
+
+def numpy_params(seed: int, d: int, K: int, dtype: DTypeLike = jnp.float32) -> Params:
     """Draw the same distribution from NumPy's default generator, to compare results with NumPy programs.
 
     The weights are drawn row by row in float64 and then converted to `dtype`.
-
-    Raises:
-      ValueError: if the seed is no whole number from 0 to 2³² − 1.
     """
-    W = scale * np.random.default_rng(as_seed(seed)).standard_normal((K, d))
+    W = 0.01 * np.random.default_rng(as_seed(seed)).standard_normal((K, d))
     return Params(W=jnp.asarray(W, dtype), b=jnp.zeros((K,), dtype))
+
+
+# Initial parameters by name: functions of a seed, d, K and the type of the weights.
+INITS: dict[str, Callable[..., Params]] = {"jax": jax_params, "numpy": numpy_params}

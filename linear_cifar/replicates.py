@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -71,15 +71,6 @@ def as_replicates(seeds: Iterable[int | Replicate]) -> tuple[Replicate, ...]:
                 raise ValueError(
                     f"the rows of seed {replicate.seed} are {rows.dtype}{rows.shape}: give indices [m]"
                 )
-    names = [(replicate.seed, replicate.fold) for replicate in replicates]
-    for keys, words in (
-        (names, "have the same seed and fold"),
-        (_identify_runs(replicates), "train the same run"),
-    ):
-        counts = Counter(keys)
-        repeated = [name for name, key in zip(names, keys, strict=True) if counts[key] > 1]
-        if repeated:
-            raise ValueError(f"two replicates {words}, {repeated[0]}: give other seeds, or rows of their own")
     if len({None if replicate.rows is None else len(replicate.rows) for replicate in replicates}) > 1:
         raise ValueError("replicates need equally many training rows, so that they train in step")
     if len({replicate.standardizer is None for replicate in replicates}) > 1:
@@ -87,24 +78,17 @@ def as_replicates(seeds: Iterable[int | Replicate]) -> tuple[Replicate, ...]:
     sizes = [{name: len(rows) for name, rows in all_rows(replicate).items()} for replicate in replicates]
     if any(size != sizes[0] for size in sizes):
         raise ValueError("replicates need equally many rows of each evaluation set")
+    identities = [identify_replicate(replicate) for replicate in replicates]
+    names = [(name.seed, name.fold) for name in identities]
+    for keys, words in (
+        (names, "have the same seed and fold"),
+        ([(name.seed, name.data) for name in identities], "train the same run"),
+    ):
+        counts = Counter(keys)
+        repeated = [name for name, key in zip(names, keys, strict=True) if counts[key] > 1]
+        if repeated:
+            raise ValueError(f"two replicates {words}, {repeated[0]}: give other seeds, or rows of their own")
     return replicates
-
-
-def _identify_runs(replicates: Sequence[Replicate]) -> list[Any]:
-    """Return for each replicate what decides its runs and what they are measured on."""
-    digests: dict[int, str] = {}
-
-    def digest(array: Any) -> str:
-        # Replicates share arrays, which are hashed once.
-        if id(array) not in digests:
-            digests[id(array)] = digest_arrays([array])
-        return digests[id(array)]
-
-    return [
-        (replicate.seed, jax.tree.structure(leaves), *map(digest, jax.tree.leaves(leaves)))
-        for replicate in replicates
-        for leaves in [(replicate.rows, replicate.standardizer, dict(replicate.evaluation_rows or {}))]
-    ]
 
 
 def all_rows(replicate: Replicate) -> dict[str | None, np.ndarray]:
@@ -125,11 +109,6 @@ def _as_replicate(seed: int | Replicate) -> Replicate:
     fold = None if replicate.fold is None else as_whole("fold", replicate.fold, 0)
     standardizer = as_standardizer(replicate.standardizer)
     return replicate._replace(seed=as_seed(replicate.seed), fold=fold, standardizer=standardizer)
-
-
-def stack_replicates(replicates: Sequence[Replicate], keys: Key[Array, " R"]) -> ReplicateData:
-    """Stack the rows and standardisers of replicates along a leading axis."""
-    return ReplicateData(keys, stack_rows(replicates), stack_standardizers(replicates))
 
 
 def stack_rows(
@@ -159,7 +138,7 @@ def replace_standardizers(
 
 def identify_replicate(replicate: Replicate) -> ReplicateId:
     """Return the replicate's name and the digest of its own data."""
-    rows = None if replicate.rows is None else np.asarray(replicate.rows, np.int64)
+    rows = {str(name): np.asarray(rows, np.int64) for name, rows in all_rows(replicate).items()}
     arrays = jax.tree.leaves((rows, replicate.standardizer))
     return ReplicateId(replicate.seed, replicate.fold, digest_arrays(arrays) if arrays else "")
 

@@ -54,8 +54,7 @@ def check_resolution(features: Num[Array | np.ndarray, "n d"], dtype: DTypeLike)
 def as_floats(name: str, value: Any, dtype: DTypeLike) -> Float[Array, "..."]:
     """Return numbers as a floating-point JAX array: of `dtype`, unless they are one already.
 
-    Raises:
-      ValueError: if the value is no array of real numbers, or `dtype` cannot tell its numbers apart.
+    Raise ValueError if the value is no array of real numbers, or `dtype` cannot tell its numbers apart.
     """
     array = as_numbers(name, value)
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jnp.floating):

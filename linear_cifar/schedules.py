@@ -25,9 +25,7 @@ def constant(epochs: int) -> Factor:
 
 
 def cosine(epochs: int) -> Factor:
-    r"""Let η fall as $\frac12 (1 + \cos(\pi t / E))$ in epoch t of E, counted from 0 (Loshchilov & Hutter
-    2017).
-    """
+    r"""Let η fall as $\frac12 (1 + \cos(\pi t / E))$ in epoch t of E, from 0 (Loshchilov & Hutter 2017)."""
     return optax.cosine_decay_schedule(1.0, decay_steps=epochs)
 
 
@@ -40,15 +38,10 @@ SCHEDULES: dict[str, Schedule] = {schedule.__name__: schedule for schedule in (c
 
 
 def epoch_factors(schedule: str | Schedule, epochs: int, dtype: DTypeLike) -> list[float]:
-    """Return the factor of η in each epoch.
-
-    Args:
-      schedule: a schedule, or the name of one.
-      epochs: number of epochs of the run.
-      dtype: type of the weights, in which the factors are computed.
+    """Return the factor of η in each epoch, computed in the type of the weights.
 
     Raises:
-      ValueError: if it is no schedule, or a factor is negative or not finite.
+      ValueError: if the schedule is none, or a factor is negative or not finite.
     """
     found = look_up("schedule", schedule, SCHEDULES)
     advice = (

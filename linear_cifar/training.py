@@ -13,6 +13,7 @@
 """
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,22 +21,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num
 
-from linear_cifar.arguments import check_choice
+from linear_cifar.arguments import check_choice, look_up
 from linear_cifar.augment import Augmentation
-from linear_cifar.batches import Index, Pass, fold_batches, plan_passes, take_rows
+from linear_cifar.batches import Index, fold_batches, group_passes, take_rows
 from linear_cifar.config import Hyperparams
-from linear_cifar.evaluation import Metrics, measure_examples
+from linear_cifar.evaluation import Metrics, is_finite, measure_examples
 from linear_cifar.examples import KINDS, LABELS, SOFT, Examples
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, CONFIGS, REPLICATED, Layout, Loops
 from linear_cifar.losses import Loss, get_loss
 from linear_cifar.model import FULL_PRECISION, PRECISIONS, compute_logits, multiply
 from linear_cifar.objectives import as_batch, backward
 from linear_cifar.optimizers import Optimizer, find_dependencies, get_optimizer, sgd
-from linear_cifar.params import Params
+from linear_cifar.params import INITS, Params
 from linear_cifar.replicates import ReplicateData
 from linear_cifar.rounding import is_wide
+from linear_cifar.schedules import Schedule, constant, epoch_factors
 from linear_cifar.standardizer import Standardizer, standardize
 
 Tree = TypeVar("Tree")
@@ -52,7 +55,7 @@ class RunState(NamedTuple):
 Carry = tuple[RunState, Metrics]
 
 
-class Chunk(NamedTuple):
+class _Chunk(NamedTuple):
     """Examples that are shuffled and augmented together."""
 
     features: Num[Array, "n d"]
@@ -90,6 +93,43 @@ class TrainSpec(_TrainSpec):
         check_choice("shuffle", shuffle, (True, False))
         check_choice("precision", precision, PRECISIONS)
         return super().__new__(cls, get_loss(loss), get_optimizer(optimizer), augment, shuffle, precision)
+
+
+# Initial W [K, d] and b [K] of a seed.
+Initializer = Callable[[int], Params]
+
+
+class Descent(NamedTuple):
+    """The options of mini-batch gradient descent that all runs of a sweep share. See `sweep` for each."""
+
+    epochs: int
+    loss: str | Loss = "softmax"
+    optimizer: str | Optimizer = sgd
+    augment: Augmentation | None = None
+    shuffle: bool = True
+    precision: str = FULL_PRECISION
+    schedule: str | Schedule = constant
+    average: int = 1
+    init: str | Initializer = "jax"
+    dtype: str = "float32"
+    max_loss: float | None = None
+
+    @property
+    def spec(self) -> TrainSpec:
+        """The settings that are part of the compiled program."""
+        return TrainSpec(self.loss, self.optimizer, self.augment, self.shuffle, self.precision)
+
+    def initializer(self, d: int, K: int) -> Initializer:
+        """Return the function from a seed to initial parameters of d features and K classes."""
+        if callable(self.init):
+            return self.init
+        return partial(look_up("init", self.init, INITS), d=d, K=K, dtype=jnp.dtype(self.dtype))
+
+    def describe_epochs(self, dtype: DTypeLike) -> tuple[tuple[float, int], ...]:
+        """Return the factor of η, and the number of epochs averaged, of every epoch."""
+        factors = epoch_factors(self.schedule, self.epochs, dtype)
+        counts = (int(max(1, done + 1 - self.epochs + self.average)) for done in range(self.epochs))
+        return tuple(zip(factors, counts, strict=True))
 
 
 def init_state(params: Params, hyperparams: Hyperparams, optimizer: str | Optimizer = sgd) -> RunState:
@@ -141,11 +181,12 @@ def train_step(
         kind = LABELS
     logits = compute_logits(params, x, spec.precision)
     measured = measure_examples(logits, y, loss, kind)
-    dlogits = loss.gradient(logits, y, hyperparams.q)
+    dlogits = loss.gradient(logits, y, hyperparams)
     if optimizer is sgd:
         return state._replace(params=descend(params, x, dlogits, hyperparams, spec.precision)), measured
     # An optimizer that takes λ, such as AdamW, applies the penalty in its own way: not a second time here.
-    decays_itself = "lam" in find_dependencies(optimizer, *params.W.shape, params.W.dtype).any_step
+    read, _ = find_dependencies(optimizer, tuple(hyperparams), *params.W.shape, params.W.dtype)
+    decays_itself = "lam" in read
     lam = 0.0 if decays_itself else hyperparams.lam
     grads = backward(params, x, dlogits, lam, spec.precision)
     updates, opt_state = optimizer(hyperparams).update(grads, state.opt_state, params)
@@ -268,15 +309,15 @@ def _train_replicate(
     # One key for each place in the order, so that the division of the epoch into chunks changes nothing.
     keys = jax.random.split(augment_key, n)
 
-    def prepare_chunk(start: Index, size: int) -> Chunk:
+    def prepare_chunk(start: Index, size: int) -> _Chunk:
         """Shuffle and augment the next examples, once for all configurations."""
         chosen = take_rows(order, start, size)
         features = train.features[chosen]
         if spec.augment is not None:
             features = jax.vmap(spec.augment)(take_rows(keys, start, size), features)
-        return Chunk(features, train.targets[chosen].astype(dtype))
+        return _Chunk(features, train.targets[chosen].astype(dtype))
 
-    def train_group(carry: Carry, hyperparams: Hyperparams, chunk: Chunk, size: int) -> Carry:
+    def train_group(carry: Carry, hyperparams: Hyperparams, chunk: _Chunk, size: int) -> Carry:
         """Train the configurations of one batch size through a chunk, as many side by side as is best."""
         train_run = partial(
             _train_run,
@@ -292,24 +333,24 @@ def _train_replicate(
         with jax.named_scope(f"batch_{size}_"):
             return jax.lax.map(lambda run: train_run(*run), (carry, hyperparams), batch_size=width)
 
-    def train_pass(planned: Pass) -> dict[int, Carry]:
+    def train_pass(length: int, batch_sizes: Sequence[int]) -> dict[int, Carry]:
         """Train the configurations of a few batch sizes; return a carry per batch size."""
-        groups = {size: _take(hyperparams, members[size]) for size in planned.batch_sizes}
-        zeros = {size: jnp.zeros(batches.count(size), dtype) for size in planned.batch_sizes}
+        groups = {size: _take(hyperparams, members[size]) for size in batch_sizes}
+        zeros = {size: jnp.zeros(batches.count(size), dtype) for size in batch_sizes}
         initial = {size: (_take(state, members[size]), Metrics(zero, zero)) for size, zero in zeros.items()}
 
         def train_chunk(carries: dict[int, Carry], start: Index, length: int) -> dict[int, Carry]:
             chunk = prepare_chunk(start, length)
             return {size: train_group(carry, groups[size], chunk, size) for size, carry in carries.items()}
 
-        return fold_batches(train_chunk, initial, n, min(planned.chunk, n))
+        return fold_batches(train_chunk, initial, n, min(length, n))
 
     # The configurations of one batch size are neighbours.
     firsts = {size: batches.index(size) for size in batches}
     members = {size: slice(first, first + batches.count(size)) for size, first in firsts.items()}
     trained: dict[int, Carry] = {}
-    for planned in plan_passes(members, loops.chunk):
-        trained |= train_pass(planned)
+    for chunk, sizes in group_passes(members, loops.chunk):
+        trained |= train_pass(chunk, sizes)
     # Slots left over are not trained.
     rest = slice(len(batches), None)
     zeros = jnp.zeros_like(hyperparams.eta[rest])
@@ -321,7 +362,7 @@ def _train_replicate(
 def _train_run(
     carry: Carry,
     hyperparams: Hyperparams,
-    chunk: Chunk,
+    chunk: _Chunk,
     standardizer: Standardizer | None,
     batch: int,
     unroll: int,
@@ -358,8 +399,3 @@ def _even_width(n: int, most: int) -> int:
 def _take(tree: Tree, members: slice) -> Tree:
     """Take some of the configurations along the leading axis of every leaf."""
     return jax.tree.map(lambda leaf: leaf[members], tree)
-
-
-def is_finite(params: Params) -> Bool[Array, " c"]:
-    """Tell for each configuration whether all its parameters are finite."""
-    return jnp.isfinite(params.W).all(axis=(1, 2)) & jnp.isfinite(params.b).all(axis=1)

@@ -21,20 +21,21 @@ $\mathrm{MS}_e / (S n)$. The intervals are Student's t. Their degrees of freedom
 With one seed there is only the variance over examples: the interval is about these weights on other examples.
 """
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from linear_cifar.arguments import as_marks, as_values, describe
-from linear_cifar.comparison import CONFIDENCE
+from linear_cifar.arguments import as_marks, as_pair, as_values
 
+# Confidence level of intervals.
+CONFIDENCE = 0.95
 # A value for each of some means.
 Means = Float[np.ndarray | np.float64, "*means"]
 # A value of each seed on each example, such as whether its prediction was right.
-Values = Bool[np.ndarray, "S n"] | Float[np.ndarray, "S n"]
-_AXES = "seeds, examples"
+Values = Bool[Array | np.ndarray, "S n"] | Float[Array | np.ndarray, "S n"]
 # Most configurations that are compared with as many others at a time, and most of their predictions. Both
 # pairs and predictions take memory.
 CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE = 500, 10**8
@@ -79,11 +80,29 @@ def estimate_accuracy(correct: Values) -> Estimate:
     Raises:
       ValueError: if there is no seed, or fewer than two examples.
     """
-    return _estimate(as_values("correct", correct, _AXES).astype(np.float64))
+    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
+    from scipy.special import stdtrit
+
+    values = as_values("correct", correct, "seeds, examples").astype(np.float64)
+    S, n = values.shape
+    _check_shape(S, n)
+    mean, by_seed, by_example = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    spread = _spread(
+        n * np.sum((by_seed - mean) ** 2),
+        S * np.sum((by_example - mean) ** 2),
+        np.sum((values - by_seed[:, None] - by_example + mean) ** 2),
+        S,
+        n,
+    )
+    half = stdtrit(spread.degrees, (1 + CONFIDENCE) / 2) * spread.stderr
+    parts = [float(np.sqrt(variance)) for variance in spread[:3]]
+    if S == 1:
+        parts[0] = parts[2] = np.nan
+    return Estimate(float(mean), float(spread.stderr), float(half), *parts)
 
 
 def estimate_difference(
-    first: Values, second: Bool[np.ndarray, "_ _"] | Float[np.ndarray, "_ _"]
+    first: Values, second: Bool[Array | np.ndarray, "_ _"] | Float[Array | np.ndarray, "_ _"]
 ) -> Estimate:
     """Estimate by how much the accuracy of one configuration is above that of another.
 
@@ -96,16 +115,12 @@ def estimate_difference(
     Raises:
       ValueError: if the shapes differ, there is no seed, or there are fewer than two examples.
     """
-    first, second = as_values("first", first, _AXES), as_values("second", second, _AXES)
-    if first.shape != second.shape:
-        raise ValueError(
-            f"the predictions are {first.shape} and {second.shape}: give the same seeds and examples"
-        )
-    return _estimate(first.astype(np.float64) - second)
+    first, second = as_pair("seeds, examples", first=first, second=second)
+    return estimate_accuracy(first.astype(np.float64) - second)
 
 
 def linearize_ratio(
-    numerators: Float[np.ndarray, "S n"], denominators: Float[np.ndarray, "S n"]
+    numerators: Float[Array | np.ndarray, "S n"], denominators: Float[Array | np.ndarray, "S n"]
 ) -> Float[np.ndarray, "S n"]:
     r"""Return values whose means over the examples are ratios of two means, for `estimate_accuracy`.
 
@@ -121,20 +136,15 @@ def linearize_ratio(
     Raises:
       ValueError: if the shapes differ.
     """
-    numerators, denominators = (
-        as_values(name, values, _AXES)
-        for name, values in (("numerators", numerators), ("denominators", denominators))
-    )
-    if numerators.shape != denominators.shape:
-        raise ValueError(f"the values are {numerators.shape} and {denominators.shape}: give one shape [S, n]")
+    numerators, denominators = as_pair("seeds, examples", numerators=numerators, denominators=denominators)
     mean = denominators.mean(axis=1, keepdims=True)
     ratio = numerators.mean(axis=1, keepdims=True) / mean
     return ratio + (numerators - ratio * denominators) / mean
 
 
 def confidence_set(
-    correct: Bool[np.ndarray, "S C n"] | Float[np.ndarray, "S C n"],
-    diverged: Bool[np.ndarray, "S C"] | None = None,
+    correct: Bool[Array | np.ndarray, "S C n"] | Float[Array | np.ndarray, "S C n"],
+    diverged: Bool[Array | np.ndarray, "S C"] | None = None,
     confidence: float = CONFIDENCE,
 ) -> Bool[np.ndarray, " C"]:
     """Return a set of configurations that contains the truly best one with the given confidence.
@@ -189,7 +199,7 @@ def confidence_set(
     return chosen
 
 
-def cross_validate_selection(accuracy: Float[np.ndarray, "S F C"]) -> Float[np.ndarray, " F"]:
+def cross_validate_selection(accuracy: Float[Array | np.ndarray, "S F C"]) -> Float[np.ndarray, " F"]:
     """Estimate the accuracy of "train all configurations and take the best" on each of F folds.
 
     The best one's own accuracy is too high, because it was chosen by the same examples. Here it is chosen by
@@ -222,41 +232,140 @@ def cross_validate_selection(accuracy: Float[np.ndarray, "S F C"]) -> Float[np.n
     return by_fold[np.arange(F), chosen]
 
 
-def pack_correct(correct: Bool[np.ndarray, "*runs n"]) -> UInt8[np.ndarray, "*runs bytes"]:
-    """Pack eight predictions into a byte: 10,000 of a run take 1,250 bytes.
+class Interval(NamedTuple):
+    """A mean and the ends of its 95 % interval; all NaN where a run diverged."""
+
+    mean: float
+    low: float  # NaN also where one seed or one example gives no interval
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval."""
+        return (self.high - self.low) / 2
+
+
+class Selection(NamedTuple):
+    """The choice of the best of C configurations, and how sure it is."""
+
+    difference: Sequence[Interval]  # accuracy − that of the best, of each configuration
+    may_be_best: Bool[np.ndarray, " C"]  # see `confidence_set`
+    expected: float  # accuracy that choosing is expected to reach, see `cross_validate_selection`; or NaN
+    parts: int  # folds, or parts of the examples, by which it was estimated
+
+
+DIVERGED = Interval(np.nan, np.nan, np.nan)
+# Without folds, the examples are divided into so many parts to cross-validate the selection.
+PARTS = 5
+
+
+def interval_over_seeds(values: Float[np.ndarray, "S folds"]) -> Interval:
+    """Return the mean of values of seeds and their folds, with its interval by Student's t over the seeds."""
+    by_seed = values.mean(axis=1)
+    mean, half = float(by_seed.mean()), float(half_width(by_seed))
+    return Interval(mean, mean - half, mean + half)
+
+
+def interval_over_examples(values: Values) -> Interval:
+    """Return the mean of values per example, with its interval over seeds and examples.
+
+    One example gives no interval.
+    """
+    if values.shape[1] == 1:
+        return Interval(float(values.mean()), np.nan, np.nan)
+    estimate = estimate_accuracy(values)
+    return Interval(estimate.mean, estimate.mean - estimate.half_width, estimate.mean + estimate.half_width)
+
+
+def paired_interval(first: Values, second: Bool[np.ndarray, "_ _"] | Float[np.ndarray, "_ _"]) -> Interval:
+    """Return the accuracy of one configuration minus that of another, paired by seed and example."""
+    return interval_over_examples(first.astype(np.float64) - second)
+
+
+def select_best(
+    correct: Bool[np.ndarray, "S C n"] | Float[np.ndarray, "S C n"],
+    best: int,
+    finite: Bool[np.ndarray, " C"],
+    *,
+    folds: int = 0,
+    estimate: bool = True,
+) -> Selection:
+    """Compare all configurations with the best, and estimate what choosing the best reaches.
+
+    Args:
+      correct: whether the predictions were right, or how far, from 0 to 1.
+      best: index of the best configuration.
+      finite: configurations that did not diverge; if the best diverged, all did.
+      folds: number of folds, one after another among the examples; 0: there are none.
+      estimate: whether to estimate what choosing reaches. Where halving has chosen by the same examples
+        before, leaving out a part of them now would not show its luck.
+    """
+    C, n = correct.shape[1:]
+    difference = [
+        paired_interval(correct[:, c], correct[:, best]) if finite[c] else DIVERGED for c in range(C)
+    ]
+    if n == 1 or not finite.any():
+        return Selection(difference, finite, np.nan, 0)
+    may_be_best = confidence_set(correct, np.broadcast_to(~finite, (len(correct), C)))
+    if C == 1 or not estimate:
+        return Selection(difference, may_be_best, np.nan, 0)
+    # Without folds, not one part after another, because a file may hold its classes one after another.
+    count = min(PARTS, n)
+    parts = (
+        np.split(correct, folds, axis=2) if folds else [correct[:, :, start::count] for start in range(count)]
+    )
+    accuracy = np.stack([part.mean(axis=2) for part in parts], axis=1)  # [S, parts, C]
+    accuracy[:, :, ~finite] = np.nan
+    expected = cross_validate_selection(accuracy)
+    return Selection(difference, may_be_best, float(expected.mean()), len(parts))
+
+
+def rank(loss: Float[Array | np.ndarray, "S C"], accuracy: Float[Array | np.ndarray, "S C"]) -> list[int]:
+    """Return the indices of C configurations, best first.
+
+    The order is by mean accuracy over replicates, then by mean loss. Configurations with a NaN come last.
 
     Raises:
-      ValueError: if the predictions are not right or wrong, but right to a share.
+      ValueError: if loss and accuracy are no arrays of one shape [S, C].
     """
-    if not (isinstance(correct, np.ndarray) and correct.dtype == np.dtype(bool)):
-        raise ValueError(f"correct is {describe(correct)}: give booleans")
-    return np.packbits(correct, axis=-1)
+    pair = as_pair("seeds, configurations", loss=loss, accuracy=accuracy)
+    return _order(*(values.astype(np.float64).mean(axis=0) for values in pair)).tolist()
 
 
-def unpack_correct(packed: UInt8[np.ndarray, "*runs bytes"], n: int) -> Bool[np.ndarray, "*runs n"]:
-    """Undo `pack_correct` for n examples."""
-    return np.unpackbits(packed, axis=-1, count=n).astype(bool)
+def best_per_seed(
+    loss: Float[Array | np.ndarray, "S C"], accuracy: Float[Array | np.ndarray, "S C"]
+) -> Int[np.ndarray, " S"]:
+    """Return the index of the configuration that each of S seeds alone would choose, by the rule of `rank`.
+
+    Raises:
+      ValueError: if loss and accuracy are no arrays of one shape [S, C], or there are no configurations.
+    """
+    pair = as_pair("seeds, configurations", loss=loss, accuracy=accuracy)
+    if pair[0].shape[1] == 0:
+        raise ValueError("there are no configurations to select from")
+    return _order(*(values.astype(np.float64) for values in pair))[:, 0]
 
 
-def _estimate(values: Float[np.ndarray, "S n"]) -> Estimate:
-    """Estimate the mean of values of seeds and examples."""
+def standard_error(values: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray | np.float64, "*shape"]:
+    """Return the standard error of the mean over S values: sample standard deviation / √S; NaN if S = 1."""
+    S = len(values)
+    if S == 1:
+        return np.full_like(values[0], np.nan)
+    return values.std(axis=0, ddof=1) / np.sqrt(S)
+
+
+def half_width(values: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray | np.float64, "*shape"]:
+    """Return half the width of the mean's confidence interval, by Student's t; NaN if S = 1."""
     from scipy.special import stdtrit
 
-    S, n = values.shape
-    _check_shape(S, n)
-    mean, by_seed, by_example = values.mean(), values.mean(axis=1), values.mean(axis=0)
-    spread = _spread(
-        n * np.sum((by_seed - mean) ** 2),
-        S * np.sum((by_example - mean) ** 2),
-        np.sum((values - by_seed[:, None] - by_example + mean) ** 2),
-        S,
-        n,
-    )
-    half_width = stdtrit(spread.degrees, (1 + CONFIDENCE) / 2) * spread.stderr
-    parts = [float(np.sqrt(variance)) for variance in spread[:3]]
-    if S == 1:
-        parts[0] = parts[2] = np.nan
-    return Estimate(float(mean), float(spread.stderr), float(half_width), *parts)
+    return stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * standard_error(values)
+
+
+def _order(
+    losses: Float[np.ndarray, "*S C"], accuracies: Float[np.ndarray, "*S C"]
+) -> Int[np.ndarray, "*S C"]:
+    """Sort indices along the last axis: highest accuracy first, then lowest loss; NaN last."""
+    return np.lexsort((np.nan_to_num(losses, nan=np.inf), -np.nan_to_num(accuracies, nan=-np.inf)))
 
 
 def _split(indices: Int[np.ndarray, " C"], length: int) -> list[Int[np.ndarray, " c"]]:
@@ -268,7 +377,6 @@ def _are_worse(
     candidates: Shaped[np.ndarray, "S A n"], rivals: Shaped[np.ndarray, "S B n"], level: float
 ) -> Bool[np.ndarray, "A B"]:
     """Test for each candidate whether it is significantly worse than each rival."""
-    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
     from scipy.special import ndtri, stdtrit
 
     difference, spread = _compare_pairs(candidates, rivals)
@@ -311,13 +419,7 @@ def _compare_pairs(
     return difference, _spread(seeds, examples, rest, S, n)
 
 
-def _spread(
-    between_seeds: Means,
-    between_examples: Means,
-    rest: Means,
-    S: int,
-    n: int,
-) -> _Spread:
+def _spread(between_seeds: Means, between_examples: Means, rest: Means, S: int, n: int) -> _Spread:
     """Return the spread of means from the three sums of squares of the analysis of variance."""
     ms_examples = np.asarray(between_examples / (n - 1))
     if S == 1:

@@ -69,7 +69,7 @@ TPU_ENVIRONMENT = {
 }
 # The report's grid.
 BATCHES = (50, 100, 200, 400)
-CONFIGS = grid([0.001, 0.01, 0.1, 1.0], BATCHES, [0.0, 0.1, 1.0])
+CONFIGS = grid(eta=[0.001, 0.01, 0.1, 1.0], batch=BATCHES, lam=[0.0, 0.1, 1.0])
 N, D, K = 49_000, 3_072, 10
 
 # Operations that start no kernel.

@@ -75,7 +75,7 @@ def wait_for(process: Process, sign: Callable[[], object]) -> bool:
 
 def training_starts(out: Path) -> list[int]:
     """Return a list that changes when a process starts to train."""
-    return [(out / "config.json").stat().st_mtime_ns for _ in out.glob("blocks/*/block.json")]
+    return [(out / "config.json").stat().st_mtime_ns for _ in out.glob("blocks/*/*/block.json")]
 
 
 def saved_states(out: Path) -> dict[Path, int]:
@@ -91,7 +91,7 @@ def reach(process: Process, out: Path, phase: str, rng: random.Random | None = N
         "compiling": (lambda: training_starts(out) != times, 3),
         "training": (lambda: {*saved_states(out)} - states, 0.5),
         "saving": (lambda: any(out.glob("blocks/**/.state-*.npz")), 0.05),
-        "writing": (lambda: any(out.glob("blocks/*/metrics-*.npz")), 2),
+        "writing": (lambda: any(out.glob("blocks/*/*/result-*.npz")), 2),
     }
     sign, longest = signs[phase]
     if not wait_for(process, sign):

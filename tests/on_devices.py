@@ -11,12 +11,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_engine import initial_params, run, val
+from test_descent import initial_params, run
 
 from linear_cifar.config import grid
 from linear_cifar.training import train_epoch
 
-CONFIGS = grid([0.001, 0.003, 0.005, 0.01], [20, 60], [0.1])
+CONFIGS = grid(eta=[0.001, 0.003, 0.005, 0.01], batch=[20, 60], lam=[0.1])
 
 
 def main(folder, sweeps):
@@ -31,12 +31,12 @@ def main(folder, sweeps):
             *traced, _, _ = arguments
             return programs[0](*traced)
 
-        sys.modules["linear_cifar.engine"].train_epoch = epoch
+        sys.modules["linear_cifar.descent"].train_epoch = epoch
         devices = jax.local_devices()[:count]
         options = {"augment": None, "init": lambda seed: initial_params(jnp.float32)}
         *_, last = run(CONFIGS[:configs], seeds=range(seeds), devices=devices, **options)
         mesh = tuple(last.layout.mesh.shape.values())
-        np.savez(folder / sweep, **last.params()._asdict(), loss=val(last).loss, mesh=mesh)
+        np.savez(folder / sweep, **last.params()._asdict(), loss=last.metrics["val_loss"], mesh=mesh)
         (folder / f"{sweep}.hlo").write_text(programs[0].as_text(), encoding="utf-8")
 
 

@@ -33,17 +33,23 @@ def reference_loss(name, s, y, q=0.0):
 
 
 def reference_dlogits(name, s, y, q=0.0):
-    """Return ∂ℓ/∂s for one-hot targets: p_y^q (p - y) for softmax, and the same per label for BCE."""
+    """Return ∂ℓ/∂s: of one-hot targets p_y^q (p - y) for softmax, the sum of it over the shares of others."""
     if name == "softmax":
-        p = softmax(s)
-        return (p * y).sum(axis=1, keepdims=True) ** q * (p - y)
+        p, classes = softmax(s), np.eye(s.shape[1])
+        return sum(y[:, [k]] * p[:, [k]] ** q * (p - classes[k]) for k in range(s.shape[1]))
     p = sigmoid(s)
-    return np.where(y > 0, p, 1 - p) ** q * (p - y) / s.shape[1]
+    return (y * p**q * (p - 1) + (1 - y) * (1 - p) ** q * p) / s.shape[1]
 
 
-def train_by_loop(W, b, x, y, eta, batch, lam, loss, epochs, q=0.0, momentum=0.0):
+def smooth(name, y, smoothing):
+    """Spread a share of the targets evenly: over K classes, or over "yes" and "no" of each label."""
+    return (1 - smoothing) * y + smoothing * (1 / y.shape[1] if name == "softmax" else 0.5)
+
+
+def train_by_loop(W, b, x, y, eta, batch, lam, loss, epochs, q=0.0, momentum=0.0, smoothing=0.0):
     """Train by mini-batch gradient descent in file order, one batch after another."""
     W, b = W.copy(), b.copy()
+    y = smooth(loss, y, smoothing)
     dW, db = np.zeros_like(W), np.zeros_like(b)
     for _ in range(epochs):
         for start in range(0, len(x), batch):

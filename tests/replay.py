@@ -3,11 +3,12 @@
     python -m experiments.search --points=1024 --seeds=6 --q=0:0.9 --batch=50,100,200 --out=whole
     python tests/replay.py whole
 
-The command without --halving trains every run to the end, and history.csv has what each rung would have
+The command without --halving trains every run to the end, and its history has what each rung would have
 seen. The script decides at the rungs as `choose_survivors` does, for other rungs and by other rules, within
-brackets of 256 points. A trial is a bracket and some of the seeds. In each trial it compares two choices: the
-best by validation among all, and among those that reach the end. The standard errors take trials as
-independent, although those of a bracket share its test images. experiments/RESULTS.md has a table.
+brackets of 256 points or of another number. A trial is a bracket and some of the seeds. In each trial it
+compares two choices: the best by validation among all, and among those that reach the end. The standard
+errors take trials as independent, although those of a bracket share its test images.
+experiments/RESULTS.md has a table.
 """
 
 import argparse
@@ -22,13 +23,12 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from experiments.artifacts.reader import RunResult  # noqa: E402
+from experiments.artifacts.reader import ExperimentFolder  # noqa: E402
 from experiments.artifacts.tables import align  # noqa: E402
-from linear_cifar.comparison import rank, standard_error  # noqa: E402
 from linear_cifar.halving import choose_survivors, split_brackets  # noqa: E402
-from linear_cifar.uncertainty import confidence_set  # noqa: E402
+from linear_cifar.result import Result  # noqa: E402
+from linear_cifar.uncertainty import confidence_set, rank, standard_error  # noqa: E402
 
-BRACKET = 256
 # Rungs as shares of the epochs, and the factor; those of 40 epochs are 2, 6, 18 and so on.
 RUNGS = (
     ((1 / 20, 3 / 20, 9 / 20), 3),
@@ -38,16 +38,6 @@ RUNGS = (
     ((1 / 20, 3 / 20, 9 / 20), 2),
 )
 RULES = ("by batch size", "all together", "by loss")
-
-
-class Whole(NamedTuple):
-    """Measurements of a search without halving: accuracies and losses after every epoch."""
-
-    batches: list[int]
-    loss: np.ndarray  # validation, [E, S, C]
-    accuracy: np.ndarray  # validation, [E, S, C]
-    test: np.ndarray  # accuracy after the last epoch, mean over all seeds, [C]
-    correct: np.ndarray  # which validation examples each run predicts right after the last epoch, [S, C, n]
 
 
 class Trial(NamedTuple):
@@ -60,34 +50,15 @@ class Trial(NamedTuple):
     in_set: bool  # whether the choice may be the best of the bracket, by all seeds
 
 
-def read_search(folder: Path) -> Whole | None:
-    """Read a run of `experiments.search`; return None if it has stopped runs."""
-    run = RunResult(folder)
-    if any(row.cells["stopped"] for row in run.results):
-        return None
-    configs = run.configs("search")
-    place = {config: c for c, config in enumerate(configs)}
-    seeds = sorted({row.seed for row in run.results})
-    epochs = max(row.cells["epoch"] for row in run.history)
-    loss, accuracy = np.full((2, epochs, len(seeds), len(configs)), np.nan)
-    for row in run.history:
-        at = row.cells["epoch"] - 1, seeds.index(row.seed), place[row.config]
-        loss[at], accuracy[at] = row.cells["val_loss"], row.cells["val_acc"]
-    test = np.array([run.values("test_acc", "search", config).mean() for config in configs])
-    correct = np.stack([run.example_values("val_acc", "search", config) for config in configs], axis=1)
-    return Whole([config.batch for config in configs], loss, accuracy, test, correct)
-
-
-def find_set(whole: Whole, members: Sequence[int]) -> set[int]:
+def find_set(whole: Result, members: Sequence[int]) -> set[int]:
     """Return which of a bracket's configurations may be the best, by all seeds."""
-    correct = whole.correct[:, members]
-    diverged = np.isnan(correct).any(axis=2)
-    in_set = confidence_set(np.nan_to_num(correct).astype(bool), diverged)
+    correct = np.stack([whole.values("val", c) for c in members], axis=1)
+    in_set = confidence_set(correct, whole.diverged[:, members] > 0)
     return {c for c, member in zip(members, in_set, strict=True) if member}
 
 
 def replay(
-    whole: Whole,
+    whole: Result,
     members: Sequence[int],
     may_be_best: set[int],
     seeds: Sequence[int],
@@ -96,28 +67,29 @@ def replay(
     rule: str,
 ) -> Trial:
     """Decide at each rung which of the bracket's configurations train on, and choose at the end."""
+    loss, accuracy = whole.history["val_loss"], whole.history["val_acc"]
     alive, begun, work = list(members), 0, 0
     for rung in rungs:
         work += len(alive) * (rung - begun)
-        loss, accuracy = (values[rung - 1][np.ix_(seeds, alive)] for values in (whole.loss, whole.accuracy))
-        batches = [whole.batches[c] if rule == "by batch size" else 0 for c in alive]
+        reached = tuple(values[rung - 1][np.ix_(seeds, alive)] for values in (loss, accuracy))
+        batches = [whole.configs[c].batch if rule == "by batch size" else 0 for c in alive]
         # As if the accuracy were the loss: the lowest loss is the best.
-        judged = -loss if rule == "by loss" else accuracy
-        alive, begun = [alive[c] for c in choose_survivors(loss, judged, batches, factor)], rung
-    epochs = len(whole.loss)
+        judged = -reached[0] if rule == "by loss" else reached[1]
+        alive, begun = [alive[c] for c in choose_survivors(reached[0], judged, batches, factor)], rung
+    epochs = len(loss)
     work += len(alive) * (epochs - begun)
 
     def choose(candidates: Sequence[int]) -> int:
-        final = (values[-1][np.ix_(seeds, candidates)] for values in (whole.loss, whole.accuracy))
+        final = (values[-1][np.ix_(seeds, candidates)] for values in (loss, accuracy))
         return candidates[rank(*final)[0]]
 
     best, chosen = choose(members), choose(alive)
-    val = whole.accuracy[-1][seeds].mean(axis=0)
+    val, test = accuracy[-1][seeds].mean(axis=0), whole.final["test_acc"].mean(axis=0)
     return Trial(
         work / (len(members) * epochs),
         best not in alive,
         100 * (val[best] - val[chosen]),
-        100 * (whole.test[best] - whole.test[chosen]),
+        100 * (test[best] - test[chosen]),
         chosen in may_be_best,
     )
 
@@ -129,12 +101,13 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--bracket", type=int, default=256)
     arguments = parser.parse_args()
-    whole = read_search(arguments.folder)
-    if whole is None:
+    whole = ExperimentFolder(arguments.folder).result("search")
+    if whole.halved:
         parser.error(f"{arguments.folder} is a search with halving: give one without")
-    epochs, S, C = whole.loss.shape
-    brackets = split_brackets(range(C), BRACKET)
+    epochs, S, C = whole.history["val_loss"].shape
+    brackets = split_brackets(range(C), arguments.bracket)
     sets = [find_set(whole, members) for members in brackets]
     print(
         f"configurations that may be the best of each bracket: {', '.join(str(len(found)) for found in sets)}"

@@ -78,8 +78,7 @@ def measure_coverage(regime: Regime, seeds: int, examples: int, draws: int) -> C
 
     With one seed the truth is that of its weights: their accuracy over all examples.
     """
-    from linear_cifar.comparison import half_width
-    from linear_cifar.uncertainty import estimate_difference
+    from linear_cifar.uncertainty import estimate_difference, half_width
 
     rng = np.random.default_rng(0)
     covered, covered_by_seeds, widths = 0, 0, []

@@ -20,13 +20,13 @@ sys.modules["experiments.artifacts.figures"] = SimpleNamespace(
     plot_confusion=lambda *_: None,
 )
 
-from experiments.cli import data  # noqa: E402
-from experiments.runner import training  # noqa: E402
+from experiments.cli import source  # noqa: E402
+from linear_cifar import fitting  # noqa: E402
 from linear_cifar.data.synthetic import make_synthetic  # noqa: E402
 
 if __name__ == "__main__":
     if "LARGEST_FILE" in os.environ:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LARGEST_FILE"]),) * 2)
-    training.KEPT_BYTES = int(os.environ.get("KEPT_BYTES", training.KEPT_BYTES))
-    data.find_dataset = lambda *_: make_synthetic(n_train=1_200, n_test=200)
+    fitting.KEPT_BYTES = int(os.environ.get("KEPT_BYTES", fitting.KEPT_BYTES))
+    source.find_dataset = lambda *_: make_synthetic(n_train=1_200, n_test=200)
     runpy.run_module("experiments.grid", run_name="__main__", alter_sys=True)

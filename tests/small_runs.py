@@ -1,41 +1,38 @@
-"""Small runs that several test files share: settings, sweeps, a synthetic data set, and results."""
+"""Small sweeps that several test files share: settings, sweeps, a synthetic data set, and results."""
+
+from dataclasses import replace
 
 import jax
 import numpy as np
 
-from experiments.runner.data import prepare_data
-from experiments.runner.settings import Settings
-from experiments.runner.sweeps import HELD_OUT, Sweep, SweepResult, name_replicates
-from linear_cifar.data.dataset import split_dataset
+from experiments.runner.settings import default_settings
+from experiments.runner.stages import Sweep
+from linear_cifar.data.prepare import prepare_data
 from linear_cifar.data.synthetic import make_synthetic
-from linear_cifar.engine import EpochMetrics, mask_diverged, mask_metrics
-from linear_cifar.evaluation import Metrics
-from linear_cifar.fitting import SavedParams, select_all
+from linear_cifar.descent import describe_settings
+from linear_cifar.examples import TRAINING
+from linear_cifar.fitting import fit
+from linear_cifar.identity import identify
 from linear_cifar.params import Params
-from linear_cifar.uncertainty import pack_correct
+from linear_cifar.result import TRAIN, Result, Weights
+from linear_cifar.training import Descent
 
-SETTINGS = Settings(
-    train="full", val_size=50, folds=0, image_shape=None, standardize="standard", loss="softmax", flip=True,
-    shift=0, epochs=2, schedule="constant",
-    average=1, shuffle=True, init="jax", dtype="float32", precision="float32", evaluate=("val",),
-    max_loss=None, halving=0, rungs=(), bracket=0,
-)  # fmt: skip
+SETTINGS = default_settings(val_size=50, epochs=2, evaluate=("val",))
 
 
 def make_sweep(configs, seeds=(3,), **changes):
     """Return a sweep named "small" with changed settings."""
-    settings = SETTINGS._replace(**changes)
-    return Sweep("small", settings, name_replicates(seeds, settings.folds), tuple(configs))
-
-
-def small_dataset():
-    """Return 250 training, 50 validation and 100 test images, all synthetic."""
-    return split_dataset(make_synthetic(n_train=300, n_test=100), val_size=50)
+    return Sweep("small", SETTINGS._replace(**changes), tuple(seeds), tuple(configs))
 
 
 def small_data():
-    """Return the same images, prepared for training."""
-    return prepare_data(small_dataset())
+    """Return 250 training, 50 validation and 100 test images, all synthetic."""
+    return prepare_data(make_synthetic(n_train=300, n_test=100), val_size=50)
+
+
+def train_sweep(sweep, data, **options):
+    """Train a sweep to its end, with further options of `fit`."""
+    return fit(**sweep.fit_arguments(data), **options)
 
 
 def draw_result(sweep, data, diverged=()):
@@ -47,63 +44,89 @@ def draw_result(sweep, data, diverged=()):
       diverged: indices of configurations that diverge in the first epoch.
     """
     rng = np.random.default_rng(0)
-    history_shape = (sweep.settings.epochs, *sweep.size)
+    identity, dtype = identify_sweep(sweep, data), np.dtype(sweep.settings.dtype)
+    (S, C), epochs = identity.size, sweep.settings.epochs
+    finite = np.ones((S, C), bool)
+    finite[:, list(diverged)] = False
 
-    def draw_metrics(shape, n=1_000):
-        loss, accuracy = rng.uniform(1.5, 2.0, shape), rng.integers(n // 5, n // 4 + 1, shape) / n
-        return Metrics(loss.astype(np.float32), accuracy.astype(np.float32))
+    def draw_metrics(prefix, n, *leading):
+        shape = (*leading, S, C)
+        drawn = {"loss": rng.uniform(1.5, 2.0, shape), "acc": rng.integers(n // 5, n // 4 + 1, shape) / n}
+        return {f"{prefix}_{name}": mask(values) for name, values in drawn.items()}
 
-    def draw_correct(accuracy, n):
+    def mask(values):
+        return np.where(finite, values, np.nan).astype(dtype)
+
+    def draw_marks(accuracy, n):
         """Mark random examples right, as many as the accuracy says; none where it is NaN."""
-        places = rng.random((*accuracy.shape, n)).argsort(axis=-1)
-        return pack_correct(places < np.round(np.nan_to_num(accuracy) * n)[..., None])
+        places = rng.random((S, C, n)).argsort(axis=-1)
+        return np.packbits(places < np.round(np.nan_to_num(accuracy) * n)[..., None], axis=-1)
 
-    finite = np.ones(history_shape, bool)
-    finite[:, :, list(diverged)] = False
-    evaluated = {name: draw_metrics(history_shape, data.size(name)) for name in sweep.settings.evaluate}
-    norm = rng.uniform(1, 2, history_shape).astype(np.float32)
-    history = mask_diverged(EpochMetrics(draw_metrics(history_shape), evaluated, norm, finite))
-    final = {name: draw_metrics(sweep.size, data.size(name)) for name in data.splits}
-    final |= {name: jax.tree.map(lambda values: values[-1], metrics) for name, metrics in evaluated.items()}
-    W = np.where(finite[-1][..., None, None], rng.normal(size=(*sweep.size, data.K, data.d)), np.nan)
-    params = Params(
-        W.reshape(-1, data.K, data.d).astype(np.float32),
-        np.zeros((W.shape[0] * W.shape[1], data.K), np.float32),
-    )
-    saved = SavedParams(*select_all(*sweep.size), params)
-    by_class = {name: final[name].accuracy + np.float32(0.01) for name in HELD_OUT if name in data.splits}
-    masked = mask_metrics((final, by_class), finite[-1])
-    correct = {name: draw_correct(masked[0][name].accuracy, data.size(name)) for name in by_class}
-    stopped = np.zeros(sweep.size, np.int64)
-    return SweepResult(sweep, data, history, *masked, correct, stopped, saved)
+    sizes = {name: data.size(name) for name in data.sets}
+    measured = [name for name in sizes if name in sweep.settings.evaluate]
+    history = draw_metrics("running", 1_000, epochs)
+    history["W_norm"] = mask(rng.uniform(1, 2, (epochs, S, C)))
+    for name in measured:
+        history |= draw_metrics(name, sizes[name], epochs)
+    final, marks = {}, {}
+    for name, n in sizes.items():
+        if name in measured:
+            final |= {f"{name}_{metric}": history[f"{name}_{metric}"][-1] for metric in ("loss", "acc")}
+        else:
+            final |= draw_metrics(name, n)
+        if name != TRAIN:
+            final[f"{name}_class_acc"] = final[f"{name}_acc"] + dtype.type(0.01)
+            marks[name] = draw_marks(final[f"{name}_acc"], n)
+    W = np.where(finite[..., None, None], rng.normal(size=(S, C, data.K, data.d)), np.nan)
+    params = Params(W.reshape(-1, data.K, data.d).astype(dtype), np.zeros((S * C, data.K), dtype))
+    replicates, configs = (index.reshape(-1) for index in np.indices((S, C)))
+    never = np.zeros((S, C), np.int64)
+    return Result(
+        identity, history, final, never + epochs, np.where(finite, never, 1), never, marks, sizes,
+        Weights(replicates, configs, params), data.standardizer, sweep.fit_arguments(data)["about"],
+    )  # fmt: skip
+
+
+def identify_sweep(sweep, data):
+    """Return the identity that the result of a sweep has, without training."""
+    arguments = sweep.fit_arguments(data)
+    descent = Descent(**{name: arguments[name] for name in Descent._fields})
+    per_epoch = [name for name in data.sets if name in arguments["per_epoch"]]
+    settings = describe_settings(descent, arguments["train"], per_epoch, np.dtype(descent.dtype))
+    if arguments["halving"]:
+        rungs = ",".join(map(str, arguments["halving"].rungs))
+        settings["halving"] = f"{arguments['halving'].factor} at {rungs} of {descent.epochs} epochs"
+    sets = {TRAINING: arguments["train"], **data.sets}
+    each_epoch = descent.describe_epochs(descent.dtype)
+    return identify(sweep.configs, arguments["seeds"], sets, data.standardizer, settings, each_epoch)
 
 
 def stop_runs(result, stops):
     """Return the result as if halving had stopped configurations: {index: epoch}."""
-    stopped = np.zeros(result.sweep.size, np.int64)
+    stopped = np.zeros(result.identity.size, np.int64)
     for c, epoch in stops.items():
         stopped[:, c] = epoch
-    epochs = np.arange(1, result.epochs + 1)[:, None, None]
-    later = (stopped > 0) & (epochs > stopped)
-
-    def hide(values):
-        return values if values.dtype == bool else np.where(later, np.nan, values).astype(values.dtype)
-
-    def hide_unless_measured(values):
-        return np.where(stopped > 0, np.nan, values).astype(values.dtype)
-
-    history = jax.tree.map(hide, result.history)
+    epochs = np.where(stopped > 0, stopped, result.epochs)
+    later = np.arange(1, len(result.identity.epochs) + 1)[:, None, None] > epochs
     final = {
-        name: jax.tree.map(lambda values: values[-1], result.history.evaluated[name])
-        if name in result.settings.evaluate
-        else jax.tree.map(hide_unless_measured, metrics)
-        for name, metrics in result.final.items()
+        name: np.take_along_axis(result.history[name], epochs[None] - 1, axis=0)[0]
+        if name in result.history
+        else np.where(stopped > 0, np.nan, values).astype(values.dtype)
+        for name, values in result.final.items()
     }
-    kept = ~np.isin(result.saved.configs, list(stops))
-    return result._replace(
-        history=history,
+    kept = ~np.isin(result.weights.configs, list(stops))
+    return replace(
+        result,
+        history={
+            name: np.where(later, np.nan, values).astype(values.dtype)
+            for name, values in result.history.items()
+        },
         final=final,
-        class_accuracy=jax.tree.map(hide_unless_measured, result.class_accuracy),
+        epochs=epochs,
         stopped=stopped,
-        saved=jax.tree.map(lambda leaf: leaf[kept], result.saved),
+        marks={
+            name: np.where(stopped[..., None] > 0, 0, packed).astype(packed.dtype)
+            for name, packed in result.marks.items()
+        },
+        weights=jax.tree.map(lambda leaf: leaf[kept], result.weights),
     )

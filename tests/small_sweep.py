@@ -10,7 +10,7 @@ D, K, N = 6, 3, 40
 _, _, X, Y = problems.problem(n=60, d=D, K=K)
 TRAIN = lc.Examples(jnp.asarray(X[:N]), jnp.asarray(Y[:N]))
 VAL = lc.Examples(jnp.asarray(X[N:]), jnp.asarray(Y[N:]))
-CONFIGS = lc.grid([0.1, 0.3], [8], [0.0, 0.1])
+CONFIGS = lc.grid(eta=[0.1, 0.3], batch=[8], lam=[0.0, 0.1])
 SEEDS = (7, 3)
 
 

@@ -17,26 +17,18 @@ import numpy as np
 import test_checkpoints
 import test_cifar10
 import test_tfds
-from small_runs import make_sweep
 
-from experiments.artifacts.reader import MEASURE_COLUMNS, ReadError, RunResult
-from experiments.artifacts.results import HISTORY_COLUMNS, RESULT_COLUMNS
-from experiments.runner.blocks import (
-    MANIFEST,
-    Block,
-    find_incompatibility,
-    plan_sweep,
-    read_manifests,
-    write_manifest,
-)
-from experiments.runner.errors import BlockError
-from experiments.runner.files import SCHEMA
-from linear_cifar.config import Config
+from experiments.artifacts.reader import ExperimentFolder, ReadError
+from experiments.runner.folder import BLOCKS, SCHEMA
+from linear_cifar.blocks import MANIFEST, SWEEP, Block, find_difference, plan_blocks, read_blocks, write_block
 from linear_cifar.data.cifar10 import read_cifar10
-from linear_cifar.data.dataset import DataError, Dataset, Split, split_dataset
-from linear_cifar.data.features import count_training, read_features
+from linear_cifar.data.dataset import DataError
+from linear_cifar.data.division import divide, train_size
+from linear_cifar.data.formats import open_features
 from linear_cifar.data.tfds import read_tfds
-from linear_cifar.snapshots import load_snapshot, save_snapshot
+from linear_cifar.folders import FolderError, write_json
+from linear_cifar.replicates import Replicate
+from linear_cifar.snapshots import load_snapshot
 
 # Genuine inputs, and a function that tries an input and tells whether it was accepted.
 Target = tuple[list[bytes], Callable[[bytes], bool]]
@@ -161,8 +153,8 @@ def features(folder: Path) -> Target:
         genuine.append(path.read_bytes())
 
     def read() -> None:
-        raw = read_features(path, log=lambda line: None)
-        split_dataset(raw, val_size=min(2, count_training(path, 2)))
+        sizes, read_dataset = open_features(path, log=lambda line: None)
+        divide(read_dataset(), val_size=min(2, train_size(sizes, "full", 2)))
 
     def attempt(content: bytes) -> bool:
         path.write_bytes(content)
@@ -184,7 +176,7 @@ def _unsign(path: Path) -> bytes:
 def snapshot(folder: Path) -> Target:
     """Read a snapshot whose digest is valid."""
     path = folder / "snapshot.npz"
-    save_snapshot(path, test_checkpoints.make_state(3).snapshot)
+    test_checkpoints.make_state(3).save(path)
     genuine = _unsign(path)
 
     def attempt(content: bytes) -> bool:
@@ -197,7 +189,7 @@ def snapshot(folder: Path) -> Target:
 def checkpoint(folder: Path) -> Target:
     """Resume from a state, or read a result, whose digest is valid."""
     checkpoints = test_checkpoints.open_checkpoints(folder)
-    checkpoints.save_state(test_checkpoints.make_state(3))
+    checkpoints.save_state(test_checkpoints.make_state(1))
     checkpoints.save_result(test_checkpoints.make_result(), keep_state=True)
     names = sorted(path.name for path in folder.iterdir())
     genuine = {name: _unsign(folder / name) for name in names}
@@ -222,44 +214,42 @@ def checkpoint(folder: Path) -> Target:
 
 
 def manifest(folder: Path) -> Target:
-    """Read block.json, compare it with the run, and plan its block."""
-    sweep = make_sweep([Config(0.1, 20, 0.0), Config(0.01, 20, 0.0)])
-    empty = Split(np.empty((0, 3072), np.uint8), np.empty(0, np.uint8))
-    dataset = Dataset("synthetic", (), empty, empty, empty, "", False, "0" * 64)
-    path = write_manifest(folder, Block(sweep), dataset, {"devices": ["cpu: cpu"]}) / MANIFEST
+    """Read block.json, compare it with a sweep, and plan its blocks."""
+    whole = test_checkpoints.make_identity()
+    replicates = tuple(Replicate(replicate.seed) for replicate in whole.replicates)
+    path = write_block(folder, Block(whole, replicates), {"devices": ["cpu: cpu"]}) / MANIFEST
 
     def read() -> None:
-        for manifest in read_manifests(folder):
-            if find_incompatibility(manifest, {sweep.name: sweep}, dataset) is None:
-                plan_sweep(sweep, [manifest], 2)
+        blocks = read_blocks(folder)
+        if all(find_difference(block, whole) is None for block in blocks):
+            assert list(plan_blocks(whole, blocks, 2))
 
-    return _files(folder, [str(path.relative_to(folder))], read, BlockError)
+    return _files(folder, [str(path.relative_to(folder))], read, FolderError)
 
 
 def results(folder: Path) -> Target:
-    """Read config.json, tables.json and the CSV files by the public reader."""
-    keys = ["small", "synthetic", "0.1", "20", "0.0", "0.0", "0.0", "3"]
-    for name, columns in (
-        ("results.csv", RESULT_COLUMNS),
-        ("history.csv", HISTORY_COLUMNS),
-        ("measures.csv", MEASURE_COLUMNS),
-    ):
-        cells = [*keys, *["1"] * (len(columns) - len(keys))]
-        (folder / name).write_text(f"{','.join(columns)}\n{','.join(cells)}\n", encoding="utf-8")
+    """Read config.json, tables.json and the results of a sweep by the public reader."""
+    result = test_checkpoints.make_result()
+    sweep = folder / BLOCKS / "small"
+    block = sweep / result.identity.hash()
+    block.mkdir(parents=True)
+    result.save(block / "result-2.npz")
+    write_json(sweep / SWEEP, {"identity": result.identity.to_json()})
     (folder / "config.json").write_text(
         f'{{"schema": {SCHEMA}, "experiment": "grid", "complete": true, "command": "", "written": "",\n'
-        ' "settings": {}, "sweeps": {},\n'
+        f' "settings": {{}}, "sweeps": {{"small": {{"identity": "{result.identity.hash()}"}}}},\n'
         ' "dataset": {"name": "synthetic", "fingerprint": "", "user_file": false}}',
         encoding="utf-8",
     )
     (folder / "tables.json").write_text(
         '{"tables": [{"name": "a", "title": "", "columns": [], "rows": []}]}', encoding="utf-8"
     )
-    names = ["config.json", "history.csv", "measures.csv", "results.csv", "tables.json"]
+    names = ["config.json", "tables.json", str((sweep / SWEEP).relative_to(folder))]
 
     def read() -> None:
-        run = RunResult(folder)
-        assert len(run.results) + len(run.history) + len(run.measures) >= 0
+        experiment = ExperimentFolder(folder)
+        for name in experiment.sweeps:
+            assert experiment.result(name).final
 
     return _files(folder, names, read, ReadError)
 

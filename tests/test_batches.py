@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linear_cifar.batches import fold_batches, plan_passes, take_rows
+from linear_cifar.batches import fold_batches, group_passes, take_rows
 
 
 @pytest.mark.parametrize("unroll", [1, 2, 8])
@@ -28,7 +28,7 @@ def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size, unroll)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "plan"),
+    ("sizes", "passes"),
     [
         ((50, 100, 200, 400), [(1_600, (50, 100, 200, 400))]),
         ((64, 50), [(1_600, (50, 64))]),
@@ -36,5 +36,5 @@ def test_every_row_is_seen_once_in_order_in_batches_of_the_size(n, size, unroll)
         ((7, 11, 13, 17), [(1_001, (7, 11, 13)), (1_598, (17,))]),
     ],
 )
-def test_passes_share_chunks_that_are_multiples_of_their_sizes(sizes, plan):
-    assert plan_passes(sizes, max_chunk=1_600) == plan
+def test_passes_share_chunks_that_are_multiples_of_their_sizes(sizes, passes):
+    assert group_passes(sizes, max_chunk=1_600) == passes

@@ -10,14 +10,14 @@ from absl import flags
 from absl.testing import flagsaver
 from sklearn.linear_model import LogisticRegression
 
+import linear_cifar as lc
 from experiments import bench
-from experiments.benchmark import baselines, linear_probes, measurements, probe, searching
+from experiments.benchmark import baselines, linear_probes, probe, searching, timing
 from experiments.benchmark.baselines import Baseline, BenchData, make_configs
-from experiments.benchmark.measurements import time_cases
 from experiments.benchmark.probing import epochs_per_second
-from experiments.benchmark.timing import Timing, time_in_turn
+from experiments.benchmark.timing import Timing, time_cases
 from experiments.runner.errors import UsageError
-from linear_cifar.data.dataset import split_dataset
+from linear_cifar.data.prepare import prepare_data
 from linear_cifar.data.synthetic import make_synthetic
 from linear_cifar.examples import make_examples
 from linear_cifar.standardizer import Standardizer
@@ -28,9 +28,8 @@ def make_data(n=200):
     labels = rng.integers(0, 3, n + 50).astype(np.uint8)
     # The class shows in each image's brightness, which a flip does not change.
     pixels = np.clip(rng.normal(60 + 60 * labels[:, None], 40, (n + 50, 3072)), 0, 255).astype(np.uint8)
-    x = (pixels[:n] - np.float32(120)) / np.float32(64)
     train, val = make_examples(pixels[:n], labels[:n], 3), make_examples(pixels[n:], labels[n:], 3)
-    return BenchData(train, val, Standardizer(np.full(3072, 120.0), np.full(3072, 64.0)), x, labels[:n])
+    return BenchData(train, val, Standardizer(np.full(3072, 120.0), np.full(3072, 64.0)))
 
 
 def test_numpy_baseline_trains():
@@ -47,7 +46,7 @@ def test_sweep_baseline_trains_the_next_epoch_at_each_call():
     baseline = baselines.make_sweep(make_data(), make_configs(12)[:1])
     first, second = baseline.train_epoch(), baseline.train_epoch()
     assert (first.number, second.number) == (1, 2)
-    assert second.metrics.evaluated["val"].loss < first.metrics.evaluated["val"].loss
+    assert second.metrics["val_loss"] < first.metrics["val_loss"]
 
 
 @pytest.mark.parametrize("count", [12, 48, 120])
@@ -57,28 +56,21 @@ def test_make_configs_returns_as_many_as_asked_for(count):
     assert {config.batch for config in configs} == {50, 100, 200, 400}
 
 
-def test_calls_are_timed_in_turn_after_a_first_run_of_each():
-    calls = []
-    timings = time_in_turn([lambda: calls.append("a"), lambda: calls.append("b")], repeats=2)
-    assert calls == ["a", "b", "a", "b", "a", "b"]
-    assert [len(timing.later) for timing in timings] == [2, 2]
-
-
-def test_baselines_of_a_case_are_added_up():
+def test_baselines_are_timed_in_turn_and_those_of_a_case_are_added_up():
     calls = []
     single = [Baseline(1, lambda: calls.append("a")), Baseline(1, lambda: calls.append("b"))]
     timed = time_cases({"one at a time": single, 48: [Baseline(48, lambda: calls.append("c"))]}, repeats=1)
     assert calls == ["a", "b", "c", "a", "b", "c"]
-    assert {name: timing.num_configs for name, timing in timed.items()} == {"one at a time": 2, 48: 48}
+    assert {name: case.num_configs for name, case in timed.items()} == {"one at a time": 2, 48: 48}
     assert timed[48].s_per_config == timed[48].epoch_s / 48
 
 
 def test_time_of_a_share_of_an_epoch_is_scaled_up(monkeypatch):
-    timings = [Timing(9.0, [1.0, 3.0, 2.0]), Timing(9.0, [1.0])]
-    monkeypatch.setattr(measurements, "time_in_turn", lambda *_: timings)
+    seconds = iter([9.0, 9.0, 1.0, 1.0, 3.0, 1.0, 2.0, 1.0])
+    monkeypatch.setattr(timing, "time_call", lambda _: next(seconds))
     half = Baseline(2, lambda: None, share=0.5)
     timed = time_cases({"half": [half], "whole": [half._replace(share=1.0)]}, repeats=3)
-    assert [timing.epoch_s for timing in timed.values()] == [4.0, 1.0]
+    assert timed == {"half": Timing(2, 9.0, 4.0), "whole": Timing(2, 9.0, 1.0)}
 
 
 def test_linear_probes_are_measured_on_features():
@@ -110,8 +102,8 @@ def test_epochs_count_only_while_all_processes_train():
     ids=["data set", "random bytes"],
 )
 def test_probe_prints_its_measurements(monkeypatch, capsys, options, epochs):
-    dataset = split_dataset(make_synthetic(n_train=1_200, n_test=100), val_size=200)
-    monkeypatch.setattr(probe, "load_dataset", lambda *_: dataset)
+    dataset = make_synthetic(n_train=2_000, n_test=100)
+    monkeypatch.setattr(probe, "find_dataset", lambda *_: dataset)
     with flagsaver.flagsaver():  # forgets the flags that the probe defines
         probe.define_flags()
         flags.FLAGS(["probe", "--configs=12", *options])
@@ -120,7 +112,7 @@ def test_probe_prints_its_measurements(monkeypatch, capsys, options, epochs):
     assert measured["configs"] == 12
     assert measured["to_first_epoch_s"] > measured["first_epoch_s"] > 0
     assert len(measured["ends"]) == epochs
-    assert measured["peak_bytes"] > dataset.train.features.nbytes
+    assert measured["peak_bytes"] > dataset.splits["train"].features.nbytes
 
 
 @pytest.mark.parametrize(
@@ -141,7 +133,7 @@ def test_flags_that_would_be_ignored_are_refused(options, message):
 
 def make_outcome(best, seconds=(1.0, 2.0, 4.0), correct=(True, False, True)):
     """Return a search with these best accuracies so far, at the end of three epochs."""
-    return searching.Outcome(seconds, best, 5.0, 3, best[1], np.array(correct))
+    return searching.Outcome([*zip(seconds, best, strict=True)], 5.0, 3, best[1], np.array(correct))
 
 
 def test_a_search_tells_when_it_was_how_good():
@@ -149,6 +141,21 @@ def test_a_search_tells_when_it_was_how_good():
     assert [outcome.best_after(seconds) for seconds in (1, 3.9, 100)] == [0.2, 0.3, 0.4]
     assert math.isnan(outcome.best_after(0.5))
     assert [outcome.seconds_to(accuracy) for accuracy in (0.1, 0.3, 0.35, 0.5)] == [1, 2, 4, math.inf]
+
+
+@pytest.mark.parametrize(
+    ("halving", "epochs"), [(None, 8 * 4), (lc.Halving(rungs=(1,), bracket=8), 8 + 4 * 3)]
+)
+def test_a_search_trains_all_its_points_or_halves_them(halving, epochs):
+    data = prepare_data(make_synthetic(n_train=3_000, n_test=100))
+    configs = lc.draw_configs(8, eta=searching.ETA, batch=[50, 100], lam=searching.LAM)
+    outcome = searching.search_points(data, 4, configs, 0, halving)
+    assert outcome.epochs == epochs
+    best = [accuracy for _, accuracy in outcome.trace]
+    assert len(best) == 4
+    assert best == sorted(best)
+    assert best[-1] >= outcome.val > 0.15
+    assert outcome.correct.shape == (100,)
 
 
 def test_searches_are_compared_with_the_grid_and_with_optuna(monkeypatch):

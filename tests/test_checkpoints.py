@@ -4,26 +4,33 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from small_runs import make_sweep
 
-from experiments.runner import checkpoints
-from experiments.runner.checkpoints import BlockResult, BlockState, Checkpoints, epochs_on_disk
-from experiments.runner.errors import SaveError
+from linear_cifar import checkpoints, snapshots
+from linear_cifar.checkpoints import Checkpoints, epochs_on_disk
 from linear_cifar.config import grid
-from linear_cifar.engine import EpochMetrics
-from linear_cifar.evaluation import Metrics
-from linear_cifar.fitting import SavedParams
+from linear_cifar.folders import SaveError
+from linear_cifar.identity import Identity
 from linear_cifar.npz import read_npz, write_npz
 from linear_cifar.params import Params
 from linear_cifar.replicates import ReplicateId
-from linear_cifar.snapshots import Snapshot, SweepIdentity
-from linear_cifar.uncertainty import pack_correct
+from linear_cifar.result import Result, Weights
+from linear_cifar.snapshots import Snapshot
 
-D, K = 4, 3
-CONFIGS = grid([0.1, 0.2, 0.3], [20], [0.0])
-BLOCK = make_sweep(CONFIGS, seeds=(0, 1))
-SHAPE = BLOCK.size
+D, K, EPOCHS = 4, 3, 2
+CONFIGS = grid(eta=[0.1, 0.2, 0.3], batch=[20], lam=[0.0])
 SIZES = {"train": 40, "val": 9, "test": 17}
+SHAPE = (2, 3)
+COLUMNS = ["running_loss", "running_acc", "W_norm", "val_loss", "val_acc"]
+SETTINGS = {
+    "loss": "softmax", "optimizer": "sgd", "augment": "none", "init": "jax", "shuffle": True,
+    "precision": "float32", "dtype": "float32", "max_loss": None, "d": D, "K": K, "per_epoch": ["val"],
+}  # fmt: skip
+DATA = {"training examples": "digest", "train": "digest", "val": "digest", "test": "digest"}
+REPLICATES = tuple(ReplicateId(seed, None, "") for seed in (0, 1))
+
+
+def make_identity(epochs=EPOCHS):
+    return Identity(CONFIGS, REPLICATES, SETTINGS, DATA, ((1.0, 1),) * epochs)
 
 
 def make_params(rng, *runs):
@@ -31,42 +38,39 @@ def make_params(rng, *runs):
     return Params(W.astype(np.float32), b.astype(np.float32))
 
 
-def make_history(rng, epochs):
-    def draw():
-        return rng.random((epochs, *SHAPE)).astype(np.float32)
-
-    return EpochMetrics(
-        Metrics(draw(), draw()), {"val": Metrics(draw(), draw())}, draw(), rng.random((epochs, *SHAPE)) > 0.5
-    )
+def make_columns(rng, names, *shape):
+    return {name: rng.random(shape).astype(np.float32) for name in names}
 
 
 def make_state(epoch):
     rng = np.random.default_rng(epoch)
-    replicates = tuple(ReplicateId(seed, None, "") for seed in (0, 1))
-    plan = ((1.0, 1),) * epoch
-    identity = SweepIdentity(
-        CONFIGS, replicates, D, K, "float32", "digest", "softmax", "sgd", "none", True, "float32", plan
-    )
-    snapshot = Snapshot(
-        identity, epoch, make_params(rng, *SHAPE), (rng.normal(size=SHAPE),), make_params(rng, *SHAPE)
-    )
-    return BlockState(snapshot, make_history(rng, epoch))
+    nothing = np.zeros(SHAPE, np.int64)
+    return Snapshot(
+        make_identity(epoch), make_columns(rng, COLUMNS, epoch, *SHAPE), nothing, nothing,
+        make_params(rng, *SHAPE), (rng.normal(size=SHAPE),), make_params(rng, *SHAPE),
+    )  # fmt: skip
 
 
 def make_result():
     rng = np.random.default_rng(9)
-    final = {
-        split: Metrics(*rng.random((2, *SHAPE)).astype(np.float32)) for split in ("train", "val", "test")
-    }
-    saved = SavedParams(np.array([0, 1]), np.array([2, 1]), make_params(rng, 2))
-    by_class = {split: rng.random(SHAPE).astype(np.float32) for split in ("val", "test")}
-    correct = {split: pack_correct(rng.random((*SHAPE, SIZES[split])) < 0.5) for split in ("val", "test")}
-    stopped = np.zeros(SHAPE, np.int64)
-    return BlockResult(make_history(rng, BLOCK.settings.epochs), final, by_class, correct, stopped, saved)
+    names = [f"{name}_{metric}" for name in SIZES for metric in ("loss", "acc")]
+    names += ["val_class_acc", "test_class_acc"]
+    marks = {name: np.packbits(rng.random((*SHAPE, SIZES[name])) < 0.5, axis=-1) for name in ("val", "test")}
+    nothing = np.zeros(SHAPE, np.int64)
+    return Result(
+        make_identity(), make_columns(rng, COLUMNS, EPOCHS, *SHAPE), make_columns(rng, names, *SHAPE),
+        np.full(SHAPE, EPOCHS), nothing, nothing, marks, SIZES,
+        Weights(np.array([0, 1]), np.array([2, 1]), make_params(rng, 2)),
+    )  # fmt: skip
 
 
-def open_checkpoints(folder, log=pytest.fail, block=BLOCK, **options):
-    return Checkpoints(folder, block, D, K, SIZES, log, **options)
+def open_checkpoints(folder, log=pytest.fail, epochs=EPOCHS, **options):
+    return Checkpoints(folder, make_identity(epochs), log, **options)
+
+
+def open_states(folder, log=pytest.fail, **options):
+    """Open the checkpoints of a block of ten epochs."""
+    return open_checkpoints(folder, log, 10, **options)
 
 
 def newest(checkpoints):
@@ -74,13 +78,19 @@ def newest(checkpoints):
 
 
 def assert_equal(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for leaf, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        if isinstance(wanted, np.ndarray):
-            assert leaf.dtype == wanted.dtype
-            assert leaf.tobytes() == wanted.tobytes()
+    """Compare all fields, arrays bit for bit."""
+    assert type(actual) is type(expected)
+    if isinstance(actual, Result):
+        actual, expected = (list(vars(member).values()) for member in (actual, expected))
+    leaves, structure = jax.tree.flatten(actual)
+    wanted, expected_structure = jax.tree.flatten(expected)
+    assert structure == expected_structure
+    for leaf, other in zip(leaves, wanted, strict=True):
+        if isinstance(other, np.ndarray):
+            assert leaf.dtype == other.dtype
+            assert leaf.tobytes() == other.tobytes()
         else:
-            assert leaf == wanted
+            assert leaf == other
 
 
 @pytest.fixture
@@ -89,38 +99,37 @@ def folder(tmp_path):
     folder = tmp_path / "block"
     folder.mkdir()
     for epoch in (3, 5):
-        open_checkpoints(folder).save_state(make_state(epoch))
+        open_states(folder).save_state(make_state(epoch))
     return folder
 
 
 def test_a_state_comes_back_bit_for_bit_and_the_last_two_are_kept(tmp_path):
-    states = open_checkpoints(tmp_path)
+    states = open_states(tmp_path)
     assert newest(states) is None
     for epoch in (1, 2, 7):
         states.save_state(make_state(epoch))
         assert_equal(newest(states), make_state(epoch))
-    assert_equal(newest(open_checkpoints(tmp_path)), make_state(7))
+    assert_equal(newest(open_states(tmp_path)), make_state(7))
     assert sorted(os.listdir(tmp_path)) == ["state-2.npz", "state-7.npz"]
 
 
 def test_a_result_comes_back_bit_for_bit_and_takes_the_place_of_the_states(folder):
     assert open_checkpoints(folder).result() is None
     open_checkpoints(folder).save_result(make_result(), keep_state=True)
-    assert sorted(os.listdir(folder)) == ["metrics-2.npz", "state-3.npz", "state-5.npz"]
+    assert sorted(os.listdir(folder)) == ["result-2.npz", "state-5.npz"]
     open_checkpoints(folder).save_result(make_result(), keep_state=False)
-    assert os.listdir(folder) == ["metrics-2.npz"]
+    assert os.listdir(folder) == ["result-2.npz"]
     assert_equal(open_checkpoints(folder).result(), make_result())
     assert epochs_on_disk(folder) == [2]
-    longer = BLOCK._replace(settings=BLOCK.settings._replace(epochs=3))
-    assert open_checkpoints(folder, block=longer).result() is None
+    assert open_checkpoints(folder, epochs=3).result() is None
 
 
 def test_states_are_saved_so_that_saving_takes_little_time(tmp_path, monkeypatch):
-    periodic = open_checkpoints(tmp_path, save_every=3)
+    periodic = open_states(tmp_path, save_every=3)
     assert [epoch for epoch in range(1, 10) if periodic.should_save(epoch)] == [3, 6, 9]
     clock = [0.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
-    states = open_checkpoints(tmp_path)
+    states = open_states(tmp_path)
     clock[0] = 50 * checkpoints.SECONDS - 0.1
     assert not states.should_save(1)
     clock[0] += 0.2
@@ -130,7 +139,7 @@ def test_states_are_saved_so_that_saving_takes_little_time(tmp_path, monkeypatch
         write_npz(*arguments)
         clock[0] += 2
 
-    monkeypatch.setattr(checkpoints, "write_npz", write_slowly)
+    monkeypatch.setattr(snapshots, "write_npz", write_slowly)
     states.save_state(make_state(1))
     clock[0] += 99
     assert not states.should_save(2)
@@ -148,32 +157,32 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_it_is_read(folder):
     for damaged in damages:
         path.write_bytes(damaged)
         lines = []
-        assert_equal(newest(open_checkpoints(folder, lines.append)), expected)
+        assert_equal(newest(open_states(folder, lines.append)), expected)
         aside = folder / "broken-state-5.npz"
         (line,) = lines
         assert line.startswith(f"note: the state after epoch 5 cannot be used, moved to {aside}: ")
         assert "\n" not in line
         aside.unlink()
     path.write_bytes(content)
-    assert_equal(newest(open_checkpoints(folder)), make_state(5))
+    assert_equal(newest(open_states(folder)), make_state(5))
 
 
 def test_without_a_whole_state_there_is_none(folder):
     for path in folder.iterdir():
         path.write_bytes(b"?")
     lines = []
-    assert newest(open_checkpoints(folder, lines.append)) is None
+    assert newest(open_states(folder, lines.append)) is None
     assert len(lines) == 2
 
 
 def test_a_state_that_the_caller_refuses_is_set_aside(folder):
     def accept(state):
-        if state.snapshot.number == 5:
+        if state.number == 5:
             raise ValueError("it is of another sweep")
-        return state.snapshot.number
+        return state.number
 
     lines = []
-    assert open_checkpoints(folder, lines.append).newest_state(accept) == 3
+    assert open_states(folder, lines.append).newest_state(accept) == 3
     assert lines[0].endswith("broken-state-5.npz: it is of another sweep")
 
 
@@ -187,41 +196,49 @@ def change_file(path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda arrays, _: arrays.pop("history.norm"), "has no history.norm"),
-        (lambda arrays, _: arrays.update({"history.norm": np.zeros(3)}), "holds float64[3] in place of"),
+        (lambda arrays, _: arrays.pop("history.W_norm"), "its history has other columns"),
+        (lambda arrays, _: arrays.update({"history.W_norm": np.zeros(3)}), "W_norm is float64[3], not"),
         (lambda arrays, _: arrays.update({"params.W": np.zeros((2, 3, K, D))}), "W is float64"),
-        (lambda _, description: description.update(number=4), "number of epochs"),
-        (lambda _, description: description.update(snapshot_schema=99), "schema"),
+        (lambda _, description: description["identity"].update(format=99), "it has format 99"),
+        (
+            lambda _, description: description["identity"]["settings"].update(loss="bce"),
+            "has loss bce, not softmax",
+        ),
+        (lambda _, description: description["identity"]["replicates"].reverse(), "is of another block"),
         (lambda _, description: description.pop("identity"), "identity"),
     ],
 )
 def test_a_whole_file_of_something_else_is_refused(folder, change, message):
     change_file(folder / "state-5.npz", change)
     lines = []
-    assert_equal(newest(open_checkpoints(folder, lines.append)), make_state(3))
+    assert_equal(newest(open_states(folder, lines.append)), make_state(3))
     assert message in lines[0]
 
 
 def test_a_state_under_the_name_of_another_epoch_is_refused(folder):
     shutil.copy(folder / "state-3.npz", folder / "state-5.npz")
     lines = []
-    assert_equal(newest(open_checkpoints(folder, lines.append)), make_state(3))
+    assert_equal(newest(open_states(folder, lines.append)), make_state(3))
     assert "is of epoch 3" in lines[0]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda arrays, _: arrays.update(replicates=np.array([0, 7])), "holds weights of other runs"),
-        (lambda arrays, _: arrays.update({"params.W": np.zeros((2, K, D))}), "in place of float32"),
-        (lambda arrays, _: arrays.update({"final.test.loss": np.zeros(3)}), "in place of float32"),
-        (lambda arrays, _: arrays.update({"correct.val": np.zeros(3)}), "in place of uint8"),
-        (lambda _, description: description.update(block={}), "is of another block"),
+        (lambda arrays, _: arrays.update({"weights.replicates": np.array([0, 7])}), "weights of other runs"),
+        (lambda arrays, _: arrays.update({"weights.W": np.zeros((2, K, D))}), "W is float64"),
+        (lambda arrays, _: arrays.update({"final.test_loss": np.zeros(3)}), "test_loss is float64"),
+        (lambda arrays, _: arrays.update({"marks.val": np.zeros(3)}), "val is float64"),
+        (
+            lambda _, description: description["identity"]["settings"].update(loss="bce"),
+            "has loss bce, not softmax",
+        ),
+        (lambda _, description: description["identity"]["epochs"].append([1.0, 1]), "not float32[3, 2, 3]"),
     ],
 )
 def test_a_result_of_something_else_is_refused(folder, change, message):
     open_checkpoints(folder).save_result(make_result(), keep_state=True)
-    change_file(folder / "metrics-2.npz", change)
+    change_file(folder / "result-2.npz", change)
     lines = []
     assert open_checkpoints(folder, lines.append).result() is None
     assert message in lines[0]
@@ -229,7 +246,7 @@ def test_a_result_of_something_else_is_refused(folder, change, message):
 
 def test_partial_files_of_a_killed_process_are_removed(folder):
     (folder / ".state-7.partial.npz").write_bytes(b"half")
-    assert_equal(newest(open_checkpoints(folder)), make_state(5))
+    assert_equal(newest(open_states(folder)), make_state(5))
     assert sorted(os.listdir(folder)) == ["state-3.npz", "state-5.npz"]
 
 
@@ -237,25 +254,25 @@ def test_a_failed_save_is_one_line_and_leaves_the_earlier_states(folder, monkeyp
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "write_npz", fail)
+    monkeypatch.setattr(snapshots, "write_npz", fail)
     message = f"after epoch 7 cannot be saved in {folder}: No space left on device; what was saved before"
     with pytest.raises(SaveError, match=message):
-        open_checkpoints(folder).save_state(make_state(7))
+        open_states(folder).save_state(make_state(7))
     assert sorted(os.listdir(folder)) == ["state-3.npz", "state-5.npz"]
-    assert_equal(newest(open_checkpoints(folder)), make_state(5))
+    assert_equal(newest(open_states(folder)), make_state(5))
 
 
 def test_a_state_that_somebody_removes_meanwhile_is_passed_over(folder, monkeypatch):
-    read = checkpoints.read_npz
+    load = checkpoints.load_snapshot
 
-    def remove_and_read(path):
+    def remove_and_load(path):
         if path.name == "state-5.npz":
             path.unlink()
-        return read(path)
+        return load(path)
 
-    monkeypatch.setattr(checkpoints, "read_npz", remove_and_read)
+    monkeypatch.setattr(checkpoints, "load_snapshot", remove_and_load)
     lines = []
-    assert_equal(newest(open_checkpoints(folder, lines.append)), make_state(3))
+    assert_equal(newest(open_states(folder, lines.append)), make_state(3))
     (line,) = lines
     assert line.startswith("note: the state after epoch 5 cannot be used: ")
     assert not list(folder.glob("broken-*"))
@@ -264,5 +281,5 @@ def test_a_state_that_somebody_removes_meanwhile_is_passed_over(folder, monkeypa
 def test_removing_is_no_error_where_somebody_else_has_removed(folder, monkeypatch):
     (folder / "state-5.npz").unlink()
     monkeypatch.setattr(checkpoints, "epochs_on_disk", lambda *_: [3, 5])
-    open_checkpoints(folder).remove_states()
+    open_states(folder).remove_states()
     assert not list(folder.glob("state-*"))

@@ -3,17 +3,9 @@ import inspect
 import numpy as np
 import pytest
 
-from linear_cifar.data.dataset import (
-    BATCH_FILE_SIZE,
-    DataError,
-    RawDataset,
-    Split,
-    draw_folds,
-    draw_stratified,
-    fingerprint,
-    split_dataset,
-    train_size,
-)
+from linear_cifar.data.cifar10 import SIZES
+from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError, Split, make_dataset
+from linear_cifar.data.division import divide, draw_folds, draw_stratified, train_size
 
 
 def raw(n=50, n_test=3):
@@ -24,33 +16,34 @@ def raw(n=50, n_test=3):
         )
 
     classes = tuple("abcdefghij")
-    return RawDataset("tiny", classes, split(n, 0), split(n_test, 60_000), "nowhere", False, None)
+    splits = {"train": split(n, 0), "test": split(n_test, 60_000)}
+    return make_dataset("tiny", classes, splits, "nowhere")
 
 
 def test_full_takes_the_validation_split_from_the_end():
     whole = raw()
-    divided = split_dataset(whole, "full", val_size=20)
-    np.testing.assert_array_equal(divided.train.features, whole.train.features[:30])
-    np.testing.assert_array_equal(divided.val.features, whole.train.features[30:])
-    np.testing.assert_array_equal(divided.val.labels, whole.train.labels[30:])
-    np.testing.assert_array_equal(divided.test.features, whole.test.features)
-    assert len(divided.train.labels) == train_size("full", 20, n=50)
+    divided = divide(whole, "full", val_size=20)
+    np.testing.assert_array_equal(divided["train"].features, whole.splits["train"].features[:30])
+    np.testing.assert_array_equal(divided["val"].features, whole.splits["train"].features[30:])
+    np.testing.assert_array_equal(divided["val"].labels, whole.splits["train"].labels[30:])
+    np.testing.assert_array_equal(divided["test"].features, whole.splits["test"].features)
+    assert len(divided["train"].labels) == train_size({"train": 50}, "full", 20)
 
 
 def test_batch1_trains_on_the_first_file_and_validates_on_the_second():
     whole = raw(n=50_000)
-    divided = split_dataset(whole, "batch1")
-    np.testing.assert_array_equal(divided.train.labels, whole.train.labels[:BATCH_FILE_SIZE])
+    divided = divide(whole, "batch1")
+    np.testing.assert_array_equal(divided["train"].labels, whole.splits["train"].labels[:BATCH_FILE_SIZE])
     np.testing.assert_array_equal(
-        divided.val.features, whole.train.features[BATCH_FILE_SIZE : 2 * BATCH_FILE_SIZE]
+        divided["val"].features, whole.splits["train"].features[BATCH_FILE_SIZE : 2 * BATCH_FILE_SIZE]
     )
-    assert len(divided.train.labels) == train_size("batch1", 1_000)
+    assert len(divided["train"].labels) == train_size(SIZES, "batch1", 1_000)
 
 
 @pytest.mark.parametrize(("train", "val_size"), [("full", 50), ("full", 51), ("batch1", 1), ("batch1", 0)])
 def test_too_few_images_is_one_clear_line(train, val_size):
     with pytest.raises(DataError, match="tiny has 50 training images"):
-        split_dataset(raw(), train, val_size)
+        divide(raw(), train, val_size)
 
 
 @pytest.mark.parametrize(
@@ -68,9 +61,9 @@ def test_too_few_images_is_one_clear_line(train, val_size):
 )
 def test_no_other_division_is_taken_for_one_of_these(arguments, message):
     # Without the tests' check of types.
-    for divide in (inspect.unwrap(train_size), lambda *given: inspect.unwrap(split_dataset)(raw(), *given)):
+    for function, first in ((train_size, SIZES), (divide, raw())):
         with pytest.raises(ValueError, match=message):
-            divide(*arguments)
+            inspect.unwrap(function)(first, *arguments)
 
 
 @pytest.mark.parametrize(("draw", "name"), [(draw_folds, "folds"), (draw_stratified, "size")])
@@ -81,11 +74,15 @@ def test_half_a_row_is_not_drawn(draw, name):
 
 def test_fingerprint_is_of_the_content_in_its_order():
     whole = raw()
-    assert fingerprint(whole) == fingerprint(whole._replace(origin="elsewhere"))
-    assert split_dataset(whole, "full", 20).fingerprint == split_dataset(whole, "full", 10).fingerprint
+    train, test = whole.splits["train"], whole.splits["test"]
+
+    def fingerprint(train, test, origin="nowhere"):
+        return make_dataset("tiny", whole.classes, {"test": test, "train": train}, origin).fingerprint
+
+    assert fingerprint(train, test, "elsewhere") == whole.fingerprint
     for changed in (
-        whole._replace(test=whole.train, train=whole.test),
-        whole._replace(train=Split(whole.train.features[::-1], whole.train.labels)),
-        whole._replace(train=Split(whole.train.features, whole.train.labels[::-1])),
+        (test, train),
+        (Split(train.features[::-1], train.labels), test),
+        (Split(train.features, train.labels[::-1]), test),
     ):
-        assert fingerprint(changed) != fingerprint(whole)
+        assert fingerprint(*changed) != whole.fingerprint

@@ -10,9 +10,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from linear_cifar.data import features
-from linear_cifar.data.dataset import DataError, draw_stratified, fingerprint, split_dataset
-from linear_cifar.data.features import count_training, read_features
+from linear_cifar.data import formats
+from linear_cifar.data.dataset import DataError
+from linear_cifar.data.division import divide, draw_stratified, train_size
+from linear_cifar.data.formats import open_features, read_features
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 4)).astype(np.float32), np.arange(12) % 3
@@ -41,27 +42,29 @@ def read(path, image_shape=None):
 def test_arrays_come_back_as_they_were_saved(write, save, dtype):
     x = (10 * np.abs(X)).astype(dtype)
     raw = read(write(x_train=x, y_train=Y, x_test=x[:5], y_test=Y[:5].astype(np.uint8), save=save))
-    np.testing.assert_array_equal(raw.train.features, x)
-    np.testing.assert_array_equal(raw.test.features, x[:5])
-    np.testing.assert_array_equal(raw.train.labels, Y)
-    assert raw.train.features.dtype == x.dtype.newbyteorder("=")
-    assert raw.train.features.flags.c_contiguous
+    np.testing.assert_array_equal(raw.splits["train"].features, x)
+    np.testing.assert_array_equal(raw.splits["test"].features, x[:5])
+    np.testing.assert_array_equal(raw.splits["train"].labels, Y)
+    assert raw.splits["train"].features.dtype == x.dtype.newbyteorder("=")
+    assert raw.splits["train"].features.flags.c_contiguous
     assert (raw.name, raw.classes, raw.user_file, raw.verified) == ("own.npz", ("0", "1", "2"), True, False)
-    assert raw.val is raw.image_shape is None
+    assert [*raw.splits] == ["train", "test"]
+    assert raw.image_shape is None
 
 
 def test_further_axes_are_flattened_and_labels_may_be_a_column(write):
     # Keras has MNIST as [n, 28, 28], and CIFAR-10's labels as [n, 1].
     raw = read(write(x_train=X.reshape(12, 2, 2), y_train=Y[:, None], classes=["a", "ß", "c"]))
-    np.testing.assert_array_equal(raw.train.features, X)
-    assert raw.train.labels.shape == (12,)
+    np.testing.assert_array_equal(raw.splits["train"].features, X)
+    assert raw.splits["train"].labels.shape == (12,)
     assert raw.classes == ("a", "ß", "c")
-    assert raw.test is raw.image_shape is None
+    assert [*raw.splits] == ["train"]
+    assert raw.image_shape is None
 
 
 def test_the_order_of_the_axes_in_memory_does_not_matter(write):
     raw = read(write(x_train=np.asfortranarray(X), y_train=Y))
-    np.testing.assert_array_equal(raw.train.features, X)
+    np.testing.assert_array_equal(raw.splits["train"].features, X)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_the_order_of_the_axes_in_memory_does_not_matter(write):
 def test_images_become_channel_major(write, images, image_shape):
     raw = read(write(x_train=images, y_train=Y), image_shape)
     assert raw.image_shape == (3, 5, 6)
-    np.testing.assert_array_equal(raw.train.features, IMAGES.reshape(12, -1))
+    np.testing.assert_array_equal(raw.splits["train"].features, IMAGES.reshape(12, -1))
 
 
 def test_one_channel_is_grey_and_many_channels_are_features(write):
@@ -90,7 +93,7 @@ def test_one_channel_is_grey_and_many_channels_are_features(write):
 def test_pooled_features_are_no_images(write, shape):
     raw = read(write(x_train=np.zeros((12, *shape), np.float16), y_train=Y))
     assert raw.image_shape is None
-    assert raw.train.features.shape == (12, 2048)
+    assert raw.splits["train"].features.shape == (12, 2048)
 
 
 def test_what_could_be_either_is_asked_for(write):
@@ -178,7 +181,7 @@ def test_the_memory_is_judged_from_the_headers(write, monkeypatch, tmp_path):
         x_train=np.zeros((2_000, 500), np.uint8), y_train=np.arange(2_000) % 2, save=np.savez_compressed
     )
     assert path.stat().st_size < 20_000
-    monkeypatch.setattr(features, "process_memory", lambda: 2_000_000)
+    monkeypatch.setattr(formats, "process_memory", lambda: 2_000_000)
     with pytest.raises(
         DataError, match=r"needs 0.00203 GB, most of them for x_train, uint8\[2000, 500\]: this process may"
     ):
@@ -213,8 +216,12 @@ def test_a_damaged_array_is_refused(write):
 
 
 def test_rows_to_train_on_are_counted_from_the_headers(write):
-    assert count_training(write(**GOOD), 5) == 7
-    assert count_training(write(**GOOD, x_val=X[:3], y_val=Y[:3]), 5) == 12
+    sizes, _ = open_features(write(**GOOD))
+    assert (sizes, train_size(sizes, "full", 5)) == ({"train": 12}, 7)
+    sizes, read = open_features(write(**GOOD, x_val=X[:3], y_val=Y[:3]))
+    assert (sizes, train_size(sizes, "full", 5)) == ({"train": 12, "val": 3}, 12)
+    write(x_train=X[:4], y_train=Y[:4]).unlink()  # it is opened once
+    assert {name: len(split.labels) for name, split in read().splits.items()} == sizes
 
 
 def test_validation_rows_are_stratified_and_the_same_each_time():
@@ -234,20 +241,19 @@ def test_validation_rows_are_stratified_and_the_same_each_time():
 
 def test_a_file_is_divided_without_loss(write):
     raw = read(write(**GOOD))
-    data = split_dataset(raw, val_size=3)
-    rows = np.concatenate([data.train.features, data.val.features])
+    splits = divide(raw, val_size=3)
+    rows = np.concatenate([split.features for split in splits.values()])
     np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(X, axis=0))
-    assert list(data.splits) == ["train", "val"]
-    assert data.fingerprint == fingerprint(raw)
+    assert list(splits) == ["train", "val"]
     with pytest.raises(DataError, match="no batch files"):
-        split_dataset(raw, train="batch1")
+        divide(raw, train="batch1")
     with pytest.raises(DataError, match="has no x_val to validate on, and val_size is 11: give 1 to 9"):
-        split_dataset(raw, val_size=11)
+        divide(raw, val_size=11)
 
 
 def test_a_validation_split_is_kept_and_is_part_of_the_fingerprint(write):
     whole = read(write(**GOOD, x_val=X[:3], y_val=Y[:3]))
-    assert len(split_dataset(whole).val.labels) == 3
+    assert len(divide(whole)["val"].labels) == 3
     other = read(write(**GOOD, x_val=X[3:6], y_val=Y[3:6]))
     plain, named = read(write(**GOOD)), read(write(**GOOD, classes=["a", "b", "c"]))
-    assert len({fingerprint(raw) for raw in (whole, other, plain, named)}) == 4
+    assert len({raw.fingerprint for raw in (whole, other, plain, named)}) == 4

@@ -1,18 +1,17 @@
 import itertools
 import re
 import struct
+from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 from small_runs import draw_result, make_sweep, small_data
 
-from experiments.artifacts import drawing, figures, fonts, measures
-from experiments.artifacts.intervals import DIVERGED, Interval, describe_selection
+from experiments.artifacts import drawing, figures, fonts, measures, search_figures
 from experiments.artifacts.plotting import Text, matplotlib
 from linear_cifar.config import Config, grid
 from linear_cifar.data.dataset import SPLITS
-from linear_cifar.evaluation import Metrics
+from linear_cifar.uncertainty import DIVERGED, Interval
 
 SEEDS = (3, 4)
 # The last one diverges.
@@ -38,10 +37,10 @@ def result(data):
 def test_every_figure_is_drawn(tmp_path, data, diverged):
     sweep = make_sweep(CONFIGS, loss="bce", epochs=1, evaluate=SPLITS)
     result = draw_result(sweep, data, diverged)
-    predictions = measures.predict(result)
-    selections = [(result, 0, predictions), (result, result.ranking[0], predictions)]
-    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan])], [Interval(0.35, 0.1), DIVERGED]
-    selection = describe_selection(result)
+    predictions = measures.predict(result, data)
+    selections = [(result, 0, predictions), (result, result.ranking()[0], predictions)]
+    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan])], [Interval(0.35, 0.25, 0.45), DIVERGED]
+    selection = result.selection()
     drawings = {
         "heatmap": lambda path: figures.plot_heatmap(path, result, selection),
         "differences": lambda path: figures.plot_differences(path, result, selection),
@@ -56,6 +55,8 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
         "reliability": lambda path: figures.plot_reliability_diagram(path, selections),
         "gap": lambda path: figures.plot_gaps(path, selections),
         "learning": lambda path: figures.plot_learning_curves(path, result, 0),
+        "axes": lambda path: search_figures.plot_axes(path, result),
+        "effort": lambda path: search_figures.plot_effort(path, result),
         "steps": lambda path: figures.plot_steps(path, ["a", "b"], accuracies, intervals, "synthetic"),
     }
     for name, draw in drawings.items():
@@ -64,16 +65,14 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
         assert "<svg" in (tmp_path / f"{name}.svg").read_text(encoding="utf-8"), name
 
 
-def test_figures_of_very_many_configurations_show_the_best(tmp_path, result):
-    configs = grid([0.001 * i for i in range(1, 31)], [20], [0.01 * i for i in range(20)])
-    accuracy = np.random.default_rng(0).random((2, len(configs))).astype(np.float32)
-    final = {split: Metrics(3 - accuracy, accuracy) for split in SPLITS}
-    history = jax.tree.map(lambda values: values[:, :, [0] * len(configs)], result.history)
-    correct = {name: packed[:, [0] * len(configs)] for name, packed in result.correct.items()}
-    sweep = make_sweep(configs, seeds=SEEDS)
-    stopped = np.zeros(sweep.size, np.int64)
-    many = result._replace(sweep=sweep, history=history, final=final, correct=correct, stopped=stopped)
-    selection = describe_selection(many)
+def test_figures_of_very_many_configurations_show_the_best(tmp_path, data):
+    configs = grid(eta=[0.001 * i for i in range(1, 31)], batch=[20], lam=[0.01 * i for i in range(20)])
+    rng, one = np.random.default_rng(0), draw_result(make_sweep(configs[:1], seeds=SEEDS), data)
+    many = one.take([0] * len(configs))
+    accuracy = rng.random(many.identity.size).astype(np.float32)
+    final = many.final | {"val_acc": accuracy, "val_loss": 3 - accuracy}
+    many = replace(many, identity=many.identity._replace(configs=tuple(configs)), final=final)
+    selection = many.selection()
     figures.plot_heatmap(tmp_path / "heatmap", many, selection)
     figures.plot_differences(tmp_path / "differences", many, selection)
     figures.plot_curves(tmp_path / "curves", many)
@@ -83,7 +82,7 @@ def test_figures_of_very_many_configurations_show_the_best(tmp_path, result):
     assert "the first 40 of 600" in read_svg(tmp_path / "differences")
     assert "the best 12 of 20 λ" in heatmap
     assert heatmap.count("<!-- λ = ") == 12
-    assert f"<!-- λ = {configs[many.ranking[0]].lam:g} -->" in heatmap
+    assert f"<!-- λ = {configs[many.ranking()[0]].lam:g} -->" in heatmap
     assert "loss of 200 configurations, " in curves
     assert " less accurate" in curves
     assert curves.count("<!-- η = ") <= 12
@@ -110,8 +109,8 @@ def test_the_best_has_a_band_of_several_seeds(tmp_path, result, data):
 
 def test_no_cell_of_a_heat_map_is_the_best_if_every_configuration_diverged(tmp_path, result, data):
     diverged = draw_result(make_sweep(CONFIGS[2:]), data, diverged=[0])
-    figures.plot_heatmap(tmp_path / "some", result, describe_selection(result))
-    figures.plot_heatmap(tmp_path / "none", diverged, describe_selection(diverged))
+    figures.plot_heatmap(tmp_path / "some", result, result.selection())
+    figures.plot_heatmap(tmp_path / "none", diverged, diverged.selection())
     frames = {name: figures.ORANGE.lower() in read_svg(tmp_path / name) for name in ("some", "none")}
     assert frames == {"some": True, "none": False}
 
@@ -119,8 +118,8 @@ def test_no_cell_of_a_heat_map_is_the_best_if_every_configuration_diverged(tmp_p
 @pytest.mark.parametrize("may_be_best", [[True, False], [True, True]])
 def test_a_heat_map_frames_what_may_be_the_best(tmp_path, data, may_be_best):
     result = draw_result(make_sweep(CONFIGS[:2]), data)
-    order = np.argsort(result.ranking)
-    selection = describe_selection(result)._replace(may_be_best=np.array(may_be_best)[order])
+    order = np.argsort(result.ranking())
+    selection = result.selection()._replace(may_be_best=np.array(may_be_best)[order])
     figures.plot_heatmap(tmp_path / "heatmap", result, selection)
     svg = read_svg(tmp_path / "heatmap")
     widths = re.findall(f"stroke: {figures.ORANGE.lower()}; stroke-width: ([0-9.]+)", svg)
@@ -158,7 +157,7 @@ def test_the_axis_of_epochs_has_whole_numbers(tmp_path, data):
 
 def test_a_diverged_selection_is_named_and_hides_no_legend(tmp_path, data):
     result = draw_result(make_sweep(CONFIGS, seeds=SEEDS, evaluate=SPLITS), data, diverged=[2])
-    predictions = measures.predict(result)
+    predictions = measures.predict(result, data)
     selections = [(result, 2, predictions), (result, 0, predictions)]
     figures.plot_histograms(tmp_path / "histograms", selections)
     figures.plot_reliability_diagram(tmp_path / "reliability", selections)
@@ -170,7 +169,10 @@ def test_a_diverged_selection_is_named_and_hides_no_legend(tmp_path, data):
 
 
 def test_a_diverged_step_has_a_note(tmp_path):
-    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan, 0.4])], [Interval(0.35, 0.1), DIVERGED]
+    accuracies, intervals = (
+        [np.array([0.3, 0.4]), np.array([np.nan, 0.4])],
+        [Interval(0.35, 0.25, 0.45), DIVERGED],
+    )
     figures.plot_steps(tmp_path / "steps", ["a", "b"], accuracies, intervals, "synthetic")
     assert read_svg(tmp_path / "steps").count("<!-- diverged -->") == 1
 

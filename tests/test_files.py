@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runner import files
-from experiments.runner.errors import FolderError
-from experiments.runner.files import LOCK, locked_run_folder, write_json
-from linear_cifar.files import atomic_text, atomic_write
+from linear_cifar import folders
+from linear_cifar.atomic import atomic_text, atomic_write
+from linear_cifar.folders import LOCK, FolderError, locked_folder, write_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,34 +32,34 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path):
 
 
 def test_a_folder_left_empty_is_removed_with_the_parents_made_for_it(tmp_path):
-    with pytest.raises(KeyboardInterrupt), locked_run_folder(tmp_path / "a" / "b") as folder:
+    with pytest.raises(KeyboardInterrupt), locked_folder(tmp_path / "a" / "b") as folder:
         assert os.listdir(folder) == [LOCK]
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
 
 
 def test_an_empty_folder_of_the_user_stays(tmp_path):
-    with locked_run_folder(tmp_path):
+    with locked_folder(tmp_path):
         pass
     assert tmp_path.exists()
 
 
 def test_written_files_stay_when_something_fails_later(tmp_path):
-    with pytest.raises(RuntimeError), locked_run_folder(tmp_path / "a") as folder:
+    with pytest.raises(RuntimeError), locked_folder(tmp_path / "a") as folder:
         (folder / "results.csv").touch()
         raise RuntimeError
     assert os.listdir(tmp_path / "a") == ["results.csv"]
 
 
 def test_a_folder_belongs_to_one_process_until_it_is_done(tmp_path):
-    with locked_run_folder(tmp_path / "a"):
+    with locked_folder(tmp_path / "a"):
         assert os.listdir(tmp_path / "a") == [LOCK]
         with (
-            pytest.raises(FolderError, match="another run is writing there"),
-            locked_run_folder(tmp_path / "a"),
+            pytest.raises(FolderError, match="another process is writing there"),
+            locked_folder(tmp_path / "a"),
         ):
             pytest.fail("entered")
-    with locked_run_folder(tmp_path / "a"):
+    with locked_folder(tmp_path / "a"):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -68,7 +67,7 @@ def test_a_folder_belongs_to_one_process_until_it_is_done(tmp_path):
 def test_a_path_that_cannot_be_a_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(FolderError, match="cannot be written to"), locked_run_folder(path):
+        with pytest.raises(FolderError, match="cannot be written to"), locked_folder(path):
             pytest.fail("entered")
     assert os.listdir(tmp_path) == ["file"]
 
@@ -76,19 +75,19 @@ def test_a_path_that_cannot_be_a_folder_is_named(tmp_path):
 def test_files_of_the_user_in_the_folder_are_not_touched(tmp_path):
     for name in ("probe", ".probe.partial", "notes.txt"):
         (tmp_path / name).write_text("kept", encoding="utf-8")
-    with locked_run_folder(tmp_path):
+    with locked_folder(tmp_path):
         pass
     assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {"kept"}
     assert len(os.listdir(tmp_path)) == 3
 
 
-def test_a_json_file_larger_than_any_of_a_run_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LARGEST_JSON", 20)
+def test_a_json_file_larger_than_any_of_an_experiment_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "LARGEST_JSON", 20)
     (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8")
-    assert files.read_json(tmp_path / "a.json") == {"a": 1}
+    assert folders.read_json(tmp_path / "a.json") == {"a": 1}
     (tmp_path / "a.json").write_text('{"a": "0123456789abc"}', encoding="utf-8")
     with pytest.raises(ValueError, match="it has 22 bytes"):
-        files.read_json(tmp_path / "a.json")
+        folders.read_json(tmp_path / "a.json")
 
 
 def test_text_is_utf_8_and_what_no_file_can_hold_becomes_an_escape(tmp_path):
@@ -96,7 +95,7 @@ def test_text_is_utf_8_and_what_no_file_can_hold_becomes_an_escape(tmp_path):
     write_json(tmp_path / "a.json", {"out": name, "η": 1})
     content = (tmp_path / "a.json").read_bytes()
     assert content == '{\n  "out": "Grö\\udcff",\n  "η": 1\n}\n'.encode()
-    assert files.read_json(tmp_path / "a.json") == {"out": name, "η": 1}
+    assert folders.read_json(tmp_path / "a.json") == {"out": name, "η": 1}
     with atomic_text(tmp_path / "a.txt") as file:
         file.write(f"{name}\n")
     assert (tmp_path / "a.txt").read_bytes() == b"Gr\xc3\xb6\\udcff\n"

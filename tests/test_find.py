@@ -1,4 +1,3 @@
-import inspect
 import pwd
 
 import pytest
@@ -6,8 +5,7 @@ import test_cifar10
 
 from linear_cifar.data import find
 from linear_cifar.data.dataset import DataError, DataUnavailable
-from linear_cifar.data.download import DownloadProgress
-from linear_cifar.data.find import find_dataset, load_dataset
+from linear_cifar.data.find import find_dataset
 from linear_cifar.data.synthetic import make_synthetic
 
 
@@ -24,7 +22,7 @@ def small_and_offline(monkeypatch):
 
 def test_auto_falls_back_with_a_banner_that_says_why_and_how_to_supply_the_data(tmp_path):
     logged = []
-    dataset = load_dataset("auto", tmp_path, val_size=20, log=logged.append)
+    dataset = find_dataset("auto", tmp_path, log=logged.append)
     assert dataset.name == "synthetic"
     (banner,) = logged
     texts = ("SYNTHETIC DATA", "the server is away", "cifar-10-binary.tar.gz", "data_dir", str(tmp_path))
@@ -39,8 +37,8 @@ def test_auto_falls_back_with_a_banner_that_says_why_and_how_to_supply_the_data(
 def test_what_was_looked_for_and_where_comes_before_the_network(tmp_path, folder, state):
     logged = []
     with pytest.raises(DataUnavailable) as error:
-        load_dataset("cifar10", str(tmp_path / folder))
-    load_dataset("auto", tmp_path / folder, val_size=20, log=logged.append)
+        find_dataset("cifar10", str(tmp_path / folder))
+    find_dataset("auto", tmp_path / folder, log=logged.append)
     banner = " ".join(line.strip("* ") for line in logged[0].splitlines())
     assert str(error.value).startswith(state.format(tmp_path / folder))
     for message in (str(error.value), banner):
@@ -61,15 +59,16 @@ def test_a_download_is_announced_once_before_it_begins(tmp_path, monkeypatch):
 
     def download(folder, on_progress):
         for done in (0, 1):
-            on_progress(DownloadProgress(done, 1, 1.0))
+            on_progress(done, 1)
 
     monkeypatch.setattr(find, "fetch", download)
     monkeypatch.setattr(find.cifar10, "read_cifar10", lambda folder: made if events else None)
-    find_dataset("auto", tmp_path / "mistyped", log=events.append, on_progress=events.append)
+    mistyped = tmp_path / "mistyped"
+    find_dataset("auto", mistyped, log=events.append, on_progress=lambda *sizes: events.append(sizes))
     note, *progress = events
     assert note.startswith(f"note: there is no folder {tmp_path / 'mistyped'}: searched there")
     assert note.endswith(f"CIFAR-10 is downloaded to {tmp_path / 'mistyped'}")
-    assert [event.done for event in progress] == [0, 1]
+    assert progress == [(0, 1), (1, 1)]
 
 
 def test_a_relative_folder_is_recorded_in_full(tmp_path, monkeypatch):
@@ -87,36 +86,28 @@ def test_without_a_home_folder_the_user_is_told_to_name_one(monkeypatch, folder)
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as for a user without an entry
     with pytest.raises(DataError, match=r"no home folder for ~/.*data_dir") as error:
-        load_dataset("cifar10", folder)
+        find_dataset("cifar10", folder)
     assert "\n" not in str(error.value)
     logged = []
     if folder is not None:  # what a user names is not replaced by something else
         with pytest.raises(DataError, match="no home folder for ~/data"):
-            load_dataset("auto", folder)
+            find_dataset("auto", folder)
         return
-    assert load_dataset("auto", folder, val_size=20, log=logged.append).name == "synthetic"
+    assert find_dataset("auto", folder, log=logged.append).name == "synthetic"
     assert "no home folder for ~/" in logged[0]
-    assert load_dataset("synthetic", folder, val_size=20, log=pytest.fail).name == "synthetic"
+    assert find_dataset("synthetic", folder, log=pytest.fail).name == "synthetic"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("mnist",), "name is 'mnist': choose one of auto, cifar10, synthetic"),
-        (("synthetic", None, "half"), "train is 'half': choose one of full, batch1"),
-        (("synthetic", None, "full", 2.5), "val_size is 2.5: give a whole number"),
-    ],
-)
-def test_unknown_names_are_refused_before_any_data_is_read(monkeypatch, arguments, message):
+def test_unknown_names_are_refused_before_any_data_is_read(monkeypatch):
     monkeypatch.setattr(find, "make_synthetic", pytest.fail)
-    with pytest.raises(ValueError, match=message) as error:
-        inspect.unwrap(load_dataset)(*arguments)  # without the tests' check of types
+    with pytest.raises(ValueError, match="name is 'mnist': choose one of auto, cifar10, synthetic") as error:
+        find_dataset("mnist")
     assert "\n" not in str(error.value)
 
 
 def test_cifar10_never_falls_back(tmp_path):
     with pytest.raises(DataUnavailable, match="the server is away"):
-        load_dataset("cifar10", tmp_path)
+        find_dataset("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["auto", "cifar10"])
@@ -125,13 +116,13 @@ def test_a_broken_copy_is_an_error_and_not_a_reason_to_fall_back(tmp_path, name)
     folder.mkdir()
     (folder / "data_batch_1.bin").write_bytes(b"")
     with pytest.raises(DataError, match=str(folder)) as raised:
-        load_dataset(name, tmp_path)
+        find_dataset(name, tmp_path)
     assert not isinstance(raised.value, DataUnavailable)
 
 
 def test_synthetic_reads_and_logs_nothing(tmp_path):
-    dataset = load_dataset("synthetic", tmp_path / "absent", val_size=20, log=pytest.fail)
-    assert len(dataset.train.labels) == 40
+    dataset = find_dataset("synthetic", tmp_path / "absent", log=pytest.fail)
+    assert len(dataset.splits["train"].labels) == 60
 
 
 def test_a_download_is_read(tmp_path, monkeypatch):
@@ -140,7 +131,7 @@ def test_a_download_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(find, "fetch", lambda folder, on_progress: fetched.append(folder))
     monkeypatch.setattr(find.cifar10, "read_cifar10", lambda folder: made if fetched else None)
     logged = []
-    assert load_dataset("auto", tmp_path, val_size=20, log=logged.append).name == "cifar10"
+    assert find_dataset("auto", tmp_path, log=logged.append).name == "cifar10"
     assert fetched == [tmp_path]
     assert "no checksum shows" in logged[0]
 
@@ -148,4 +139,4 @@ def test_a_download_is_read(tmp_path, monkeypatch):
 def test_a_file_that_is_no_archive_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="neither a folder nor an archive"):
-        load_dataset("auto", tmp_path / "file")
+        find_dataset("auto", tmp_path / "file")

@@ -14,13 +14,13 @@ from absl.testing import flagsaver
 
 from experiments import grid
 from experiments.cli import experiment
-from experiments.cli.data import source_from_flags
 from experiments.cli.launch import parse_flags
+from experiments.cli.source import open_source
 from experiments.runner.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 FILES = [
-    "best_params.npz", "blocks", "config.json", "confusion.png", "confusion.svg", "correct.npz",
+    "best_params.npz", "blocks", "config.json", "confusion.png", "confusion.svg",
     "curves.png", "curves.svg", "differences.png", "differences.svg",
     "heatmap.png", "heatmap.svg", "history.csv", "results.csv", "tables.json", "weights.png", "weights.svg",
 ]  # fmt: skip
@@ -87,7 +87,7 @@ def test_config_json_describes_the_run(finished):
         (["0.1"], "unexpected '0.1'"),
         (["--batch=49001"], "the training set holds 49,000 examples"),
         (["--out=file/below"], "--out=file/below: cannot be written to"),
-        (["--out=taken"], "--out=taken: holds another run's files"),
+        (["--out=taken"], "--out=taken: holds another experiment's files"),
         (["--dataset=cifar10", "--data_dir=broken"], "broken"),
     ],
     ids=" ".join,
@@ -122,7 +122,7 @@ def test_a_mistake_ends_in_one_line_and_leaves_no_files(tmp_path, flags, message
         (["--val_size=50000"], "--val_size=50000: give less than the 50,000 training examples"),
         (["--image_shape=3,32,32"], "--image_shape: it is for --data only"),
         (["--q=1.5"], "q is 1.5"),
-        (["--average=41"], "average is 41: the run has 40 epochs"),
+        (["--average=41"], "--average=41: give at most --epochs=40"),
         (["--evaluate=tests"], "evaluate"),
         (["--lamda=0.1"], "lamda"),
     ],
@@ -133,7 +133,7 @@ def test_a_wrong_value_is_named(flags, message):
         grid.define_flags()
         parse_flags(["grid", *flags])
         sweep = grid.make_sweep()
-        experiment.check_sweep(sweep, source_from_flags().count_training(sweep.settings))
+        experiment.check_sweep(sweep, open_source()[0])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

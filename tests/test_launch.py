@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
     [
         ("raise experiments.runner.errors.UsageError('no such thing')", 2, "error: no such thing"),
         (
-            "raise experiments.runner.errors.FolderError(pathlib.Path('a/b'), 'not empty')",
+            "raise linear_cifar.folders.FolderError(pathlib.Path('a/b'), 'not empty')",
             2,
             "error: --out=a/b: not empty",
         ),
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
             "stopped; to resume: ...",
         ),
         ("os.kill(os.getpid(), 15)", 143, "stopped"),
-        ("raise experiments.runner.errors.SaveError('no space')", 1, "error: no space"),
+        ("raise linear_cifar.folders.SaveError('no space')", 1, "error: no space"),
         (
             f"raise OSError({errno.ENOSPC}, 'No space left on device', 'results.csv')",
             1,
@@ -43,7 +43,7 @@ def test_a_command_that_fails_ends_in_one_line(tmp_path, statement, code, line):
     program = tmp_path / "program.py"
     program.write_text(
         f"""
-import os, pathlib, linear_cifar.data.dataset, experiments.cli.launch
+import os, pathlib, linear_cifar.data.dataset, linear_cifar.folders, experiments.cli.launch
 def main(): {statement}
 experiments.cli.launch.launch(lambda: None, main)
 """,

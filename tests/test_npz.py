@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from linear_cifar.npz import NpzError, read_npz, write_npz
+from linear_cifar.npz import FileError, read_npz, write_npz
 
 ARRAYS = {
     "W": np.random.default_rng(0).normal(size=(2, 3)),
@@ -58,7 +58,7 @@ def zip_of(members, compression=zipfile.ZIP_STORED):
 
 
 def assert_refused(path, message=None):
-    with pytest.raises(NpzError, match=message) as raised:
+    with pytest.raises(FileError, match=message) as raised:
         read_npz(path)
     assert str(raised.value).startswith(f"{path} cannot be read: ")
     assert "\n" not in str(raised.value)

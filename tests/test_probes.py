@@ -33,7 +33,7 @@ def test_the_minimum_is_that_of_logistic_regression(digits):
         train,
         {},
         epochs=400,
-        optimizer=lc.heavy_ball,
+        optimizer="heavy_ball",
         shuffle=False,
         init=lambda seed: lc.init_params(jax.random.key(seed), 64, 10, dtype=jnp.float64),
     )
@@ -54,16 +54,16 @@ def test_the_best_probe_is_as_good_as_scikit_learns(digits):
     examples = {name: lc.make_examples(x.astype(np.float32), y, 10) for name, (x, y) in digits.items()}
     train = examples.pop("train")
     result = lc.fit(
-        lc.grid(etas=[0.03, 0.1, 0.3], batches=[16], lams=[1e-4, 1e-3, 1e-2]),
+        lc.grid(eta=[0.03, 0.1, 0.3], batch=[16], lam=[1e-4, 1e-3, 1e-2]),
         train,
         examples,
         epochs=30,
         seeds=range(10),
         standardizer=standardizer,
-        schedule=lc.SCHEDULES["cosine"],
+        schedule="cosine",
     )
     chosen = result.best("val").index
-    ours = result.metrics["test"].accuracy[:, chosen].mean()
+    ours = result.final["test_acc"][:, chosen].mean()
     scaled = {name: (x - standardizer.mean) / standardizer.std for name, (x, _) in digits.items()}
     models = [
         LogisticRegression(C=C, max_iter=2_000).fit(scaled["train"], digits["train"][1])

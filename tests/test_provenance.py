@@ -1,9 +1,9 @@
 import jax
 import pytest
-from small_runs import make_sweep, small_dataset
+from small_runs import identify_sweep, make_sweep, small_data, train_sweep
 
 from experiments.artifacts import provenance
-from experiments.runner.blocks import Block, read_manifests, write_manifest
+from linear_cifar.blocks import Block, describe_numerics, read_blocks, write_block
 from linear_cifar.config import grid
 from linear_cifar.layout import make_layout
 
@@ -19,7 +19,7 @@ def eight_devices(monkeypatch):
 def test_the_devices_are_those_of_the_layout(size):
     seeds, configs = size
     used = make_layout([10] * configs, seeds, jax.local_devices(), config_bytes=1).mesh.size
-    assert provenance.describe_devices(*size) == ["cpu: cpu"] * used
+    assert provenance.describe_use([size]) == {"devices": ["cpu: cpu"] * used}
 
 
 @pytest.mark.usefixtures("eight_devices")
@@ -29,16 +29,28 @@ def test_devices_without_a_run_are_not_named(sizes, count):
 
 
 @pytest.mark.usefixtures("eight_devices")
-def test_a_manifest_names_the_devices_of_its_block(tmp_path):
-    whole = make_sweep(grid([0.1], range(1, 9), [0.0]), seeds=tuple(range(5)))
-    part = whole._replace(replicates=whole.replicates[:1])
+def test_a_block_names_its_own_devices(tmp_path):
+    sweep = make_sweep(grid(eta=[0.1], batch=range(1, 9), lam=[0.0]), seeds=tuple(range(5)))
+    whole = identify_sweep(sweep, small_data())
+    part = whole.take([0], range(8))
     environment = provenance.describe_environment() | provenance.describe_use([whole.size])
-    numerics = provenance.numerics_environment(environment, part.size)
-    write_manifest(tmp_path, Block(part), small_dataset(), numerics)
-    (manifest,) = read_manifests(tmp_path)
+    numerics = describe_numerics(part, jax.local_devices())
+    (write_block(tmp_path, Block(part, ()), numerics) / "state.npz").touch()
+    (block,) = read_blocks(tmp_path)
     # One seed is divided over more devices than five seeds are.
-    assert (len(environment["devices"]), len(manifest.environment["devices"])) == (5, 8)
-    assert manifest.environment == provenance.numerics_environment(environment, manifest.size)
+    assert (len(environment["devices"]), len(block.environment["devices"])) == (5, 8)
+    assert block.environment == numerics
+    assert numerics["versions"].items() <= environment["versions"].items()
+
+
+def test_a_sweep_is_described_with_its_sizes_and_once_trained_with_its_identity():
+    sweep, data = make_sweep(grid(eta=[0.1, 0.2], batch=[50], lam=[0.0])), small_data()
+    planned = provenance.describe_sweep(sweep, data, None)
+    assert (planned["configurations"], planned["seeds"], planned["epochs"]) == (2, (3,), 2)
+    assert [planned[f"{name}_examples"] for name in ("train", "val", "test")] == [250, 50, 100]
+    result = train_sweep(sweep, data)
+    assert provenance.describe_sweep(sweep, data, result) == planned | {"identity": result.identity.hash()}
+    assert result.identity.hash() == identify_sweep(sweep, data).hash()
 
 
 def test_the_command_that_resumes_a_run_names_its_folder(monkeypatch, tmp_path):
@@ -50,9 +62,10 @@ def test_the_command_that_resumes_a_run_names_its_folder(monkeypatch, tmp_path):
 
 
 def test_the_revision_is_that_of_the_code_wherever_git_is_told_to_look(monkeypatch, tmp_path):
-    expected = provenance.describe_environment()["git"]
+    describe = provenance.describe_environment.__wrapped__  # its result is kept for the whole process
+    expected = describe()["git"]
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
-    assert provenance.describe_environment()["git"] == expected
+    assert describe()["git"] == expected
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.describe_environment()["git"] is None
+    assert describe()["git"] is None

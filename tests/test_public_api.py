@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import typing
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -63,11 +64,11 @@ def test_a_thousand_configurations_from_ten_seeds():
     x, _ = features_and_labels(n=100)
     labels = x[:, :3].argmax(axis=1)  # can be learned, and seeds differ in accuracy
     train, val = (lc.make_examples(x[part], labels[part], 3) for part in (slice(20), slice(20, None)))
-    configs = lc.grid(np.logspace(-2, 0.5, 50), [10], np.linspace(0, 0.02, 20))
+    configs = lc.grid(eta=np.logspace(-2, 0.5, 50), batch=[10], lam=np.linspace(0, 0.02, 20))
     result = lc.fit(configs, train, {"val": val}, loss="softmax", epochs=20, seeds=range(10))
-    accuracy = result.metrics["val"].accuracy.astype(np.float64)
+    accuracy = result.final["val_acc"].astype(np.float64)
     assert accuracy.shape == (10, 1000)
-    assert result.history.evaluated["val"].loss.shape == (20, 10, 1000)
+    assert result.history["val_loss"].shape == (20, 10, 1000)
 
     best = result.best("val")
     means = accuracy.mean(axis=0)
@@ -85,7 +86,7 @@ def test_a_sweep_stops_and_resumes_from_a_file(tmp_path):
     path = tmp_path / "probe.npz"
     straight = small_sweep.run(epochs=4)
     for epoch in small_sweep.start(epochs=2):
-        lc.save_snapshot(path, epoch.snapshot())
+        epoch.snapshot().save(path)
     more = small_sweep.run(epochs=4, resume_from=lc.load_snapshot(path))
     assert [epoch.number for epoch in more] == [3, 4]
     for resumed, expected in zip(more, straight[2:], strict=True):
@@ -105,12 +106,10 @@ HINGE = lc.Loss.from_value("hinge", squared_hinge)
     ("arguments", "message"),
     [
         ({"configs": []}, "at least one configuration"),
-        ({"configs": [lc.Config(-0.1, 8, 0.0)]}, "eta is -0.1: give zero or a positive number"),
-        ({"configs": [lc.Config(0.1, 8, np.nan)]}, "lam is nan: give zero or a positive number"),
-        ({"configs": [lc.Config(0.1, 8, 0.0, 0.0, -0.5)]}, "momentum is -0.5: give a number from 0"),
         ({"configs": [lc.Config(0.1, 41, 0.0)]}, "batch is 41: the training set holds 40"),
-        ({"configs": [lc.Config(0.1, 8.5, 0.0)]}, "batch is 8.5: give a whole number"),
-        ({"configs": [lc.Config(0.1, 8, 0.0, q=0.5)], "loss": HINGE}, "q is 0.5: the loss hinge"),
+        ({"configs": [lc.Config(eta=0.1)]}, "batch is missing among .*: give each Config one"),
+        ({"configs": [lc.Config(batch=8)]}, "eta is missing among .*: give each Config one"),
+        ({"configs": [lc.Config(0.1, 8, 0.0, q=0.5)], "loss": HINGE}, "q is 0.5: neither .* uses it: give"),
         ({"evaluation_sets": {"test": part(VAL, d=5)}}, "test has 5 features and 3 classes"),
         ({"evaluation_sets": {"test": part(VAL, n=9, K=2)}}, "test has 6 features and 2 classes"),
         ({"epochs": 0}, "epochs is 0"),
@@ -147,11 +146,20 @@ def test_a_star_import_gives_every_exported_name():
 
 def test_no_exported_name_shadows_a_module():
     modules = [module.name for module in pkgutil.iter_modules(lc.__path__)]
-    assert {"engine", "training", "fitting"} <= set(modules)
+    assert {"descent", "training", "fitting"} <= set(modules)
     assert not set(modules) & set(lc.__all__)
     for name in modules:
         __import__(f"linear_cifar.{name}")
         assert inspect.ismodule(getattr(lc, name)), name
+
+
+def test_no_two_modules_of_the_project_have_the_same_name():
+    root = Path(lc.__file__).parents[1]
+    paths = [path for folder in ("linear_cifar", "experiments") for path in (root / folder).rglob("*.py")]
+    names = [path.name for path in paths if path.name != "__init__.py"]
+    assert "descent.py" in names
+    assert "grid.py" in names
+    assert sorted(name for name, count in Counter(names).items() if count > 1) == []
 
 
 def classes_in(annotation):
@@ -197,11 +205,11 @@ sys.meta_path.insert(0, Missing())
 import linear_cifar
 for module in pkgutil.walk_packages(linear_cifar.__path__, "linear_cifar."):
     importlib.import_module(module.name)
-from linear_cifar.data import cifar10, download, features, tfds
+from linear_cifar.data import cifar10, download, formats, tfds
 
 folder, count = Path(sys.argv[2]), int(sys.argv[3])
-print(cifar10.read_cifar10(folder / "binary", count).train.features.shape)
-print(features.read_features(folder / "own.npz").train.features.shape)
+print(cifar10.read_cifar10(folder / "binary", count).splits["train"].features.shape)
+print(formats.read_features(folder / "own.npz").splits["train"].features.shape)
 for read in (tfds.read_tfds, download.fetch):
     try:
         read(folder)
@@ -277,8 +285,8 @@ def test_a_training_loop_can_be_built_from_the_exported_names():
         state, _, finite = lc.train_epoch(state, hyperparams, train, None, replicates, layout, spec)
     trained = layout.from_slots(state.params)
     assert finite.all()
-    for c, (eta, batch, lam, _, momentum) in enumerate(configs):
-        expected = problems.train_by_loop(W, b, x, y, eta, batch, lam, "softmax", 2, momentum=momentum)
+    for c, config in enumerate(configs):
+        expected = problems.train_by_loop(W, b, x, y, loss="softmax", epochs=2, **config)
         for ours, reference in zip(trained, expected, strict=True):
             np.testing.assert_allclose(ours[0, c], reference, rtol=1e-12, atol=1e-13)
 

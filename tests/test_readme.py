@@ -1,26 +1,31 @@
-"""The README files agree with the code: commands, flags, files, modules, verdicts and examples."""
+"""The README files agree with the code: commands, flags, files, modules, verdicts, and types of examples."""
 
 import importlib
+import inspect
+import pydoc
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xla_flags
 from absl import flags
 from absl.testing import flagsaver
-from small_runs import make_sweep, small_data
+from small_runs import draw_result, make_sweep, small_data
 
-from experiments.artifacts import provenance
-from experiments.artifacts.results import HISTORY_COLUMNS, RESULT_COLUMNS
+import linear_cifar as lc
+from experiments.artifacts import measures, provenance
+from experiments.artifacts.exports import HISTORY_COLUMNS, RESULT_COLUMNS, write_results
 from experiments.reporting.claims import RULE
-from linear_cifar.config import Config
+from experiments.runner import folder
+from linear_cifar.config import grid
 
 ROOT = Path(__file__).parent.parent
-FILES = ("README.md", "experiments/README.md", "experiments/RESULTS.md", "linear_cifar/README.md",
-         "experiments/benchmark/README.md")  # fmt: skip
+FILES = ("README.md", "experiments/README.md", "experiments/FILES.md", "experiments/RESULTS.md",
+         "linear_cifar/README.md", "experiments/benchmark/README.md")  # fmt: skip
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
 COMMANDS = ("grid", "search", "table1", "bce", "improve", "report", "bench")
 
@@ -29,15 +34,50 @@ def find_block(marker):
     return re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", TEXTS["README.md"], re.S)[1]
 
 
+def join_examples(name):
+    """Return the Python examples of a file as one program; its lines are those of the file."""
+    lines = [""] * len(TEXTS[name].splitlines())
+    for match in re.finditer(r"```python\n(.*?)```", TEXTS[name], re.S):
+        first = TEXTS[name][: match.start(1)].count("\n")
+        code = match[1].splitlines()
+        lines[first : first + len(code)] = code
+    return "\n".join(lines) + "\n"
+
+
 @pytest.mark.parametrize("name", ["README.md", "linear_cifar/README.md"])
 def test_the_examples_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # As in a user's program, without the tests' strictness.
-    program = "\n".join(re.findall(r"```python\n(.*?)```", TEXTS[name], re.S))
+    program = join_examples(name)
     environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags.FLAGS}
     command = [sys.executable, "-c", program]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stderr
+
+
+def test_the_examples_have_types(tmp_path):
+    """`mypy --strict` accepts a user's code; libraries without types of their own are Any."""
+    programs = []
+    for name in FILES:
+        if "```python\n" in TEXTS[name]:
+            programs.append(tmp_path / f"{name.removesuffix('.md').replace('/', '_')}.py")
+            programs[-1].write_text(join_examples(name), encoding="utf-8")
+    options = ["--strict", f"--config-file={ROOT / 'pyproject.toml'}", "--follow-imports=silent"]
+    # A cache of its own: that of `mypy` alone is for other options.
+    command = [sys.executable, "-m", "mypy", *options, f"--cache-dir={ROOT / '.cache/mypy'}", *programs]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert len(programs) == 4
+
+
+def test_help_names_every_option_of_fit_with_its_default():
+    text = pydoc.plain(pydoc.render_doc(lc.fit))
+    signature, docstring = text.split("\n\n", 1)[1].split("\n", 1)
+    for name, parameter in inspect.signature(lc.fit).parameters.items():
+        assert re.search(rf"\b{name}\b", docstring), name
+        if parameter.default is not parameter.empty:
+            assert f"{name}: " in signature
+            assert "<function" not in repr(parameter.default)
 
 
 def test_the_two_commands_install_and_run_modules_that_exist():
@@ -49,7 +89,7 @@ def test_the_two_commands_install_and_run_modules_that_exist():
 
 
 def test_the_readme_is_short():
-    assert len(TEXTS["README.md"].splitlines()) <= 160
+    assert len(TEXTS["README.md"].splitlines()) <= 110
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -91,9 +131,9 @@ def test_links_and_pictures_exist(name):
 def test_every_module_has_its_line():
     folders = {"linear_cifar": "linear_cifar/README.md", "linear_cifar/data": "linear_cifar/README.md",
                "experiments/benchmark": "experiments/benchmark/README.md"}  # fmt: skip
-    for folder, readme in folders.items():
-        for path in (ROOT / folder).glob("[!_]*.py"):
-            assert f"`{path.name}`" in TEXTS[readme], f"{folder}/{path.name} is not described"
+    for package, readme in folders.items():
+        for path in (ROOT / package).glob("[!_]*.py"):
+            assert f"`{path.name}`" in TEXTS[readme], f"{package}/{path.name} is not described"
     for path in (ROOT / "experiments").iterdir():
         if (path / "__init__.py").exists():
             assert f"`{path.name}/`" in TEXTS["experiments/README.md"]
@@ -106,15 +146,27 @@ def test_the_rule_of_the_verdicts_is_that_of_the_code():
 
 
 def test_every_column_and_entry_of_the_files_is_described():
-    text = TEXTS["experiments/README.md"]
-    section = text[text.index("## The files of a run") : text.index("## Adding an experiment")]
-    described = set(re.findall(r"`(\w+)`", section))
-    assert {*RESULT_COLUMNS, *HISTORY_COLUMNS, *Config._fields} <= described
-    environment = provenance.describe_environment() | provenance.describe_use([(1, 1)])
-    config = provenance.describe_run("grid", {}, [(make_sweep([]), small_data())], environment, complete=True)
-    assert config.keys() <= described
-    assert config["dataset"].keys() <= described | {"name", "origin", "fingerprint"}
-    assert f"this schema, {config['schema']}." in section
+    text = TEXTS["experiments/FILES.md"]
+    described = set(re.findall(r"`([\w.]+)`", text))
+    assert {*RESULT_COLUMNS, *HISTORY_COLUMNS, *measures.NAMES} <= described
+    names = [name for key, name in vars(folder).items() if key.isupper() and isinstance(name, str)]
+    assert {name for name in names if "." in name} <= described
+    sweep, data = make_sweep(grid(eta=[0.1], batch=[10])), small_data()
+    prepared, results = {sweep.name: data}, {sweep.name: draw_result(sweep, data)}
+    config = provenance.describe_experiment("grid", {}, [sweep], prepared, results, complete=True)
+    assert config.keys() | config["dataset"].keys() <= described
+    assert f"`schema` {config['schema']}," in text
+
+
+def test_every_array_of_the_files_is_described(tmp_path):
+    sweep, data = make_sweep(grid(eta=[0.1], batch=[10])), small_data()
+    result = draw_result(sweep, data)
+    write_results(tmp_path, [result])
+    result.save(tmp_path / "result.npz")
+    with np.load(tmp_path / folder.BEST) as best, np.load(tmp_path / "result.npz") as saved:
+        arrays = {*best, *saved} - {"fold"}
+    described = set(re.findall(r"`([\w.*]+)`", TEXTS["experiments/FILES.md"]))
+    assert all({name, f"{name.split('.')[0]}.*"} & described for name in arrays)
 
 
 def test_the_core_needs_no_more_packages_than_the_readme_says():

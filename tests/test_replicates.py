@@ -67,8 +67,8 @@ def test_a_standardiser_of_a_replicate_needs_no_rows_and_replaces_the_shared_one
     features, targets = (np.asarray(array) for array in TRAIN)
     for fold, (mean, std) in enumerate(STANDARDIZERS):
         x = (features - mean) / std
-        for c, (eta, batch, lam, *_) in enumerate(CONFIGS):
-            W, b = problems.train_by_loop(*initial, x, targets, eta, batch, lam, "softmax", epochs=2)
+        for c, config in enumerate(CONFIGS):
+            W, b = problems.train_by_loop(*initial, x, targets, loss="softmax", epochs=2, **config)
             np.testing.assert_allclose(params.W[fold, c], W, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(params.b[fold, c], b, rtol=1e-9, atol=1e-12)
 
@@ -76,8 +76,8 @@ def test_a_standardiser_of_a_replicate_needs_no_rows_and_replaces_the_shared_one
 def test_a_sweep_of_folds_is_evaluated_with_their_standardisers(together):
     W, b = together[-1].params()
     again = lc.evaluate_runs(CONFIGS, lc.Params(W, b), VAL, seeds=REPLICATES)
-    for ours, expected in zip(again, together[-1].metrics.evaluated["val"], strict=True):
-        np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_array_equal(again.loss, together[-1].metrics["val_loss"])
+    np.testing.assert_array_equal(again.accuracy, together[-1].metrics["val_acc"])
     labels = np.asarray(VAL.targets).argmax(axis=1)
     for fold, (mean, std) in enumerate(STANDARDIZERS):
         x = (np.asarray(VAL.features) - mean) / std
@@ -111,9 +111,10 @@ def test_a_fold_is_evaluated_on_its_own_rows(together):
             loss = -(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))[y == 1].mean()
             correct = logits.argmax(axis=1) == y.argmax(axis=1)
             assert marks[fold, c].tolist() == correct.tolist()
-            for metrics in (again, last.metrics.evaluated["val"]):
-                assert metrics.accuracy[fold, c] == correct.mean()
-                assert metrics.loss[fold, c] == pytest.approx(loss, rel=1e-12)
+            for measured in (again.accuracy, last.metrics["val_acc"]):
+                assert measured[fold, c] == correct.mean()
+            for measured in (again.loss, last.metrics["val_loss"]):
+                assert measured[fold, c] == pytest.approx(loss, rel=1e-12)
             expected = [correct[y[:, k] == 1].mean() for k in range(3) if y[:, k].any()]
             assert by_class[fold, c] == pytest.approx(np.mean(expected))
 

@@ -1,31 +1,36 @@
-"""The report: reading runs back, the verdicts, and the page, in a browser where there is one."""
+"""The report: reading experiments back, the verdicts, and the page, in a browser where there is one."""
 
 import copy
+import csv
 import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_runs import SETTINGS, draw_result, stop_runs
+from small_runs import SETTINGS, draw_result, stop_runs, train_sweep
 
 from experiments import bce, grid, improve, report, search, table1
 from experiments.artifacts import provenance
-from experiments.artifacts.reader import MissingResult, ReadError, RunResult, find_runs
+from experiments.artifacts.confusion import render_confusion
+from experiments.artifacts.exports import best_result, write_results
+from experiments.artifacts.reader import ExperimentFolder, MissingResult, ReadError, find_experiments
 from experiments.artifacts.tables import format_interval
-from experiments.cli.experiment import write_artifacts
 from experiments.reporting import claims
 from experiments.reporting.claims import IN_DOUBT, NOT_REPRODUCED, NOT_RUN, REPRODUCED
-from experiments.reporting.rendering import render_html
+from experiments.reporting.page import render_html
 from experiments.reporting.sections import REFERENCE, gather_report
-from experiments.runner.data import prepare_data
 from experiments.runner.errors import UsageError
-from experiments.runner.sweeps import Sweep, name_replicates
-from experiments.runner.training import train_sweep
-from linear_cifar.config import Config
-from linear_cifar.data.dataset import split_dataset
+from experiments.runner.folder import BLOCKS, CONFIG, TABLES
+from experiments.runner.stages import Sweep
+from linear_cifar.blocks import SWEEP, block_folder
+from linear_cifar.checkpoints import RESULT
+from linear_cifar.config import AXES, Config
+from linear_cifar.data.prepare import prepare_data
 from linear_cifar.data.synthetic import make_synthetic
+from linear_cifar.folders import write_json
 from linear_cifar.npz import read_npz, write_npz
 
 SEEDS = (5, 6, 7)
@@ -45,108 +50,123 @@ EXPERIMENTS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Small runs of every experiment, as the commands write them."""
-    data = prepare_data(split_dataset(make_synthetic(n_train=700, n_test=120), val_size=60))
+    """Small experiments of every kind, as the commands write them."""
+    data = prepare_data(make_synthetic(n_train=700, n_test=120), val_size=60)
     root = tmp_path_factory.mktemp("results")
     for name, (module, sweeps, changes) in EXPERIMENTS.items():
-        results = []
+        results, planned = {}, []
         for sweep, configs in sweeps.items():
             loss = sweep if sweep in claims.TABLE2 else "softmax"
             settings = SETTINGS._replace(**{"val_size": 60, "loss": loss} | changes)
-            named = Sweep(sweep, settings, name_replicates(SEEDS, 0), configs)
+            planned.append(Sweep(sweep, settings, SEEDS, configs))
             diverged = [c for c, config in enumerate(configs) if config == GRID[2]]
             # Only the measures of `bce` must agree with its weights.
             trained = name == "bce"
-            result = train_sweep(named, data) if trained else draw_result(named, data, diverged)
-            results.append(stop_runs(result, {1: 1}) if name == "search" else result)
-        pairs = [(result.sweep, data) for result in results]
-        sizes = [result.sweep.size for result in results]
-        environment = provenance.describe_environment() | provenance.describe_use(sizes)
-        run_folder = root / name / "one <&> two"
-        run_folder.mkdir(parents=True)
-        description = provenance.describe_run(name, {}, pairs, environment, complete=True)
-        write_artifacts(run_folder, results, module.render, description)
+            result = train_sweep(planned[-1], data) if trained else draw_result(planned[-1], data, diverged)
+            results[sweep] = stop_runs(result, {1: 1}) if name == "search" else result
+        write_experiment(root / name / "one <&> two", module, planned, results, data)
     return root
 
 
+def write_experiment(folder, module, sweeps, results, data):
+    """Write the files of an experiment, as its command does."""
+    data, listed = {sweep.name: data for sweep in sweeps}, list(results.values())
+    for name, result in results.items():
+        block = block_folder(folder / BLOCKS / name, result.identity)
+        block.mkdir(parents=True)
+        write_json(block.parent / SWEEP, {"identity": result.identity.to_json()})
+        result.save(block / f"{RESULT}-{len(result.identity.epochs)}.npz")
+    write_results(folder, listed)
+    tables = module.render(folder, listed, data) + render_confusion(folder, best_result(listed), data)
+    write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
+    name = module.__name__.removeprefix("experiments.")
+    write_json(
+        folder / CONFIG, provenance.describe_experiment(name, {}, sweeps, data, results, complete=True)
+    )
+
+
 @pytest.fixture
-def runs(folder):
-    return {run.experiment: run for run in find_runs(folder, pytest.fail)}
+def experiments(folder):
+    return {experiment.name: experiment for experiment in find_experiments(folder, pytest.fail)}
 
 
-def test_runs_are_read_back_as_they_were_written(runs):
-    run = runs["grid"]
-    assert run.configs("grid") == GRID
-    assert run.dataset == "synthetic"
-    assert run.values("val_acc", "grid", GRID[0]).shape == (3,)
-    assert np.isnan(run.values("val_acc", "grid", GRID[2])).all()
-    assert run.best("grid") in GRID[:2]
-    assert [row.cells["diverged"] for row in run.results] == [None, None, 1] * 3
-    assert [row.cells["epoch"] for row in run.history[:3]] == [1, 2, 1]
-    assert run.history[0].cells["test_acc"] is None
-    assert list(runs["table1"].tables) == ["table1", "ranking"]
-    measured = runs["bce"].values("accuracy", "bce", claims.TABLE2["bce"])
-    tested = runs["bce"].values("test_acc", "bce", claims.TABLE2["bce"])
-    np.testing.assert_allclose(measured, tested, atol=1e-6)
+def test_experiments_are_read_back_as_they_were_written(experiments):
+    result = experiments["grid"].result("grid")
+    assert result.configs == GRID
+    assert experiments["grid"].dataset == "synthetic"
+    assert result.final["val_acc"][:, 0].shape == (3,)
+    assert np.isnan(result.final["val_acc"][:, 2]).all()
+    assert result.best().config in GRID[:2]
+    assert result.diverged.tolist() == [[0, 0, 1]] * 3
+    assert "test_acc" not in result.history
+    assert list(experiments["table1"].tables) == ["table1", "ranking"]
+    with pytest.raises(MissingResult, match="refit"):
+        experiments["grid"].result("refit")
 
 
-COLUMNS = ("val_acc", "test_acc", "confidence", "second", "overconfident", "true_wrong")
-
-
-@pytest.mark.parametrize("column", COLUMNS)
-def test_values_per_example_have_the_measures_as_their_means(runs, column):
+@pytest.mark.parametrize("name", ["confidence", "second", "overconfident", "true_wrong"])
+def test_values_per_example_have_the_measures_as_their_means(experiments, name):
+    experiment = experiments["bce"]
+    with (experiment.folder / "measures.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     for loss, config in claims.TABLE2.items():
-        values = runs["bce"].example_values(column, loss, config)
-        expected = runs["bce"].values(column, loss, config)
-        assert values.shape == (3, 60 if column == "val_acc" else 120)
-        np.testing.assert_allclose(values.mean(axis=1), expected, atol=1e-6)
-    assert np.isnan(runs["grid"].example_values("test_acc", "grid", GRID[2])).all()
-    for missing in (("test_acc", "grid", ROWS[0]), ("ece", "bce", claims.TABLE2["bce"])):
+        key = {"sweep": loss, **{axis: f"{value}" for axis, value in config.items()}}
+        runs = [row for row in rows if key.items() <= row.items()]
+        values = experiment.measured(name, loss, config)
+        assert values.shape == (3, 120)
+        np.testing.assert_allclose(values.mean(axis=1), [float(row[name]) for row in runs], atol=1e-6)
+    for missing in ((name, "bce", ROWS[0]), ("ece", "bce", claims.TABLE2["bce"])):
         with pytest.raises(MissingResult):
-            runs["bce"].example_values(*missing)
+            experiment.measured(*missing)
 
 
-def test_intervals_are_those_of_the_tables(runs):
-    run = runs["grid"]
-    (row,) = [row for row in run.tables["ranking"].rows if row[1:4] == ["0.001", "50", "0"]]
+def test_intervals_are_those_of_the_tables(experiments):
+    experiment = experiments["grid"]
+    (row,) = [row for row in experiment.tables["ranking"].rows if row[1:4] == ["0.001", "50", "0"]]
     for split, cell in zip(("train", "val", "test"), row[4:7], strict=True):
-        assert format_interval(run.interval(split, "grid", GRID[0])) == cell
+        assert format_interval(experiment.result("grid").interval(split, 0)) == cell
 
 
 def test_broken_values_per_example_are_named(folder, tmp_path):
     shutil.copytree(folder / "bce", tmp_path / "bce")
     (path,) = tmp_path.rglob("values.npz")
     arrays, description = read_npz(path)
-    for changed in (arrays["0.second"][0], arrays["0.second"].astype(float), arrays["0.second"][..., 1:]):
-        write_npz(path, arrays | {"0.second": changed}, description)
-        with pytest.raises(ReadError, match=r"values\.npz does not describe its arrays: 0\.second is float"):
-            RunResult(path.parent).example_values("second", "bce", claims.TABLE2["bce"])
-    correct = path.with_name("correct.npz")
-    marks, sweeps = read_npz(correct)
-    write_npz(correct, marks | {"0.test": np.zeros((3, 1, 120), np.float32)}, sweeps)
-    with pytest.raises(ReadError, match=r"correct\.npz does not describe its arrays: 0\.test is float32"):
-        RunResult(path.parent).example_values("test_acc", "bce", claims.TABLE2["bce"])
-    write_npz(path, arrays | {"1.second": arrays["1.second"][:2]}, description)
-    with pytest.raises(ReadError, match="of another run"):
-        RunResult(path.parent).example_values("second", "bce", claims.TABLE2["bce"])
+    second = arrays["bce.second"]
+
+    def measure():
+        return ExperimentFolder(path.parent).measured("second", "bce", claims.TABLE2["bce"])
+
+    for changed in (second[0], second.astype(float), second[..., 1:], second[:2]):
+        write_npz(path, arrays | {"bce.second": changed}, description)
+        with pytest.raises(ReadError, match=r"values\.npz cannot be read: .*bce\.second is float"):
+            measure()
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ReadError, match=r"values\.npz cannot be read"):
-        RunResult(path.parent).example_values("second", "bce", claims.TABLE2["bce"])
+        measure()
+    path.unlink()
+    with pytest.raises(MissingResult):
+        measure()
 
 
-def test_unreadable_runs_are_named_and_left_out(folder, tmp_path):
+def test_unreadable_experiments_are_named_and_left_out(folder, tmp_path):
     for name, content in {"a": "{", "b": "[]", "c": '{"schema": 1}', "d": '{"schema": 2}'}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(content, encoding="utf-8")
     shutil.copytree(folder / "grid", tmp_path / "whole")
     lines = []
-    assert [run.experiment for run in find_runs(tmp_path, lines.append)] == ["grid"]
+    (whole,) = find_experiments(tmp_path, lines.append)
+    assert whole.name == "grid"
     assert len(lines) == 4
-    (broken,) = (tmp_path / "whole").rglob("results.csv")
-    for content in ("", "eta\n1\n", broken.read_text(encoding="utf-8").replace("0.001", "small")):
-        broken.write_text(content, encoding="utf-8")
-        with pytest.raises(ReadError, match=r"results\.csv"):
-            _ = RunResult(broken.parent).results
+    whole.sweeps["grid"]["identity"] = "0" * 16
+    with pytest.raises(ReadError, match=r"does not hold the results that config\.json describes"):
+        whole.result("grid")
+    (block,) = whole.folder.rglob("result-2.npz")
+    block.write_bytes(block.read_bytes()[:-1])
+    with pytest.raises(ReadError, match=r"result-2\.npz"):
+        whole.result("grid")
+    block.unlink()
+    with pytest.raises(ReadError, match="holds no finished block"):
+        whole.result("grid")
 
 
 @pytest.mark.parametrize(
@@ -196,17 +216,17 @@ def test_the_rule_names_the_limits_that_the_verdicts_use():
 
 
 @pytest.fixture
-def as_reported(runs):
-    """The same runs, declared to be on real images and with the report's settings."""
-    for run in runs.values():
-        run.dataset = "cifar10"
-        for sweep, expected in claims.SETTINGS.get(run.experiment, {}).items():
-            run.sweeps[sweep] |= expected
-    return runs
+def as_reported(experiments):
+    """The same experiments, declared to be on real images and with the report's settings."""
+    for experiment in experiments.values():
+        experiment.dataset = "cifar10"
+        for sweep, expected in claims.SETTINGS.get(experiment.name, {}).items():
+            experiment.sweeps[sweep] |= expected
+    return experiments
 
 
-def verdicts(runs):
-    return {finding.claim.text: finding.verdict for finding in claims.judge_claims(runs)}
+def verdicts(experiments):
+    return {finding.claim.text: finding.verdict for finding in claims.judge_claims(experiments)}
 
 
 def test_every_claim_is_judged(as_reported):
@@ -220,33 +240,45 @@ def test_every_claim_is_judged(as_reported):
 
 
 def test_synthetic_images_prove_nothing(as_reported):
-    for run in as_reported.values():
-        run.dataset = "synthetic"
+    for experiment in as_reported.values():
+        experiment.dataset = "synthetic"
     assert set(verdicts(as_reported).values()) == {IN_DOUBT}
 
 
-def test_a_run_with_other_settings_does_not_test_the_claims(as_reported):
+def test_an_experiment_with_other_settings_does_not_test_the_claims(as_reported):
     as_reported["table1"].sweeps["table1"]["epochs"] = 1
     (finding,) = [found for found in claims.judge_claims(as_reported) if found.claim.text == "λ = 1 harms"]
-    assert (finding.verdict, finding.measured) == (NOT_RUN, "this run has epochs 1, the report has 40")
+    assert (finding.verdict, finding.measured) == (NOT_RUN, "this experiment has epochs 1, the report has 40")
 
 
-def test_missing_results_are_named(as_reported):
-    with pytest.raises(MissingResult, match=r"grid with eta 0\.5, batch 7, lam 0"):
-        as_reported["grid"].values("val_acc", "grid", Config(0.5, 7, 0.0))
-    run = as_reported["improve"]
-    run.__dict__["results"] = [row for row in run.results if row.sweep != claims.BASE]
-    (finding,) = [found for found in claims.judge_claims(as_reported) if "gain 4 points" in found.claim.text]
-    assert (finding.verdict, finding.measured) == (NOT_RUN, "this run has no data_batch_1")
+def test_missing_results_are_named(as_reported, monkeypatch):
+    def measured(text):
+        (finding,) = [found for found in claims.judge_claims(as_reported) if text in found.claim.text]
+        assert finding.verdict == NOT_RUN
+        return finding.measured
+
+    del as_reported["improve"].sweeps[claims.BASE]
+    assert measured("gain 4 points") == "this experiment has no data_batch_1"
+    fewer = as_reported["table1"].result("table1").take([0, 1])
+    monkeypatch.setattr(as_reported["table1"], "result", lambda sweep: fewer)
+    assert measured("λ = 1 harms") == "this experiment has no table1 with eta 0.001, batch 100, lam 1"
 
 
-def test_the_best_configuration_is_the_one_the_run_saved(runs):
-    with np.load(next(runs["grid"].folder.glob("best_params.npz"))) as best:
-        assert runs["grid"].best("grid") == Config(**{name: best[name].item() for name in Config._fields})
+def test_what_diverged_is_in_doubt(as_reported, monkeypatch):
+    result = as_reported["improve"].result(claims.TRICKS)
+    diverged = replace(result, diverged=np.ones_like(result.diverged))
+    monkeypatch.setattr(as_reported["improve"], "result", lambda sweep: diverged)
+    assert verdicts(as_reported)["Test accuracy at η 0.01, batch 400, λ 0.1"] == IN_DOUBT
 
 
-def test_the_page_needs_no_other_file(runs, folder):
-    text = render_html(gather_report(runs), folder)
+def test_the_best_configuration_is_the_one_that_is_saved(experiments):
+    with np.load(experiments["grid"].folder / "best_params.npz") as best:
+        config = Config(**{name: best[name].item() for name in AXES})
+    assert experiments["grid"].result("grid").best().config == config
+
+
+def test_the_page_needs_no_other_file(experiments, folder):
+    text = render_html(gather_report(experiments), folder)
     assert not re.search(r"""(src|href)=["'](?!data:|#)(https?:|//)|@import|url\(""", text)
     assert text.count("data:image/") == len(list(folder.rglob("*.svg")))
     assert "Synthetic images, not CIFAR-10" in text
@@ -254,13 +286,13 @@ def test_the_page_needs_no_other_file(runs, folder):
     assert '<a href="table1/one%20%3C%26%3E%20two/">table1/one &lt;&amp;&gt; two</a>' in text
 
 
-def test_the_page_escapes_all_that_a_run_holds(runs, folder):
-    run = runs["grid"]
+def test_the_page_escapes_all_that_a_folder_holds(experiments, folder):
+    experiment = experiments["grid"]
     attack = "</script><script>alert(1)</script>"
-    run.command = run.config["machine"] = run.dataset = attack
-    run.tables = {attack: run.tables["ranking"]._replace(title=attack, rows=[[attack]], note=attack)}
-    run.__dict__["history"] = [row._replace(sweep="grid") for row in run.history]
-    page = gather_report({"grid": run})
+    experiment.command = experiment.config["machine"] = experiment.dataset = attack
+    table = experiment.tables["ranking"]._replace(title=attack, rows=[[attack]], note=attack)
+    experiment.tables = {attack: table}
+    page = gather_report({"grid": experiment})
     page.explorer["rows"][0]["key"][1] = attack
     text = render_html(page, folder)
     assert "<script>alert" not in text
@@ -269,29 +301,29 @@ def test_the_page_escapes_all_that_a_run_holds(runs, folder):
     assert json.loads(data)["rows"][0]["key"][1] == attack
 
 
-def test_the_run_that_says_most_is_chosen(as_reported):
+def test_the_experiment_that_says_most_is_chosen(as_reported):
     older, newer, synthetic, other, smaller, reference = (
-        RunResult(as_reported["table1"].folder) for _ in range(6)
+        ExperimentFolder(as_reported["table1"].folder) for _ in range(6)
     )
-    for run in (older, newer, other, smaller, reference):
-        run.dataset = "cifar10"
-    for run in (older, newer, synthetic, smaller, reference):
-        run.sweeps["table1"] |= claims.SETTINGS["table1"]["table1"]
+    for experiment in (older, newer, other, smaller, reference):
+        experiment.dataset = "cifar10"
+    for experiment in (older, newer, synthetic, smaller, reference):
+        experiment.sweeps["table1"] |= claims.SETTINGS["table1"]["table1"]
     older.written, newer.written = "2026-01-01T00:00:00", "2026-01-02T00:00:00"
     smaller.sweeps["table1"]["configurations"] = 1
     reference.sweeps["table1"] |= {"init": "numpy", "shuffle": False, "dtype": "float64"}
     found = [synthetic, other, smaller, older, newer, reference]
-    assert report.choose_run(found, "table1") is newer
-    assert report.choose_run([synthetic, other], "table1") is other
-    assert report.choose_run(found, REFERENCE) is reference
-    assert report.choose_run(found, "grid") is None
+    assert report.choose_experiment(found, "table1") is newer
+    assert report.choose_experiment([synthetic, other], "table1") is other
+    assert report.choose_experiment(found, REFERENCE) is reference
+    assert report.choose_experiment(found, "grid") is None
 
 
-def test_the_reference_recipe_has_a_section_and_the_figures_are_shown_once(runs):
-    reference = RunResult(runs["table1"].folder)
+def test_the_reference_recipe_has_a_section_and_the_figures_are_shown_once(experiments):
+    reference = ExperimentFolder(experiments["table1"].folder)
     (alone,) = gather_report({REFERENCE: reference}).sections
     assert list(alone[1].captions) == ["samples", "curves", "weights", "confusion"]
-    both = gather_report({"table1": runs["table1"], REFERENCE: reference})
+    both = gather_report({"table1": experiments["table1"], REFERENCE: reference})
     assert [len(section.captions) for _, section in both.sections] == [4, 0]
     assert len(both.sources) == 2
     assert len(both.explorer["rows"]) == len(ROWS)
@@ -316,8 +348,8 @@ def test_the_command_writes_the_page_and_prints_the_verdicts(folder, tmp_path, f
     assert not list(tmp_path.glob(".*"))
 
 
-def test_without_runs_one_line_says_what_to_do(tmp_path, flags):
-    with pytest.raises(UsageError, match="holds no finished run: python -m"):
+def test_without_experiments_one_line_says_what_to_do(tmp_path, flags):
+    with pytest.raises(UsageError, match="holds no finished experiment: python -m"):
         report.main()
     assert list(tmp_path.iterdir()) == []
 
@@ -371,20 +403,20 @@ document.getElementById('seen').textContent = JSON.stringify(seen);
 </script>"""
 
 
-def test_the_page_shows_a_search_and_explores_what_reached_the_end(runs):
-    page = gather_report(runs)
-    (section,) = [section for run, section in page.sections if run.experiment == "search"]
+def test_the_page_shows_a_search_and_explores_what_reached_the_end(experiments):
+    page = gather_report(experiments)
+    (section,) = [section for shown, section in page.sections if shown.name == "search"]
     assert list(section.captions)[:2] == ["axes", "effort"]
     explored = [row["key"][2:] for row in page.explorer["rows"] if row["key"][0] == "search"]
-    assert explored == [[*GRID[0]], [*GRID[2]]]
+    assert explored == [[*GRID[0].values()], [*GRID[2].values()]]
 
 
-def test_a_grid_and_a_search_on_the_same_file_have_a_section_each(runs):
+def test_a_grid_and_a_search_on_the_same_file_have_a_section_each(experiments):
     own = {}
     for name in ("grid", "search"):
-        run = copy.copy(runs[name])
-        run.user_file = True
-        own[report.name_section(run)] = run
+        experiment = copy.copy(experiments[name])
+        experiment.user_file = True
+        own[report.name_section(experiment)] = experiment
     assert len(own) == 2
     titles = [section.title for _, section in gather_report(own).sections]
     assert all(
@@ -393,11 +425,11 @@ def test_a_grid_and_a_search_on_the_same_file_have_a_section_each(runs):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_works_in_a_browser(runs, folder, tmp_path, scheme):
+def test_the_page_works_in_a_browser(experiments, folder, tmp_path, scheme):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium or Chrome on the PATH")
-    text = render_html(gather_report(runs), folder)
+    text = render_html(gather_report(experiments), folder)
     text = text.replace("<head>", f"<head>{COLLECT_PROBLEMS}").replace("</body>", f"{USE_PAGE}</body>")
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     process = subprocess.run(
@@ -431,16 +463,16 @@ def test_the_page_works_in_a_browser(runs, folder, tmp_path, scheme):
 
 
 @pytest.mark.parametrize("user_file", [False, True])
-def test_a_run_of_an_experiment_without_a_section_has_one_all_the_same(runs, folder, user_file):
-    run = copy.copy(runs["grid"])
-    run.experiment, run.user_file = "probe", user_file
-    name = report.name_section(run)
-    page = gather_report({name: run, "bce": runs["bce"]})
+def test_an_experiment_without_a_section_has_one_all_the_same(experiments, folder, user_file):
+    experiment = copy.copy(experiments["grid"])
+    experiment.name, experiment.user_file = "probe", user_file
+    name = report.name_section(experiment)
+    page = gather_report({name: experiment, "bce": experiments["bce"]})
     (_, known), (shown, section) = page.sections
     assert known.title.startswith("Table 2")
-    assert shown is run
-    assert section.title == f"The probe on {run.label}"
+    assert shown is experiment
+    assert section.title == f"The probe on {experiment.label}"
     assert list(section.captions) == ["weights", "differences", "confusion"]
     text = render_html(page, folder)
     assert section.title in text
-    assert all(table.title.rstrip(":")[:30] in text for table in run.tables.values())
+    assert all(table.title.rstrip(":")[:30] in text for table in experiment.tables.values())

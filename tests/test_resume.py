@@ -1,13 +1,17 @@
 """A run that is stopped, killed, extended and disturbed, as a user meets it: in processes of their own."""
 
+import csv
+import json
+import re
 import shutil
 import signal
 
 import kills
 import pytest
 
-from experiments.artifacts.reader import RunResult
-from experiments.runner.files import SCHEMA, locked_run_folder
+from experiments.artifacts.reader import ExperimentFolder
+from experiments.runner.folder import HISTORY, RESULTS, SCHEMA
+from linear_cifar.folders import locked_folder
 
 
 def wait_for_end(process, code):
@@ -24,8 +28,17 @@ def wait_for_training(process, out):
     assert started, process.communicate()
 
 
+def read_rows(out, name):
+    with (out / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def run_keys(rows):
-    return [row[:3] for row in rows]
+    return [(float(row["eta"]), int(row["seed"])) for row in rows]
+
+
+def read_blocks(out):
+    return [json.loads(path.read_text(encoding="utf-8")) for path in out.glob("blocks/grid/*/block.json")]
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +65,12 @@ def test_a_stopped_and_killed_run_ends_like_an_undisturbed_one(folder):
     assert line.startswith("stopped after epoch ")
     assert " to resume: python -m experiments.grid --" in line
     assert line.endswith(f" {' '.join(kills.FLAGS)} --out={out} --save_every=1")
-    run = RunResult(out)
-    assert not run.complete
-    (done,) = {row.cells["epochs"] for row in run.results}
+    assert not ExperimentFolder(out).complete
+    results = read_rows(out, RESULTS)
+    (done,) = {int(row["epochs"]) for row in results}
     assert 1 <= done < kills.EPOCHS
-    assert [row.cells["epoch"] for row in run.history] == [*range(1, done + 1)] * len(run.results)
+    epochs = [int(row["epoch"]) for row in read_rows(out, HISTORY)]
+    assert epochs == [*range(1, done + 1)] * len(results)
     assert done in kills.saved_states(out).values()
     for phase in ("saving", "writing"):
         process = kills.start(out, caches, "--save_every=1")
@@ -65,7 +79,7 @@ def test_a_stopped_and_killed_run_ends_like_an_undisturbed_one(folder):
         process.communicate()
     kills.finish(kills.start(out, caches))
     assert not kills.differing(out, folder / "reference")
-    assert RunResult(out).complete
+    assert ExperimentFolder(out).complete
     assert not kills.saved_states(out)
     assert not list(out.rglob("*partial*"))
     assert training_programs(caches) == compiled
@@ -83,11 +97,11 @@ def test_a_second_run_into_the_same_folder_is_refused(folder):
     wait_for_training(process, folder / "twice")
     process.send_signal(signal.SIGSTOP)
     (line,) = wait_for_end(kills.start(folder / "twice", folder / "caches"), 2)
-    assert line.startswith(f"error: --out={folder / 'twice'}: another run is writing there")
+    assert line.startswith(f"error: --out={folder / 'twice'}: another process is writing there")
     process.kill()
     process.communicate()
     # The lock dies with its process.
-    with locked_run_folder(folder / "twice"):
+    with locked_folder(folder / "twice"):
         pass
 
 
@@ -105,7 +119,7 @@ def test_a_run_of_an_older_version_is_refused_in_one_line(folder):
     text = (old / "config.json").read_text(encoding="utf-8")
     (old / "config.json").write_text(text.replace(f'"schema": {SCHEMA}', '"schema": 3'), encoding="utf-8")
     (line,) = wait_for_end(kills.start(old, folder / "caches"), 2)
-    assert line.startswith(f"error: --out={old}: holds a run that cannot be resumed: ")
+    assert line.startswith(f"error: --out={old}: holds an experiment that cannot be resumed: ")
     assert f"was written by another version (schema 3, not {SCHEMA})" in line
     assert "choose another folder" in line
 
@@ -114,22 +128,23 @@ def test_a_run_is_extended_by_values_seeds_and_epochs(folder):
     out, caches = folder / "extended", folder / "caches"
     plain = ("--schedule=constant", "--average=1", "--momentum=0")
     kills.finish(kills.start(out, caches, *plain, "--eta=0.001", "--seeds=1", "--epochs=2"))
-    before = RunResult(out).history
+    before = read_rows(out, HISTORY)
     assert len(before) == 2
     extended = ("--eta=0.01,0.001", "--seeds=2", "--epochs=3")
     process = kills.start(out, caches, *plain, *extended)
     wait_for_training(process, out)
     process.send_signal(signal.SIGTERM)
-    assert wait_for_end(process, 143)[-1].startswith("stopped after epoch ")
+    *_, line = wait_for_end(process, 143)
+    # No epoch is named where the signal comes between two blocks.
+    assert re.match(r"stopped( after epoch [12] of 3 of grid)?: state saved, ", line)
     # What was finished before is still there, whichever block was being trained.
-    assert before[0][:3] in run_keys(RunResult(out).results)
+    (key,) = {*run_keys(before)}
+    assert key in run_keys(read_rows(out, RESULTS))
     lines = wait_for_end(kills.start(out, caches, *plain, *extended), 0)
     assert lines[0].startswith("reused: grid, 1 configuration, the first ")
     assert all(line.startswith("reused: ") for line in lines)
-    after = RunResult(out)
-    expected = [(0.01, 0), (0.001, 0), (0.01, 1), (0.001, 1)]
-    assert [(row.config.eta, row.seed) for row in after.results] == expected
-    in_both = [row for row in after.history if row[:3] == before[0][:3]]
+    assert run_keys(read_rows(out, RESULTS)) == [(0.01, 0), (0.001, 0), (0.01, 1), (0.001, 1)]
+    in_both = [row for row in read_rows(out, HISTORY) if run_keys([row]) == [key]]
     assert in_both[:2] == before
     assert len(in_both) == 3
 
@@ -164,9 +179,8 @@ def test_a_run_in_which_everything_diverges_ends_properly(folder):
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "every configuration diverged" in output
-    run = RunResult(out)
-    assert {row.cells["diverged"] for row in run.results} == {1}
-    assert all(row.cells["running_loss"] != row.cells["running_loss"] for row in run.history)
+    assert {row["diverged"] for row in read_rows(out, RESULTS)} == {"1"}
+    assert {row["running_loss"] for row in read_rows(out, HISTORY)} == {"nan"}
     assert not (out / "best_params.npz").exists()
 
 
@@ -174,7 +188,7 @@ def test_blocks_that_train_one_after_another_leave_their_best_weights(folder):
     out, caches = folder / "blocks", folder / "caches"
     small_blocks = ("--block_runs=1", "--save_every=1")
     process = kills.start(out, caches, *small_blocks, KEPT_BYTES="0")
-    assert kills.wait_for(process, lambda: len(list(out.glob("blocks/*/metrics-*.npz"))) == 2)
+    assert kills.wait_for(process, lambda: len(list(out.glob("blocks/grid/*/result-*.npz"))) == 2)
     process.kill()
     process.communicate()
     process = kills.start(out, caches, *small_blocks, KEPT_BYTES="0")
@@ -184,18 +198,19 @@ def test_blocks_that_train_one_after_another_leave_their_best_weights(folder):
     bars = [line for line in errors.replace("\r", "\n").splitlines() if "%|" in line]
     assert f"| {kills.EPOCHS}/{kills.EPOCHS} [" in bars[-1]
     assert not kills.saved_states(out)
-    assert len(list(out.glob("blocks/*/metrics-*.npz"))) == 4
-    run, reference = RunResult(out), RunResult(folder / "reference")
-    assert [len(result.config["devices"]) for result in (run, reference)] == [1, 2]
-    assert run_keys(run.results) == run_keys(reference.results)
-    for row, expected in zip(run.history, reference.history, strict=True):
-        if row.config.eta == 0.001:
+    assert len(list(out.glob("blocks/grid/*/result-*.npz"))) == 4
+    reference = folder / "reference"
+    devices = [{len(block["environment"]["devices"]) for block in read_blocks(f)} for f in (out, reference)]
+    assert devices == [{1}, {2}]
+    assert run_keys(read_rows(out, RESULTS)) == run_keys(read_rows(reference, RESULTS))
+    for row, expected in zip(read_rows(out, HISTORY), read_rows(reference, HISTORY), strict=True):
+        if row["eta"] == "0.001":
             cells, wanted = (
-                [value for value in cells.values() if value is not None]
-                for cells in (row.cells, expected.cells)
+                [float(value) for name, value in cells.items() if name not in {"sweep", "dataset"} and value]
+                for cells in (row, expected)
             )
             assert cells == pytest.approx(wanted, rel=1e-4)
     # A finished block cannot be trained for longer, but the run can have more configurations.
     lines = wait_for_end(kills.start(out, caches, "--eta=0.001,0.1,0.01", KEPT_BYTES="0"), 0)
     assert len(lines) == 4
-    assert len(RunResult(out).results) == 6
+    assert len(read_rows(out, RESULTS)) == 6

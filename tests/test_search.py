@@ -6,18 +6,19 @@ import re
 import numpy as np
 import pytest
 from absl.testing import flagsaver
-from small_runs import draw_result, make_sweep, small_data, stop_runs
+from small_runs import draw_result, identify_sweep, make_sweep, small_data, stop_runs
 
 from experiments import search
 from experiments.artifacts import search_figures
-from experiments.artifacts.reader import MissingResult, RunResult
-from experiments.cli import data as cli_data
+from experiments.artifacts.reader import ExperimentFolder
+from experiments.cli import source
 from experiments.cli.launch import parse_flags
-from experiments.runner.blocks import Block, find_incompatibility, read_manifest, write_manifest
-from experiments.runner.errors import FolderError, UsageError
+from experiments.runner.errors import UsageError
 from experiments.runner.stages import refit_stage
+from linear_cifar.blocks import SavedBlock, find_difference
 from linear_cifar.data.synthetic import make_synthetic
-from linear_cifar.npz import read_npz
+from linear_cifar.folders import FolderError
+from linear_cifar.halving import Halving
 
 FLAGS = (
     "--dataset=synthetic", "--val_size=50", "--epochs=3", "--eta=1e-4:0.01", "--batch=50", "--lam=0:0.1",
@@ -42,7 +43,7 @@ def run_search(tmp_path_factory):
     def run(name, *words):
         with flagsaver.flagsaver(), pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["experiments.search", *FLAGS, *HALVING])
-            patch.setattr(cli_data, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=60))
+            patch.setattr(source, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=60))
             for plot in ("differences", "weights", "confusion"):
                 patch.setattr(search.figures, f"plot_{plot}", lambda *_: None)
             search.define_flags()
@@ -80,14 +81,18 @@ def test_a_stopped_run_has_the_rows_and_cells_of_what_was_measured(folder):
         assert epochs[-1]["val_acc"] == row["val_acc"] != ""
         assert (row["test_acc"] == "") == (row["train_loss"] == "") == (row["stopped"] != "")
         assert (row["val_class_acc"] == "") == (row["stopped"] != "")
-    arrays, description = read_npz(folder / "correct.npz")
+    result = ExperimentFolder(folder).result("search")
     finished = [[float(row[key]) for key in ("eta", "lam")] for row in rows[:16] if not row["stopped"]]
-    assert [[config[0], config[2]] for config in description["sweeps"][0]["configs"]] == finished
-    assert arrays["0.val"].shape == (2, len(finished), 7)
+    ends = result.take_finished()
+    assert [[config.eta, config.lam] for config in ends.configs] == finished
+    assert ends.values("val", 0).shape == (2, 50)
+    stopped = next(c for c in range(16) if result.stopped[0, c])
+    with pytest.raises(KeyError, match=f"configuration {stopped} was stopped by halving"):
+        result.interval("val", stopped)
 
 
 def test_the_table_ranks_what_reached_the_end_and_counts_the_others(folder):
-    (table,) = RunResult(folder).tables.values()
+    (table,) = ExperimentFolder(folder).tables.values()
     assert len(table.rows) == 8
     assert "Halving stopped 8 after epoch 1; 8 of 16 configurations reached the end" in table.note
     assert "with 95 % confidence the best of those that reached the end on other seeds" in table.note
@@ -96,27 +101,26 @@ def test_the_table_ranks_what_reached_the_end_and_counts_the_others(folder):
 
 
 def test_the_reader_takes_the_best_of_those_that_reached_the_end(folder):
-    run = RunResult(folder)
-    rows = [row for row in run.results if row.seed == 0]
-    finished = [row.config for row in rows if row.cells["stopped"] is None]
-    assert list(run.configs("search")) == finished
-    assert run.best("search") in finished
-    (table,) = run.tables.values()
-    assert table.rows[0][1] == f"{run.best('search').eta:g}"
-    stopped = next(row.config for row in rows if row.cells["stopped"])
-    with pytest.raises(MissingResult):
-        run.interval("val", "search", stopped)
+    experiment = ExperimentFolder(folder)
+    result = experiment.result("search")
+    best = result.best()
+    assert best.config == result.take_finished().best().config
+    assert not result.stopped[:, best.index].any()
+    (table,) = experiment.tables.values()
+    assert table.rows[0][1] == f"{best.config.eta:g}"
 
 
 def test_more_points_add_brackets_and_train_no_earlier_one_again(folder, run_search, capsys):
     run_search("extended", "--points=8", "--seeds=2")
-    first = {path.stat().st_mtime_ns for path in (folder.parent / "extended").glob("blocks/*/metrics-3.npz")}
+    first = {
+        path.stat().st_mtime_ns for path in (folder.parent / "extended").glob("blocks/search/*/result-3.npz")
+    }
     extended = run_search("extended", "--points=16", "--seeds=2")
     assert "reused: search, 8 configurations x 2 seeds, the first 3 of 3 epochs" in capsys.readouterr().err
-    blocks = {path.stat().st_mtime_ns for path in extended.glob("blocks/*/metrics-3.npz")}
+    blocks = {path.stat().st_mtime_ns for path in extended.glob("blocks/search/*/result-3.npz")}
     assert first < blocks
     assert len(blocks) == 2
-    for name in ("results.csv", "history.csv", "correct.npz", "best_params.npz"):
+    for name in ("results.csv", "history.csv", "best_params.npz"):
         assert (extended / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -125,13 +129,16 @@ def test_more_points_add_brackets_and_train_no_earlier_one_again(folder, run_sea
     [
         (["--seeds=3"], "holds runs with seeds 0,1, by which halving has chosen"),
         (["--seeds=1"], "holds runs with seeds 0,1, by which halving has chosen"),
-        (["--seeds=2", "--epochs=4"], "holds runs with epochs 3, not 4"),
-        (["--seeds=2", "--folds=2"], "holds runs with folds 0, not 2"),
-        (["--seeds=2", "--rungs=2"], "holds runs with rungs [1], not [2]"),
-        (["--seeds=2", "--halving=3"], "holds runs with halving 2, not 3"),
-        (["--seeds=2", "--halving=3", "--bracket=16"], "holds runs with halving 2, not 3"),
-        (["--seeds=2", "--points=8"], "which this command leaves out"),
-        (["--seeds=2", "--bracket=16"], "holds runs with bracket 8, not 16"),
+        (["--seeds=2", "--epochs=4"], "holds runs with halving 2 at 1 of 3 epochs, not 2 at 1,2 of 4 epochs"),
+        (["--seeds=2", "--folds=2"], "holds runs with other data: training examples"),
+        (["--seeds=2", "--rungs=2"], "holds runs with halving 2 at 1 of 3 epochs, not 2 at 2 of 3 epochs"),
+        (["--seeds=2", "--halving=3"], "holds runs with halving 2 at 1 of 3 epochs, not 3 at 1 of 3 epochs"),
+        (
+            ["--seeds=2", "--halving=3", "--bracket=16"],
+            "holds runs with halving 2 at 1 of 3 epochs, not 3 at 1 of 3 epochs",
+        ),
+        (["--seeds=2", "--points=8"], "which is left out here"),
+        (["--seeds=2", "--bracket=16"], "holds runs with a bracket of 8 points, which halving cannot extend"),
     ],
     ids=" ".join,
 )
@@ -140,30 +147,28 @@ def test_a_halved_search_is_not_extended_otherwise(folder, run_search, words, me
         run_search(folder.name, "--points=16", *words)
 
 
-def test_a_short_bracket_is_not_extended(tmp_path):
+def test_a_short_bracket_is_not_extended():
     configs = parse("--points=16", "--batch=50").configs
-    sweep = make_sweep(configs, halving=2, rungs=(1,), bracket=8)
-    dataset, numerics = small_data().dataset, {"versions": {}, "devices": []}
+    whole = identify_sweep(make_sweep(configs, halving=2, rungs=(1,), bracket=8), small_data())
     for places, expected in (
         (slice(4), "a bracket of 4 points, which halving cannot extend"),
         (slice(4, 12), "a bracket of 8 points, which halving cannot extend"),
         (slice(8, 16), None),
     ):
-        block = Block(sweep._replace(configs=configs[places]))
-        manifest = read_manifest(write_manifest(tmp_path, block, dataset, numerics))
-        assert find_incompatibility(manifest, {sweep.name: sweep}, dataset) == expected
+        block = SavedBlock(whole._replace(configs=configs[places]), "all", {}, epochs=1, extendable=True)
+        assert find_difference(block, whole, Halving(2, (1,), 8)) == expected
 
 
-def test_the_ranges_are_recorded_as_they_were_typed(folder):
-    settings = RunResult(folder).settings
-    assert (settings["eta"], settings["lam"], settings["batch"]) == ("1e-4:0.01", "0:0.1", "50")
+def test_the_ranges_are_recorded_as_text(folder):
+    settings = ExperimentFolder(folder).settings
+    assert (settings["eta"], settings["lam"], settings["batch"]) == ("0.0001:0.01", "0.0:0.1", [50])
     assert (settings["log_axes"], settings["points"]) == (["eta"], 16)
 
 
 def test_with_folds_the_mean_over_them_decides_and_the_best_is_trained_again(run_search):
     folder = run_search("folds", "--points=8", "--folds=2")
     rows = read_csv(folder / "results.csv")
-    assert [row["variant"] for row in rows].count("refit") == 1
+    assert [row["sweep"] for row in rows].count("refit") == 1
     by_config = {}
     for row in rows[:-1]:
         by_config.setdefault(row["eta"], []).append(row)
@@ -175,7 +180,8 @@ def test_with_folds_the_mean_over_them_decides_and_the_best_is_trained_again(run
 
 def test_without_halving_all_points_are_ranked(tmp_path):
     configs = parse("--points=4", "--batch=50").configs
-    (table,) = search.render(tmp_path, [draw_result(make_sweep(configs, (0, 1)), small_data())])
+    data = small_data()
+    (table,) = search.render(tmp_path, [draw_result(make_sweep(configs, (0, 1)), data)], {"small": data})
     assert len(table.rows) == 4
     assert "Halving" not in table.note
     assert "Choosing the best is expected to reach" in table.note
@@ -187,8 +193,9 @@ def test_without_halving_all_points_are_ranked(tmp_path):
 def test_diverged_runs_are_counted_and_drawn(tmp_path, diverged):
     configs = parse("--points=8", "--batch=50").configs
     sweep = make_sweep(configs, (0, 1), halving=2, rungs=(1,), bracket=8)
-    result = stop_runs(draw_result(sweep, small_data(), diverged), dict.fromkeys([0, 1, 2, 3], 1))
-    (table,) = search.render(tmp_path, [result])
+    data = small_data()
+    result = stop_runs(draw_result(sweep, data, diverged), dict.fromkeys([0, 1, 2, 3], 1))
+    (table,) = search.render(tmp_path, [result], {"small": data})
     assert "Halving stopped 4 after epoch 1" in table.note
     assert f"({min(4, len(diverged))} of them had diverged); 4 of 8 configurations" in table.note
     assert ("every configuration diverged" in table.note) == (len(diverged) == 8)
@@ -201,8 +208,8 @@ def test_the_best_of_what_reached_the_end_are_trained_again():
     sweep = make_sweep(configs, (0, 1), halving=2, rungs=(1,), bracket=8)
     result = stop_runs(draw_result(sweep, small_data()), dict.fromkeys([0, 1, 2, 3, 4], 1))
     for count in (2, 20):
-        (refit,) = refit_stage(count).plan([result])
-        assert refit.configs == tuple(configs[c] for c in result.ranking[:count])
+        (refit,) = refit_stage(sweep, count).choose([result])
+        assert refit.configs == tuple(configs[c] for c in result.ranking()[:count])
         assert len(refit.configs) == min(count, 3)
         assert (refit.settings.halving, refit.settings.rungs, refit.settings.bracket) == (0, (), 0)
 
@@ -214,7 +221,7 @@ def test_effort_counts_the_epochs_of_what_trains():
     work, best, ends = search_figures.trace_effort(result)
     assert work.tolist() == [8, 12, 14, 22, 28, 34]
     assert ends == [14, 34]
-    mean = result.history.evaluated["val"].accuracy.mean(axis=1)
+    mean = result.history["val_acc"].mean(axis=1)
     expected = [np.nanmax(mean[: i + 1, :4]) for i in range(3)]
     expected += [max(expected[-1], np.nanmax(mean[: i + 1, 4:])) for i in range(3)]
     np.testing.assert_allclose(best, expected)
@@ -242,7 +249,7 @@ def test_ranges_lists_and_rungs_are_parsed():
     [
         (["--eta=1:0.1"], "eta goes from 1 to 0.1: give a lower and a higher end"),
         (["--lam=0:0.1"], "lam goes from 0 on a logarithmic scale"),
-        (["--halving=1"], "--halving=1: give at least 2"),
+        (["--halving=1"], "--halving=1: factor is 1"),
         (["--rungs=2"], "--rungs: it is for --halving"),
         (["--bracket=64"], "--bracket: it is for --halving"),
         (["--halving=3", "--bracket=4", "--points=8"], "--bracket=4: give at least 2 points for each"),
@@ -250,9 +257,9 @@ def test_ranges_lists_and_rungs_are_parsed():
         (["--halving=3", "--eta=0.1,0.2", "--lam=0", "--points=64"], "--points=64: only 8 of them differ"),
         (["--halving=3", "--bracket=100"], "--bracket=100: give a power of two"),
         (["--halving=3", "--points=300"], "--points=300: with --halving give whole brackets of 256, such as"),
-        (["--halving=3", "--rungs=6,2"], "--rungs=6,2: give epochs in rising order, below the 40 of"),
-        (["--halving=3", "--rungs=40"], "--rungs=40: give epochs in rising order"),
-        (["--halving=3", "--epochs=1"], "--epochs=1: --halving needs at least 2"),
+        (["--halving=3", "--rungs=6,2"], "rungs is 6,2: give epochs in rising order, below epochs,"),
+        (["--halving=3", "--rungs=40"], "rungs is 40: give epochs in rising order"),
+        (["--halving=3", "--epochs=1"], "epochs is 1: halving needs at least 2"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -269,7 +276,7 @@ def test_flags_that_do_not_go_together_are_one_line(words, message):
         ("--eta=1:2:3:4", "expected low:high"),
         ("--batch=50:100", "expected whole numbers separated by commas"),
         ("--rungs=a", "expected whole numbers separated by commas"),
-        ("--rungs=0", "each number is at least 1"),
+        ("--rungs=0", "rungs is 0: give a whole number, at least 1"),
         ("--log_axes=batch", "expected some of eta, lam, q, momentum"),
     ],
 )

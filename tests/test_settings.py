@@ -5,7 +5,9 @@ from small_runs import SETTINGS
 from experiments.cli.flags import define_settings, sweep_from_flags
 from experiments.cli.launch import parse_flags
 from experiments.runner.errors import UsageError
-from linear_cifar.config import grid
+from linear_cifar.data.prepare import prepare_data
+from linear_cifar.data.synthetic import make_synthetic
+from linear_cifar.training import Descent
 
 
 def parse_sweep(*words, omit=(), fixed=None, **defaults):
@@ -20,14 +22,15 @@ def parse_settings(*words, **options):
 
 
 def test_equal_settings_make_the_same_program():
-    configs = grid([0.1], [20], [0.0])
+    def spec(settings):
+        options = settings.fit_options((3, 32, 32))
+        return Descent(**{name: options[name] for name in Descent._fields}).spec
+
     for settings in (SETTINGS, SETTINGS._replace(flip=False, shift=1), SETTINGS._replace(shift=2)):
         longer = settings._replace(epochs=7)
-        assert hash(settings.train_spec(configs, (3, 32, 32))) == hash(
-            longer.train_spec(configs, (3, 32, 32))
-        )
-        assert settings.train_spec(configs, (3, 32, 32)) == longer.train_spec(configs, (3, 32, 32))
-    shifts = [SETTINGS._replace(shift=pixels).train_spec(configs, (3, 32, 32)) for pixels in (1, 2)]
+        assert hash(spec(settings)) == hash(spec(longer))
+        assert spec(settings) == spec(longer)
+    shifts = [spec(SETTINGS._replace(shift=pixels)) for pixels in (1, 2)]
     assert shifts[0] != shifts[1]
 
 
@@ -37,7 +40,7 @@ def test_flags_give_the_settings():
     settings = sweep.settings
     assert (settings.val_size, settings.shuffle, settings.schedule) == (50, False, "step")
     assert (settings.epochs, settings.train, settings.average) == (7, "batch1", 1)
-    assert sweep.replicates == ((3, None), (4, None))
+    assert sweep.seeds == (3, 4)
     assert settings.max_loss == 4.5
     assert settings.evaluate == ("train", "val", "test")
 
@@ -57,11 +60,9 @@ def test_command_line_overrides_the_recipe():
 
 def test_folds_are_replicates_of_every_seed():
     sweep = parse_sweep("--folds=2", "--seeds=2", selects=True)
-    assert sweep.replicates == ((0, 0), (0, 1), (1, 0), (1, 1))
-    assert sweep.describe_size() == "0 configuration x 2 seeds x 2 folds"
-    assert (
-        sweep._replace(replicates=sweep.replicates[:3]).describe_size() == "0 configuration x 3 of the folds"
-    )
+    data = prepare_data(make_synthetic(n_train=300, n_test=10), folds=sweep.settings.folds)
+    names = [(replicate.seed, replicate.fold) for replicate in sweep.fit_arguments(data)["seeds"]]
+    assert names == [(0, 0), (0, 1), (1, 0), (1, 1)]
     with pytest.raises(UsageError, match="Unknown command line flag 'folds'"):
         parse_sweep("--folds=2")
 

@@ -13,10 +13,11 @@ import small_sweep
 from small_sweep import CONFIGS, SEEDS, TRAIN
 
 import linear_cifar as lc
-from linear_cifar.npz import NpzError, read_npz, write_npz
+from linear_cifar.identity import name_function, name_loss
+from linear_cifar.npz import FileError, read_npz, write_npz
 from linear_cifar.replicates import identify_replicate
-from linear_cifar.snapshots import name_function, name_loss
 
+DOUBLED = CONFIGS[3].replace(eta=0.6)
 STANDARDIZER = lc.Standardizer(np.full(6, 0.1), np.full(6, 2.0))
 
 
@@ -40,10 +41,16 @@ def last(epochs):
     return epochs[-1].snapshot()
 
 
+def with_settings(snapshot, **settings):
+    """Return a snapshot of another sweep."""
+    identity = snapshot.identity
+    return snapshot._replace(identity=identity._replace(settings={**identity.settings, **settings}))
+
+
 def assert_same_bits(snapshot, expected):
     assert snapshot.identity == expected.identity
     assert snapshot.number == expected.number
-    leaves = [jax.tree.leaves(state[2:]) for state in (snapshot, expected)]
+    leaves = [jax.tree.leaves(state[1:]) for state in (snapshot, expected)]
     for ours, theirs in zip(*leaves, strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
@@ -52,7 +59,7 @@ def assert_same_bits(snapshot, expected):
 def assert_same_runs(snapshot, expected):
     assert snapshot.identity == expected.identity
     assert snapshot.number == expected.number
-    leaves = [jax.tree.leaves(state[2:]) for state in (snapshot, expected)]
+    leaves = [jax.tree.leaves(state[1:]) for state in (snapshot, expected)]
     for ours, theirs in zip(*leaves, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
@@ -72,15 +79,15 @@ def test_a_snapshot_comes_back_from_a_file_bit_for_bit(tmp_path):
     made = last(small_sweep.run(epochs=4, **DECAYING))
     assert {leaf.dtype.name for leaf in made.opt_state} == {"float64", "int32"}
     assert not np.array_equal(made.averaged.W, made.params.W)
-    lc.save_snapshot(tmp_path / "probe.npz", made)
-    lc.save_snapshot(str(tmp_path / "again.npz"), lc.load_snapshot(str(tmp_path / "probe.npz")))
+    made.save(tmp_path / "probe.npz")
+    lc.load_snapshot(str(tmp_path / "probe.npz")).save(str(tmp_path / "again.npz"))
     assert_same_bits(lc.load_snapshot(tmp_path / "again.npz"), made)
 
 
 @pytest.mark.parametrize("name", ["probe", "probe.ckpt", "probe.npz", ".probe", "a.b.c", "猫"])
 def test_a_snapshot_has_exactly_the_name_that_it_was_given(name, snapshot, tmp_path):
     for _ in range(2):
-        lc.save_snapshot(tmp_path / name, snapshot)
+        snapshot.save(tmp_path / name)
         assert os.listdir(tmp_path) == [name]
         assert_same_bits(lc.load_snapshot(tmp_path / name), snapshot)
 
@@ -88,25 +95,25 @@ def test_a_snapshot_has_exactly_the_name_that_it_was_given(name, snapshot, tmp_p
 def test_a_failed_save_leaves_nothing(snapshot, tmp_path):
     (tmp_path / "probe").mkdir()
     with pytest.raises(OSError, match="directory"):
-        lc.save_snapshot(tmp_path / "probe", snapshot)
+        snapshot.save(tmp_path / "probe")
     assert os.listdir(tmp_path) == ["probe"]
 
 
 def test_a_snapshot_may_have_numbers_of_numpy(tmp_path):
-    configs = [lc.Config(np.float32(eta), np.int64(8), np.float64(lam)) for eta, _, lam, *_ in CONFIGS]
+    configs = [lc.Config(np.float32(config.eta), np.int64(8), np.float64(config.lam)) for config in CONFIGS]
     seeds = [lc.Replicate(np.int64(7), np.int64(0)), lc.Replicate(8, 1)]
     made = last(small_sweep.run(configs, epochs=1, seeds=seeds))
-    lc.save_snapshot(tmp_path / "probe.npz", made)
+    made.save(tmp_path / "probe.npz")
     assert_same_bits(lc.load_snapshot(tmp_path / "probe.npz"), made)
     small_sweep.start(configs, epochs=2, seeds=seeds, resume_from=made)
 
 
 @pytest.mark.parametrize("options", [DECAYING, {"schedule": lc.SCHEDULES["cosine"]}])
 def test_a_resumed_sweep_has_the_same_bits_as_an_uninterrupted_one(options, tmp_path):
-    configs = lc.grid([1.0, 2.0], [8], [0.0, 0.1])  # at this η rounding errors would grow
+    configs = lc.grid(eta=[1.0, 2.0], batch=[8], lam=[0.0, 0.1])  # at this η rounding errors would grow
     straight = small_sweep.run(configs, epochs=5, **options)
     for number in (1, 3):
-        lc.save_snapshot(tmp_path / "probe.npz", straight[number - 1].snapshot())
+        straight[number - 1].snapshot().save(tmp_path / "probe.npz")
         resumed_from = lc.load_snapshot(tmp_path / "probe.npz")
         assert resumed_from.number == number
         resumed = small_sweep.run(configs, epochs=5, resume_from=resumed_from, **options)
@@ -133,16 +140,22 @@ def with_rows(count):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"configs": CONFIGS[::-1]}, "other configs"),
-        ({"configs": [*CONFIGS[:3], CONFIGS[3]._replace(eta=0.31)]}, "other configs"),
-        ({"seeds": [7, 4]}, "other replicates"),
-        ({"seeds": [7]}, "other replicates"),
-        ({"seeds": with_rows(40)}, "other replicates"),
-        ({"train": other_examples()}, "other training examples or another standardiser"),
-        ({"train": lc.Examples(TRAIN.features, TRAIN.targets[:, ::-1])}, "other training examples"),
-        ({"standardizer": STANDARDIZER}, "other training examples or another standardiser"),
+        ({"configs": CONFIGS[::-1]}, "fewer configurations or replicates, or another order of them"),
+        ({"configs": [*CONFIGS, DOUBLED]}, "fewer configurations or replicates, or another order of them"),
+        (
+            {"configs": [*CONFIGS[:3], CONFIGS[3].replace(eta=0.31)]},
+            "the configuration eta=0.3 .*, which is left out",
+        ),
+        ({"configs": CONFIGS[:2]}, "eta 0.3, which is left out here"),
+        ({"seeds": [7, 4]}, "seed 3, which is left out here"),
+        ({"seeds": [7]}, "seed 3, which is left out here"),
+        ({"seeds": [3, 7]}, "fewer configurations or replicates, or another order of them"),
+        ({"seeds": with_rows(40)}, "the replicate seed 7, other rows, which is left out here"),
+        ({"train": other_examples()}, "other data: training examples classes .*, not classes "),
+        ({"train": lc.Examples(TRAIN.features, TRAIN.targets[:, ::-1])}, "other data: training examples"),
+        ({"standardizer": STANDARDIZER}, "other data: standardizer none, not "),
         ({"loss": "bce"}, "loss softmax, not bce"),
-        ({"optimizer": lc.heavy_ball}, r"another optimizer's state \(sgd, not heavy_ball\)"),
+        ({"optimizer": lc.heavy_ball}, "optimizer sgd, not heavy_ball"),
         (
             {"optimizer": lambda hyperparams: lc.sgd(hyperparams)},
             r"optimizer sgd, not <test_snapshots\.<lambda>",
@@ -152,7 +165,7 @@ def with_rows(count):
         ({"precision": "tensorfloat32"}, "precision float32, not tensorfloat32"),
         ({"schedule": lc.SCHEDULES["cosine"]}, "another schedule or averaging"),
         ({"average": 4}, "another schedule or averaging"),
-        ({"epochs": 1}, "2 epochs, more than the 1 of this one"),
+        ({"epochs": 1}, "epochs 2, not 1"),
     ],
 )
 def test_a_snapshot_of_something_else_is_refused(snapshot, options, message):
@@ -170,7 +183,7 @@ def test_examples_of_another_shape_are_refused(snapshot):
 
 def test_the_arguments_of_an_augmentation_are_part_of_a_snapshot(snapshot):
     weak, strong = (lc.chain([partial(add_noise, scale=scale), add_noise]) for scale in (0.1, 0.2))
-    with_noise = snapshot._replace(identity=snapshot.identity._replace(augment=name_function(weak)))
+    with_noise = with_settings(snapshot, augment=name_function(weak))
     small_sweep.start(epochs=4, augment=weak, resume_from=with_noise)
     with pytest.raises(ValueError, match=r"it has augment .*scale=0\.1.*, not .*scale=0\.2"):
         small_sweep.start(epochs=4, augment=strong, resume_from=with_noise)
@@ -186,7 +199,7 @@ def test_rows_and_standardisers_of_a_replicate_are_part_of_a_snapshot(snapshot):
         {"fold": 2},
         {"standardizer": STANDARDIZER._replace(mean=np.full(6, 0.2))},
     ):
-        with pytest.raises(ValueError, match="other replicates"):
+        with pytest.raises(ValueError, match="the replicate seed 3, fold 1, other rows, which is left out"):
             small_sweep.start(epochs=4, seeds=[seeds[0], seeds[1]._replace(**change)], resume_from=of_folds)
 
 
@@ -220,10 +233,37 @@ def test_survivors_train_further_as_they_would_have_in_the_full_sweep(snapshot, 
     resumed = small_sweep.run([CONFIGS[3], CONFIGS[1]], epochs=4, seeds=[3, 7], resume_from=survivors)
     assert_same_runs(last(resumed), last(epochs).take([1, 0], [3, 1]))
     np.testing.assert_allclose(
-        resumed[-1].metrics.evaluated["val"].loss,
-        epochs[-1].metrics.evaluated["val"].loss[::-1, [3, 1]],
+        resumed[-1].metrics["val_loss"],
+        epochs[-1].metrics["val_loss"][::-1, [3, 1]],
         rtol=1e-9,
     )
+
+
+def test_configurations_that_are_stopped_keep_their_history_only(snapshot, epochs):
+    halved = snapshot.stop([2, 0])
+    assert halved.alive == [1, 3]
+    assert halved.stopped.tolist() == [[2, 0, 2, 0]] * 2
+    assert halved.params.W.shape[:2] == (2, 2)
+    resumed = small_sweep.run(epochs=4, resume_from=halved)
+    for name, expected in last(epochs).history.items():
+        ours = last(resumed).history[name]
+        np.testing.assert_allclose(ours[:, :, [1, 3]], expected[:, :, [1, 3]], rtol=1e-9)
+        np.testing.assert_array_equal(ours[:2], expected[:2])
+        assert np.isnan(ours[2:, :, [0, 2]]).all()
+    assert not last(resumed).diverged.any()
+    np.testing.assert_allclose(
+        resumed[-1].params().W, epochs[-1].params().W[:, [1, 3]], rtol=1e-9, atol=1e-12
+    )
+
+
+def test_taking_and_files_keep_what_is_stopped(snapshot, tmp_path):
+    halved = snapshot.stop([2])
+    halved.save(tmp_path / "halved")
+    assert_same_bits(lc.load_snapshot(tmp_path / "halved"), halved)
+    taken = halved.take(configs=[3, 2])
+    assert taken.alive == [0]
+    np.testing.assert_array_equal(taken.params.W, snapshot.params.W[:, [3]])
+    assert_same_bits(halved.take(configs=[1, 3]), snapshot.take(configs=[1, 3]))
 
 
 def test_taking_selects_runs_by_their_indices(snapshot):
@@ -259,8 +299,10 @@ def test_joining_undoes_taking(snapshot):
 
 
 def test_snapshots_that_do_not_belong_together_are_not_joined(snapshot, epochs):
+    second = snapshot.take(configs=[1])
+
     def changed(**values):
-        return snapshot._replace(identity=snapshot.identity._replace(**values)).take(configs=[1])
+        return second._replace(identity=second.identity._replace(**values))
 
     first = snapshot.take(configs=[0])
     for others, message in [
@@ -269,10 +311,10 @@ def test_snapshots_that_do_not_belong_together_are_not_joined(snapshot, epochs):
             "share neither their replicates nor",
         ),
         ([epochs[2].snapshot().take(configs=[1])], "of different sweeps or epochs"),
-        ([changed(data="0" * 64)], "of different sweeps or epochs"),
-        ([changed(loss="bce")], "of different sweeps or epochs"),
-        ([changed(optimizer="adam")], "of different sweeps or epochs"),
-        ([changed(plan=((0.5, 1), (0.5, 1)))], "of different sweeps or epochs"),
+        ([changed(data={"": "0" * 64})], "of different sweeps or epochs"),
+        ([with_settings(second, loss="bce")], "of different sweeps or epochs"),
+        ([with_settings(second, optimizer="adam")], "of different sweeps or epochs"),
+        ([changed(epochs=((0.5, 1), (0.5, 1)))], "of different sweeps or epochs"),
         ([snapshot.take(configs=[1, 0])], "have some configs in common"),
         ([first], "have some replicates in common"),
     ]:
@@ -290,21 +332,28 @@ def test_snapshots_that_do_not_belong_together_are_not_joined(snapshot, epochs):
         (lambda arrays, content: arrays.update({"params.W": arrays["params.W"][:, 1:]}), "W is float64"),
         (lambda arrays, content: arrays.update({"params.b": np.float32(arrays["params.b"])}), "b is float32"),
         (lambda arrays, content: arrays.update({"opt_state.0": np.zeros((1, 4))}), "optimizer's state"),
-        (lambda arrays, content: content.pop("number"), "number"),
-        (lambda arrays, content: content.update(number=3), "its number of epochs is wrong"),
-        (lambda arrays, content: content.update(snapshot_schema=99), "its schema is 99, not 2"),
-        (lambda arrays, content: content["identity"].pop("loss"), "loss"),
-        (lambda arrays, content: content["identity"].update(configs=[[-1, 8, 0]]), "eta is -1"),
+        (lambda arrays, content: arrays.pop("history.val_acc"), "its history has other columns"),
+        (
+            lambda arrays, content: arrays.update({"history.W_norm": np.zeros(3)}),
+            r"W_norm is float64\[3\], not",
+        ),
+        (lambda arrays, content: arrays.update(stopped=np.zeros((2, 4))), "stopped is float64"),
+        (lambda arrays, content: arrays.update(stopped=np.eye(2, 4, dtype=np.int64)), "W is float64"),
+        (lambda arrays, content: content["identity"]["epochs"].pop(), "is float64"),
+        (lambda arrays, content: content["identity"].update(format=99), "99"),
+        (lambda arrays, content: content["identity"].pop("settings"), "settings"),
+        (lambda arrays, content: content["identity"]["settings"].pop("dtype"), "dtype"),
+        (lambda arrays, content: content["identity"]["configs"][0].__setitem__(0, -1), "eta is -1"),
         (lambda arrays, content: content["identity"].update(configs="\n\n"), "snapshot"),
     ],
 )
 def test_a_file_of_something_else_is_refused_in_one_line(change, message, snapshot, tmp_path):
     path = tmp_path / "probe.npz"
-    lc.save_snapshot(path, snapshot)
+    snapshot.save(path)
     arrays, content = read_npz(path)
     change(arrays, content)
     write_npz(path, arrays, content)
-    with pytest.raises(NpzError, match=message) as raised:
+    with pytest.raises(FileError, match=message) as raised:
         lc.load_snapshot(path)
     assert str(raised.value).startswith(f"{path} does not hold a snapshot: ")
     assert "\n" not in str(raised.value)
@@ -372,9 +421,9 @@ OWN_LOSS = lc.Loss.from_value("own", own_softmax)
 )
 def test_what_a_snapshot_cannot_tell_apart_is_not_resumed(argument, first, second, snapshot):
     name = name_loss(first) if argument == "loss" else name_function(first)
-    taken = snapshot._replace(identity=snapshot.identity._replace(**{argument: name}))
+    taken = with_settings(snapshot, **{argument: name})
     with pytest.raises(
-        ValueError, match=rf"a snapshot cannot tell {argument} .*<.* define it at the top level"
+        ValueError, match=rf"{argument} is .*<.*, which cannot be told from .*: define it at the top level"
     ):
         small_sweep.start(**{"epochs": 4, argument: second}, resume_from=taken)
 
@@ -417,6 +466,6 @@ def half_adam(hyperparams):
 def test_a_state_of_bfloat16_comes_back_from_a_file(tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         snapshot = next(small_sweep.start(optimizer=half_adam)).snapshot()
-        lc.save_snapshot(tmp_path / "half", snapshot)
+        snapshot.save(tmp_path / "half")
         assert_same_bits(lc.load_snapshot(tmp_path / "half"), snapshot)
         small_sweep.start(optimizer=half_adam, resume_from=lc.load_snapshot(tmp_path / "half"))

@@ -1,39 +1,41 @@
 """An experiment of several stages: each is planned from the results of those before it."""
 
+import numpy as np
 import pytest
 from absl.testing import flagsaver
 
 from experiments import grid
-from experiments.artifacts.reader import RunResult
-from experiments.cli import data as cli_data
-from experiments.cli import experiment
+from experiments.artifacts.reader import ExperimentFolder
+from experiments.cli import experiment, source
 from experiments.cli.launch import parse_flags
-from experiments.runner.errors import FolderError, Stopped
-from experiments.runner.stages import Stage, fixed_stage
+from experiments.runner.errors import Stopped
+from experiments.runner.settings import default_settings
+from experiments.runner.stages import Stage, Sweep, fixed_stage
 from linear_cifar.data.synthetic import make_synthetic
+from linear_cifar.folders import FolderError
 
 FLAGS = ("--dataset=synthetic", "--val_size=50", "--epochs=2", "--eta=0.001,0.01", "--batch=50", "--lam=0")
 
 
 def refit_best(results):
-    """Plan a longer run of the best configuration so far; nothing if it is planned already."""
+    """Plan a longer run of the best configuration so far."""
     (first,) = results
-    settings = first.settings._replace(epochs=3)
-    return [first.sweep._replace(name="refit", settings=settings, configs=(first.configs[first.ranking[0]],))]
+    settings = default_settings(val_size=50, epochs=3, evaluate=("val",), flip=True)
+    return [Sweep("refit", settings, first.seeds, (first.best().config,))]
 
 
 @pytest.fixture
 def run_stages(tmp_path, monkeypatch):
     """Run the stages after the grid of the flags, and return the run's folder."""
     monkeypatch.setattr("sys.argv", ["experiments.grid", *FLAGS])
-    monkeypatch.setattr(cli_data, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=100))
+    monkeypatch.setattr(source, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=100))
 
     def run(*later, name="run"):
         with flagsaver.flagsaver():
             grid.define_flags()
             parse_flags(["grid", *FLAGS, f"--out={tmp_path / name}"])
             stages = [fixed_stage([grid.make_sweep()]), *later]
-            experiment.run_experiment("grid", stages, lambda folder, results: [])
+            experiment.run_experiment("grid", stages, lambda folder, results, data: [])
         return tmp_path / name
 
     return run
@@ -41,26 +43,25 @@ def run_stages(tmp_path, monkeypatch):
 
 def test_a_second_stage_trains_what_the_first_results_suggest(run_stages, capsys):
     refit = Stage(("refit",), refit_best)
-    run = RunResult(run_stages(refit))
-    assert run.complete
-    assert list(run.sweeps) == ["grid", "refit"]
-    assert [(row.sweep, row.cells["epochs"]) for row in run.results] == [
-        ("grid", 2),
-        ("grid", 2),
-        ("refit", 3),
-    ]
-    assert run.configs("refit") == (run.best("grid"),)
+    experiment = ExperimentFolder(run_stages(refit))
+    assert experiment.complete
+    assert list(experiment.sweeps) == ["grid", "refit"]
+    first, second = (experiment.result(name) for name in experiment.sweeps)
+    assert (first.epochs.tolist(), second.epochs.tolist()) == ([[2, 2]], [[3]])
+    best = first.best()
+    assert second.configs == (best.config,)
     # The same data order, weights and flips: the refit repeats the first two epochs of the grid.
-    best = [row.cells["running_loss"] for row in run.history if row.config == run.best("grid")]
-    assert best[2:4] == pytest.approx(best[:2], rel=1e-5)
+    losses = [result.history["running_loss"] for result in (first, second)]
+    np.testing.assert_allclose(losses[1][:2, 0, 0], losses[0][:, 0, best.index], rtol=1e-5)
     run_stages(refit)
     assert "finished already" in capsys.readouterr().err
 
 
 def test_a_stage_without_sweeps_ends_the_experiment(run_stages):
-    run = RunResult(run_stages(Stage((), lambda results: []), Stage(("never",), lambda results: 1 / 0)))
-    assert run.complete
-    assert list(run.sweeps) == ["grid"]
+    stages = (Stage((), lambda results: []), Stage(("never",), lambda results: 1 / 0))
+    experiment = ExperimentFolder(run_stages(*stages))
+    assert experiment.complete
+    assert list(experiment.sweeps) == ["grid"]
 
 
 def test_blocks_of_a_stage_that_the_command_lacks_are_refused(run_stages, tmp_path):

@@ -12,7 +12,7 @@ from linear_cifar.standardizer import ROWS_AT_ONCE, fit_standardizer, prepare_fe
 RNG = np.random.default_rng(0)
 LABELS = np.arange(300) % 3
 SIGNAL = RNG.normal(size=(300, 4)) + 2 * np.eye(4)[LABELS]
-CONFIGS = lc.grid([0.3], [10], [0.0])
+CONFIGS = lc.grid(eta=[0.3], batch=[10], lam=[0.0])
 
 
 @pytest.mark.parametrize("n", [1, 7, ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 3])
@@ -130,11 +130,11 @@ def test_wide_features_are_trained_as_scikit_learn_standardises_them(change, fol
         replicate = [lc.Replicate(0, s, rows[s])] if folds else [s]
         expected = lc.fit(CONFIGS, lc.make_examples(scaled, LABELS, 3), {}, epochs=3, seeds=replicate)
         params = result.params(0, 0 if folds else s, s if folds else None)
-        np.testing.assert_allclose(params.W, expected.saved.params.W[0], rtol=2e-3, atol=2e-4)
-    params = jax.tree.map(lambda leaf: leaf.reshape(2, 1, *leaf.shape[1:]), result.saved.params)
+        np.testing.assert_allclose(params.W, expected.params().W[0, 0], rtol=2e-3, atol=2e-4)
+    params = result.params()
     shared = standardizer or stack_standardizers(seeds)
     measured = lc.evaluate(params, examples, "softmax", shared)
-    np.testing.assert_allclose(measured.accuracy, result.metrics["train"].accuracy, atol=1e-6)
+    np.testing.assert_allclose(measured.accuracy, result.final["train_acc"], atol=1e-6)
     marks = lc.mark_correct_of_runs(CONFIGS, params, examples, seeds=seeds, standardizer=standardizer)
     np.testing.assert_allclose(marks.mean(axis=-1), measured.accuracy, atol=1e-6)
 
@@ -162,7 +162,7 @@ def test_functions_of_weights_in_numpy_lose_no_digits(dtype):
     for call in (
         lambda: lc.evaluate(folded, examples, "softmax"),
         lambda: lc.compute_logits(folded, x),
-        lambda: lc.objective(folded, x, np.eye(3)[LABELS], 0.0, "softmax"),
+        lambda: lc.objective(folded, x, np.eye(3)[LABELS], "softmax", lam=0.0),
         lambda: lc.fit(
             CONFIGS,
             lc.make_examples(SIGNAL, LABELS, 3),
@@ -199,7 +199,7 @@ def test_an_augmentation_gets_features_in_their_own_units():
         "augment": lambda key, features: features + 1_000,
     }
     wide, narrow = (
-        lc.fit(CONFIGS, lc.make_examples(x.astype(dtype), LABELS, 3), {}, **options).saved.params.W
+        lc.fit(CONFIGS, lc.make_examples(x.astype(dtype), LABELS, 3), {}, **options).params().W
         for dtype in (np.float64, np.float32)
     )
     np.testing.assert_allclose(wide, narrow, rtol=1e-4, atol=1e-5)

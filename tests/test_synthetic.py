@@ -15,23 +15,23 @@ def test_has_the_shapes_of_cifar10_and_says_what_it_is(raw):
     assert raw.name == "synthetic"
     assert not raw.verified
     assert all(name.startswith("synthetic") for name in raw.classes)
-    assert raw.train.features.shape == (6_000, 3_072)
-    assert raw.train.features.dtype == raw.train.labels.dtype == np.uint8
-    counts = np.bincount(raw.train.labels, minlength=10)
+    assert raw.splits["train"].features.shape == (6_000, 3_072)
+    assert raw.splits["train"].features.dtype == raw.splits["train"].labels.dtype == np.uint8
+    counts = np.bincount(raw.splits["train"].labels, minlength=10)
     assert (counts > 450).all()
     assert (counts < 750).all()
 
 
 def test_the_seed_alone_decides_it(raw):
     again, other = make_synthetic(n_train=6_000, n_test=2_000), make_synthetic(1, n_train=6_000, n_test=2_000)
-    np.testing.assert_array_equal(raw.train.features, again.train.features)
-    np.testing.assert_array_equal(raw.test.labels, again.test.labels)
-    assert not np.array_equal(raw.train.features, other.train.features)
-    assert not np.array_equal(raw.train.features[:2_000], raw.test.features)
+    np.testing.assert_array_equal(raw.splits["train"].features, again.splits["train"].features)
+    np.testing.assert_array_equal(raw.splits["test"].labels, again.splits["test"].labels)
+    assert not np.array_equal(raw.splits["train"].features, other.splits["train"].features)
+    assert not np.array_equal(raw.splits["train"].features[:2_000], raw.splits["test"].features)
 
 
 def test_noise_has_the_spectrum_of_natural_images(raw):
-    grey = raw.train.features.reshape(-1, 3, 32, 32).mean(axis=1)
+    grey = raw.splits["train"].features.reshape(-1, 3, 32, 32).mean(axis=1)
     power = (np.abs(np.fft.rfft2(grey - grey.mean(axis=0))) ** 2).mean(axis=0)
     frequency = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.rfftfreq(32)[None, :])
     band = (frequency > 0.05) & (frequency < 0.4)
@@ -40,9 +40,9 @@ def test_noise_has_the_spectrum_of_natural_images(raw):
 
 
 def test_is_learnable_but_hard(raw):
-    scaler = StandardScaler().fit(raw.train.features)
+    scaler = StandardScaler().fit(raw.splits["train"].features)
     model = LogisticRegression(C=1e-5, max_iter=30, tol=1e-2).fit(
-        scaler.transform(raw.train.features), raw.train.labels
+        scaler.transform(raw.splits["train"].features), raw.splits["train"].labels
     )
-    accuracy = model.score(scaler.transform(raw.test.features), raw.test.labels)
+    accuracy = model.score(scaler.transform(raw.splits["test"].features), raw.splits["test"].labels)
     assert 0.2 < accuracy < 0.5

@@ -10,8 +10,8 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import table1
-from experiments.artifacts.reader import RunResult
-from experiments.cli import data as cli_data
+from experiments.artifacts.reader import ExperimentFolder
+from experiments.cli import source
 from experiments.cli.launch import parse_flags
 from linear_cifar.config import Config
 from linear_cifar.data.synthetic import make_synthetic
@@ -37,13 +37,14 @@ def test_the_reference_recipe_reproduces_the_reference_numbers(cifar10_dir, cifa
     flags = ("--recipe=reference", "--dataset=cifar10", f"--data_dir={cifar10_dir}", "--evaluate=train,test")
     code, errors = run_table1(*flags, f"--eta_lam={','.join(pairs)}", "--out=run", cwd=tmp_path)
     assert code == 0, errors
-    result = RunResult(tmp_path / "run")
-    assert result.config["dataset"]["verified"] == cifar10.verified
-    measured = {(row.config.eta, row.config.lam, row.cells["epoch"]): row.cells for row in result.history}
+    experiment = ExperimentFolder(tmp_path / "run")
+    assert experiment.config["dataset"]["verified"] == cifar10.verified
+    result = experiment.result("table1")
+    places = {(config.eta, config.lam): c for c, config in enumerate(result.configs)}
     compared = 0
     for row in rows:
-        eta, lam, epoch = (row[name] for name in ("eta", "lam", "epoch"))
-        cells = measured[eta, lam, epoch]
+        lam, c = row["lam"], places[row["eta"], row["lam"]]
+        cells = {name: values[row["epoch"] - 1, 0, c] for name, values in result.history.items()}
         numbers = cells | {"W_fro": cells["W_norm"], "cost": cells["train_loss"] + lam * cells["W_norm"] ** 2}
         for name in numbers.keys() & row.keys() - {"epoch"}:
             tolerance = accuracy_tolerance if name.endswith("acc") else loss_tolerance
@@ -62,16 +63,16 @@ def test_the_reference_recipe_with_other_flags_writes_its_files(tmp_path, monkey
         "--seed=7",
     ]
     monkeypatch.setattr("sys.argv", ["experiments.table1", *words])
-    monkeypatch.setattr(cli_data, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=100))
+    monkeypatch.setattr(source, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=100))
     with flagsaver.flagsaver():
         table1.define_flags()
         parse_flags(["table1", *words, f"--out={tmp_path / 'run'}"])
         table1.main()
-    result = RunResult(tmp_path / "run")
-    settings = result.sweeps["table1"]
+    experiment = ExperimentFolder(tmp_path / "run")
+    settings = experiment.sweeps["table1"]
     names = ("init", "dtype", "shuffle", "seeds")
     assert [settings[name] for name in names] == ["numpy", "float64", False, [7]]
-    assert result.configs("table1") == (Config(0.01, 100, 0.1),)
+    assert experiment.result("table1").configs == (Config(0.01, 100, 0.1),)
     with np.load(tmp_path / "run" / "best_params.npz") as best:
         assert best["W"].dtype == np.float64
     figures = ("samples", "curves", "weights")

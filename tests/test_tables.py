@@ -1,25 +1,29 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import tables
-from experiments.artifacts.intervals import Interval, describe_selection, mean_weights_intervals
-from experiments.artifacts.results import best_sweep
+from experiments.artifacts.exports import best_result
+from experiments.artifacts.measures import mean_weights_intervals
 from experiments.artifacts.tables import MAY_BE_BEST, PRINTED_ROWS, format_difference, format_interval
-from experiments.runner.data import prepare_data
 from linear_cifar.config import Config, grid
-from linear_cifar.data.dataset import split_dataset
+from linear_cifar.data.prepare import prepare_data
 from linear_cifar.data.synthetic import make_synthetic
-from linear_cifar.evaluation import Metrics
-from linear_cifar.uncertainty import estimate_accuracy, estimate_difference, pack_correct
+from linear_cifar.uncertainty import DIVERGED, Interval, estimate_accuracy, estimate_difference
 
 SEEDS = (3, 4)
 # The last one diverges.
-CONFIGS = (*grid([0.001, 0.01], [20, 64], [0.0, 0.1]), Config(1.0, 20, 1e10))
+CONFIGS = (*grid(eta=[0.001, 0.01], batch=[20, 64], lam=[0.0, 0.1]), Config(1.0, 20, 1e10))
 
 
 def ranking_table(result):
-    return tables.ranking_table(result, describe_selection(result))
+    return tables.ranking_table(result, result.selection())
+
+
+def interval(mean, half_width):
+    return Interval(mean, mean - half_width, mean + half_width)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,8 @@ def result():
 def test_ranking_is_by_mean_validation_accuracy_then_loss_with_diverged_last(result):
     accuracy = np.array([[0.2, 0.4, np.nan, 0.3], [0.4, 0.4, 0.9, 0.5]], np.float32)
     loss = np.array([[1.0, 2.0, np.nan, 1.5], [1.0, 2.0, 1.0, 1.5]], np.float32)
-    assert result._replace(final={"val": Metrics(loss, accuracy)}).ranking == [3, 1, 0, 2]
+    measured = replace(result.take(range(4)), final={"val_loss": loss, "val_acc": accuracy})
+    assert measured.ranking() == [3, 1, 0, 2]
 
 
 def test_the_ranking_names_the_data_the_seeds_and_what_diverged(result):
@@ -47,34 +52,31 @@ def test_the_ranking_names_the_data_the_seeds_and_what_diverged(result):
     assert lines[-1].startswith("Choosing the best is expected to reach ")
 
 
-def with_marks(result, configs, marks, seeds=SEEDS):
+def with_marks(result, marks):
     """Return the result with these marks [S, C, n] on validation and test examples."""
     accuracy = {name: array.mean(axis=2) for name, array in marks.items()}
-    final = {name: Metrics(1 - values, values) for name, values in accuracy.items()}
-    history = result.history._replace(finite=np.ones((1, len(seeds), len(configs)), bool))
-    return result._replace(
-        sweep=make_sweep(configs, seeds=seeds),
-        history=history,
-        final={"train": final["val"], **final},
-        class_accuracy=accuracy,
-        correct={name: pack_correct(array) for name, array in marks.items()},
-        stopped=np.zeros((len(seeds), len(configs)), np.int64),
-    )
+    accuracy["train"] = accuracy["val"]
+    losses = {f"{name}_loss": 1 - values for name, values in accuracy.items()}
+    accuracies = {
+        f"{name}_{kind}": values for name, values in accuracy.items() for kind in ("acc", "class_acc")
+    }
+    packed = {name: np.packbits(array, axis=-1) for name, array in marks.items()}
+    return replace(result, final=losses | accuracies, marks=packed)
 
 
 def test_configurations_are_compared_with_the_best_by_seed_and_example(result):
     rng = np.random.default_rng(0)
     share = np.array([0.40, 0.80, 0.75])
     marks = {name: rng.random((2, 3, n)) < share[:, None] for name, n in (("val", 50), ("test", 100))}
-    changed = with_marks(result, CONFIGS[:3], marks)
-    np.testing.assert_array_equal(changed.marks("test", 1), marks["test"][:, 1])
+    changed = with_marks(result.take(range(3)), marks)
+    np.testing.assert_array_equal(changed.values("test", 1), marks["test"][:, 1])
     table = ranking_table(changed)
     assert table.columns[-2:] == ["val − best", ""]
     order = sorted(range(3), key=lambda c: -marks["val"][:, c].mean())
     for place, (c, row) in enumerate(zip(order, table.rows, strict=True)):
         for split, cell in (("val", row[5]), ("test", row[6])):
             accuracy = estimate_accuracy(marks[split][:, c])
-            assert cell == format_interval(Interval(accuracy.mean, accuracy.half_width))
+            assert cell == format_interval(interval(accuracy.mean, accuracy.half_width))
         if place:
             difference = estimate_difference(marks["val"][:, c], marks["val"][:, order[0]])
             assert row[-2] == f"{100 * difference.mean:.2f} ± {100 * difference.half_width:.2f}"
@@ -88,16 +90,17 @@ def test_the_set_of_the_best_is_marked_and_counted(result):
     marks = np.zeros((2, 3, 50), bool)
     marks[:, 0, :40], marks[:, 1, 3:43], marks[:, 2, :5] = True, True, True
     marked = {"val": marks, "test": np.repeat(marks, 2, axis=2)}
-    table = ranking_table(with_marks(result, CONFIGS[:3], marked))
+    table = ranking_table(with_marks(result.take(range(3)), marked))
     assert [row[-1] for row in table.rows] == [MAY_BE_BEST, MAY_BE_BEST, ""]
     assert "2 of 3 configurations may be the best" in table.note
 
 
-def test_a_selection_that_only_luck_makes_is_said_to_reach_less(result):
+def test_a_selection_that_only_luck_makes_is_said_to_reach_less():
     marks = np.random.default_rng(0).random((1, 40, 50)) < 0.5
-    configs = grid([0.001 * i for i in range(1, 41)], [20], [0.0])
-    changed = with_marks(result, configs, {"val": marks, "test": np.repeat(marks, 2, axis=2)}, seeds=(3,))
-    selection = describe_selection(changed)
+    configs = grid(eta=[0.001 * i for i in range(1, 41)], batch=[20], lam=[0.0])
+    drawn = draw_result(make_sweep(configs), small_data())
+    changed = with_marks(drawn, {"val": marks, "test": np.repeat(marks, 2, axis=2)})
+    selection = changed.selection()
     own = marks.mean(axis=2).max()
     assert own > 0.6
     assert selection.expected < own - 0.05
@@ -116,14 +119,14 @@ def test_one_seed_gives_intervals_over_examples():
 
 
 def test_a_difference_has_its_sign():
-    assert format_difference(Interval(0.0123, 0.004)) == "+1.23 ± 0.40"
-    assert format_difference(Interval(-0.0123, np.nan)) == "-1.23"
-    assert format_interval(Interval(np.nan, np.nan)) == "-"
+    assert format_difference(interval(0.0123, 0.004)) == "+1.23 ± 0.40"
+    assert format_difference(interval(-0.0123, np.nan)) == "-1.23"
+    assert format_interval(DIVERGED) == "-"
 
 
 @pytest.mark.parametrize("val_size", [1, 3])
 def test_very_few_validation_examples_are_enough_for_a_table(val_size):
-    data = prepare_data(split_dataset(make_synthetic(n_train=300, n_test=1), val_size=val_size))
+    data = prepare_data(make_synthetic(n_train=300, n_test=1), val_size=val_size)
     table = ranking_table(draw_result(make_sweep(CONFIGS[:3], seeds=SEEDS, val_size=val_size), data))
     assert len(table.rows) == 3
     assert ("±" in table.rows[0][5]) == (val_size > 1)
@@ -133,38 +136,44 @@ def test_very_few_validation_examples_are_enough_for_a_table(val_size):
 
 def test_a_grid_whose_refit_diverged_has_the_best():
     data = small_data()
-    splits = {name: data.splits[name] for name in ("train", "test")}
+    sets = {name: data.sets[name] for name in ("train", "test")}
     whole = draw_result(make_sweep(CONFIGS[:3], seeds=SEEDS), data)
     sweep = make_sweep(CONFIGS[:1], seeds=SEEDS, val_size=0, evaluate=())
     for diverged, expected in (([], "refit"), ([0], "small")):
-        refit = draw_result(sweep._replace(name="refit"), data._replace(splits=splits), diverged)
-        assert best_sweep([whole, refit]).sweep.name == expected
-        assert best_sweep([whole, refit], complete=False) is whole
+        refit = draw_result(sweep._replace(name="refit"), data._replace(sets=sets), diverged)
+        assert best_result([whole, refit]).about["sweep"] == expected
+        assert best_result([whole, refit], complete=False) is whole
+
+
+def refit_table(result, data):
+    return tables.refit_table(result, mean_weights_intervals(result, data), data.size("train"))
 
 
 def test_a_refit_that_diverged_is_last():
     data = small_data()
-    splits = {name: data.splits[name] for name in ("train", "test")}
+    sets = {name: data.sets[name] for name in ("train", "test")}
     sweep = make_sweep(CONFIGS[:3], seeds=SEEDS, val_size=0, evaluate=())
-    refit = draw_result(sweep, data._replace(splits=splits), diverged=[0])
-    assert refit.ranking == [1, 2, 0]
-    table = tables.refit_table(refit, mean_weights_intervals(refit))
+    data = data._replace(sets=sets)
+    refit = draw_result(sweep, data, diverged=[0])
+    assert refit.ranking() == [1, 2, 0]
+    table = refit_table(refit, data)
     assert [row[-1] for row in table.rows] == ["", "", "diverged in epoch 1"]
 
 
 def test_refitted_configurations_keep_the_order_of_the_selection():
     data = small_data()
     fixed = {"val_size": 0, "evaluate": ()}
-    splits = {name: data.splits[name] for name in ("train", "test")}
-    refit = draw_result(make_sweep(CONFIGS[:3], seeds=SEEDS, **fixed), data._replace(splits=splits))
-    assert refit.ranking == [0, 1, 2]
-    table = tables.refit_table(refit, mean_weights_intervals(refit))
+    sets = {name: data.sets[name] for name in ("train", "test")}
+    refit = draw_result(make_sweep(CONFIGS[:3], seeds=SEEDS, **fixed), data._replace(sets=sets))
+    assert refit.ranking() == [0, 1, 2]
+    table = refit_table(refit, data)
+    assert f"trained again on all {data.size('train'):,} training examples" in table.title
     assert [row[2:4] for row in table.rows] == [["20", "0"], ["20", "0.1"], ["64", "0"]]
     assert table.columns[4:] == ["train acc", "test acc", "test by class", "mean weights", ""]
-    x = (np.asarray(data.splits["test"].features) - data.standardizer.mean) / data.standardizer.std
-    labels = np.asarray(data.splits["test"].targets).argmax(axis=1)
+    x = (np.asarray(data.sets["test"].features) - data.standardizer.mean) / data.standardizer.std
+    labels = np.asarray(data.sets["test"].targets).argmax(axis=1)
     for c, row in enumerate(table.rows):
-        W, b = refit.params.W[:, c].mean(axis=0), refit.params.b[:, c].mean(axis=0)
+        W, b = (leaf[:, c].mean(axis=0) for leaf in refit.params())
         accuracy = ((x @ W.T + b).argmax(axis=1) == labels).mean()
         assert row[-2].startswith(f"{100 * accuracy:.2f} ± ")
 
@@ -174,18 +183,9 @@ def test_a_table_says_when_every_configuration_diverged():
     assert "every configuration diverged" in str(ranking_table(diverged))
 
 
-def test_a_long_table_prints_its_first_rows(result):
-    configs = grid([0.001 * i for i in range(1, 31)], [20, 64], [0.01 * i for i in range(5)])
-    accuracy = np.random.default_rng(0).random((2, len(configs))).astype(np.float32)
-    final = {split: Metrics(3 - accuracy, accuracy) for split in ("train", "val", "test")}
-    history = result.history._replace(finite=np.ones((2, 2, len(configs)), bool))
-    by_class = {"val": accuracy, "test": accuracy}
-    sweep = make_sweep(configs, seeds=SEEDS)
-    correct = {name: packed[:, [0] * len(configs)] for name, packed in result.correct.items()}
-    stopped = np.zeros(sweep.size, np.int64)
-    many = result._replace(
-        sweep=sweep, history=history, final=final, class_accuracy=by_class, correct=correct, stopped=stopped
-    )
+def test_a_long_table_prints_its_first_rows():
+    configs = grid(eta=[0.001 * i for i in range(1, 31)], batch=[20, 64], lam=[0.01 * i for i in range(5)])
+    many = draw_result(make_sweep(configs, seeds=SEEDS), small_data())
     table = ranking_table(many)
     lines = str(table).splitlines()
     assert len(table.rows) == 300
@@ -201,19 +201,16 @@ def test_percent_is_mean_and_sample_deviation():
 
 def test_a_configuration_is_named_by_what_its_sweep_uses(result):
     assert tables.configuration_name(result, 0) == "eta=0.001 batch=20 lam=0"
-    configs = (CONFIGS[0], CONFIGS[0]._replace(q=0.5))
-    with_q = result._replace(sweep=make_sweep(configs))
-    assert tables.configuration_name(with_q, 0) == "eta=0.001 batch=20 lam=0 q=0"
+    configs = (CONFIGS[0], CONFIGS[0].replace(q=0.5))
+    with_q = replace(result, identity=result.identity._replace(configs=configs))
+    assert tables.configuration_name(with_q, 0) == "eta=0.001 batch=20 q=0"
 
 
 def test_the_first_epoch_of_divergence_is_named(result):
-    finite = np.ones((4, 2, 2), bool)
-    finite[3:, 0, 1], finite[2:, 1, 1] = False, False  # from epoch 4 with one seed, from epoch 3 with another
-    sweep = make_sweep(CONFIGS[:2], seeds=SEEDS)
-    val = Metrics(np.array([[1, np.nan]] * 2), np.array([[0.5, np.nan]] * 2))
-    history = result.history._replace(finite=finite)
-    final = dict.fromkeys(("train", "val", "test"), val)
-    diverged = result._replace(sweep=sweep, history=history, final=final)
+    both = result.take(range(2))
+    final = {name: np.where([True, False], values, np.nan) for name, values in both.final.items()}
+    # From epoch 4 with one seed, from epoch 3 with another.
+    diverged = replace(both, diverged=np.array([[0, 4], [0, 3]]), final=final)
     assert [row[-1] for row in ranking_table(diverged).rows] == [MAY_BE_BEST, "diverged in epoch 3"]
 
 

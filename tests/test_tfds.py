@@ -107,7 +107,10 @@ def refusal(data_dir: Path, counts: tuple[int, int] = COUNTS) -> str:
 def test_reads_the_published_order(version, tmp_path):
     raw = read_tfds(tmp_path, COUNTS)
     assert raw is not None
-    for split, name, count in ((raw.train, "train", COUNTS[0]), (raw.test, "test", COUNTS[1])):
+    for split, name, count in (
+        (raw.splits["train"], "train", COUNTS[0]),
+        (raw.splits["test"], "test", COUNTS[1]),
+    ):
         expected = records(name, count)
         assert split.features.dtype == split.labels.dtype == np.uint8
         assert split.labels.tolist() == [record.label for record in expected]

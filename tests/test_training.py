@@ -46,12 +46,13 @@ def test_matches_a_plain_loop_with_partial_last_batches(loss):
     configs = [
         Config(0.1, 5, 0.0), Config(0.05, 23, 0.2), Config(0.1, 8, 0.1, q=0.7), Config(0.2, 5, 0.3, q=1.0),
         Config(0.1, 5, 0.0, momentum=0.9), Config(0.1, 5, 0.1, q=0.5, momentum=0.5),
+        Config(0.1, 8, 0.1, smoothing=0.1), Config(0.1, 5, 0.1, q=0.5, momentum=0.5, smoothing=0.9),
     ]  # fmt: skip
     spec = TrainSpec(get_loss(loss), heavy_ball, shuffle=False)
     params, _, finite = train(arrays, configs, spec, epochs=3)
     assert finite.all()
-    for c, (eta, batch, lam, q, momentum) in enumerate(configs):
-        W, b = problems.train_by_loop(*arrays, eta, batch, lam, loss, 3, q, momentum)
+    for c, config in enumerate(configs):
+        W, b = problems.train_by_loop(*arrays, loss=loss, epochs=3, **config)
         np.testing.assert_allclose(params.W[c], W, rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(params.b[c], b, rtol=1e-12, atol=1e-13)
 
@@ -81,8 +82,8 @@ def test_devices_and_the_vmap_width_change_nothing(devices, width, monkeypatch):
     ]
     monkeypatch.setattr(layout, "CPU_CACHE_BYTES", width * W.nbytes)
     params, _, _ = train(arrays, configs, devices=jax.local_devices()[:devices])
-    for c, (eta, batch, lam, *_) in enumerate(configs):
-        expected, _ = problems.train_by_loop(*arrays, eta, batch, lam, "softmax", epochs=1)
+    for c, config in enumerate(configs):
+        expected, _ = problems.train_by_loop(*arrays, loss="softmax", epochs=1, **config)
         np.testing.assert_allclose(params.W[c], expected, rtol=1e-12, atol=1e-13)
 
 
@@ -180,7 +181,7 @@ def test_the_shortcut_for_plain_gradient_descent_equals_the_general_way(precisio
 def test_a_small_penalty_is_not_rounded_away():
     # 1 - 2ηλ is 1 - 2e-7; the float32 next to it is 11 % away from that.
     W = np.random.default_rng(0).normal(size=(3, 500)).astype(np.float32)
-    hyperparams = training.Hyperparams(*map(jnp.float32, (1e-3, 1e-4, 0.0, 0.0)))
+    hyperparams = training.Hyperparams(eta=jnp.float32(1e-3), lam=jnp.float32(1e-4))
     params, no_loss = Params(jnp.array(W), jnp.zeros(3, jnp.float32)), jnp.zeros((4, 3), jnp.float32)
     for _ in range(1_000):
         params = training.descend(params, jnp.ones((4, 500), jnp.float32), no_loss, hyperparams, "float32")

@@ -9,6 +9,7 @@ import simulations
 from scipy import stats
 
 import linear_cifar as lc
+from linear_cifar.uncertainty import best_per_seed, half_width, rank, standard_error
 
 
 def draw(shape, seed=0, p=0.6):
@@ -159,13 +160,6 @@ def test_the_selection_is_made_by_the_other_folds():
             lc.cross_validate_selection(wrong)
 
 
-def test_predictions_are_packed_and_unpacked():
-    correct = draw((2, 3, 1_001))
-    packed = lc.pack_correct(correct)
-    assert packed.nbytes == 2 * 3 * 126
-    np.testing.assert_array_equal(lc.unpack_correct(packed, 1_001), correct)
-
-
 @pytest.mark.parametrize("n", [7, 2_300])
 def test_right_predictions_are_marked(n):
     rng = np.random.default_rng(0)
@@ -215,8 +209,65 @@ def test_a_confidence_that_means_nothing_is_refused(confidence):
 
 
 def test_different_seeds_are_refused():
-    with pytest.raises(ValueError, match="give the same seeds and examples"):
+    with pytest.raises(ValueError, match=r"give one shape \[seeds, examples\]"):
         lc.estimate_difference(draw((2, 5)), draw((3, 5)))
+
+
+@pytest.mark.parametrize("S", [2, 3, 5, 20])
+def test_the_interval_is_scipys(S):
+    values = np.random.default_rng(0).normal(0.4, 0.1, (S, 12))
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(half_width(values), (high - low) / 2)
+    np.testing.assert_allclose(standard_error(values), stats.sem(values))
+
+
+def test_one_in_twenty_equal_configurations_differs_by_chance():
+    rng = np.random.default_rng(0)
+    differences = rng.normal(size=(4, 4000))
+    share = np.mean(np.abs(differences.mean(axis=0)) > half_width(differences))
+    assert share == pytest.approx(0.05, abs=0.015)
+
+
+def test_a_small_case_by_hand():
+    # Deviation 1, error 1/√3; the interval is ± 4.303 of these.
+    assert half_width(np.array([-1.0, -2.0, -3.0])) == pytest.approx(2.4841, abs=1e-4)
+    assert half_width(np.array([0.5, 0.5])) == 0
+
+
+def test_one_seed_gives_no_interval():
+    assert np.isnan(standard_error(np.array([1.0])))
+    assert np.isnan(half_width(np.array([1.0])))
+
+
+def test_there_must_be_something_to_choose_from():
+    with pytest.raises(ValueError, match="no configurations"):
+        best_per_seed(np.zeros((3, 0)), np.zeros((3, 0)))
+
+
+def test_each_seed_chooses_as_a_loop_does():
+    rng = np.random.default_rng(0)
+    accuracy = rng.integers(0, 4, (200, 6)) / 4  # so that many tie
+    loss = rng.integers(0, 3, (200, 6)) / 2
+    diverged = rng.random((200, 6)) < 0.3
+    accuracy[diverged], loss[diverged] = np.nan, np.nan
+    for s, chosen in enumerate(best_per_seed(loss.astype(np.float32), accuracy.astype(np.float32))):
+        best = 0
+        for c in range(6):
+            if diverged[s, c]:
+                continue
+            better = accuracy[s, c] > accuracy[s, best] or (
+                accuracy[s, c] == accuracy[s, best] and loss[s, c] < loss[s, best]
+            )
+            if diverged[s, best] or better:
+                best = c
+        assert chosen == best
+
+
+def test_one_seed_chooses_what_ranks_first():
+    accuracy = np.array([[0.2, 0.4, np.nan, 0.4]])
+    loss = np.array([[1.0, 2.0, np.nan, 1.5]])
+    assert rank(loss, accuracy) == [3, 1, 0, 2]
+    assert best_per_seed(loss, accuracy).tolist() == [3]
 
 
 @pytest.mark.parametrize(("seeds", "least", "most"), [(1, 0.93, 1), (3, 0.94, 1), (10, 0.93, 0.985)])

@@ -15,13 +15,14 @@ from sklearn.metrics import balanced_accuracy_score
 
 from experiments import grid, report
 from experiments.cli import experiment
-from experiments.cli.data import source_from_flags
 from experiments.cli.launch import parse_flags
-from experiments.runner import data as runner_data
-from experiments.runner.data import prepare_data
+from experiments.cli.source import open_source
 from experiments.runner.errors import UsageError
-from linear_cifar.data.dataset import DataError, split_dataset
-from linear_cifar.data.features import read_features
+from linear_cifar.data import prepare as prepare_module
+from linear_cifar.data.dataset import DataError, Split, make_dataset
+from linear_cifar.data.division import divide
+from linear_cifar.data.formats import read_features
+from linear_cifar.data.prepare import prepare_data
 from linear_cifar.standardizer import standardize
 
 ROOT = Path(__file__).parent.parent
@@ -80,11 +81,10 @@ def test_the_example_ends_in_a_ranked_table_with_deviations(example):
 def test_the_files_name_the_data_and_have_every_run(example):
     folder = example[0] / "digits"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    raw = read_features(example[0] / "digits.npz")
-    data = split_dataset(raw, val_size=360)
+    dataset = read_features(example[0] / "digits.npz")
     assert config["dataset"] == {
         "name": "digits.npz", "origin": "digits.npz", "verified": False, "user_file": True,
-        "image_shape": None, "fingerprint": data.fingerprint,
+        "image_shape": None, "fingerprint": dataset.fingerprint,
     }  # fmt: skip
     with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -158,7 +158,7 @@ def test_without_a_test_split_nothing_is_reported_as_test(small):
     assert "finished already" in errors
     code, output, errors = run_grid("--data=images.npz", *words[1:], cwd=small, program=without_figures)
     assert code == 2
-    assert "holds runs with the data of plain.npz (" in errors
+    assert "holds runs with other data: training examples" in errors
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,9 @@ def test_a_mistake_is_one_line(small, monkeypatch, flags, message):
     with flagsaver.flagsaver(), pytest.raises((UsageError, DataError), match=re.escape(message)) as raised:
         grid.define_flags()
         parse_flags(["grid", *QUICK, *flags])
-        sweep, source = grid.make_sweep(), source_from_flags()
-        experiment.check_sweep(sweep, source.count_training(sweep.settings))
-        source.prepare(sweep.settings)
+        sweep, (sizes, prepare) = grid.make_sweep(), open_source()
+        experiment.check_sweep(sweep, sizes)
+        prepare(sweep.settings)
     assert len(str(raised.value).splitlines()) == 1
 
 
@@ -205,13 +205,20 @@ def test_images_that_float32_cannot_tell_apart_are_not_flipped(small, monkeypatc
     ):
         grid.define_flags()
         parse_flags(["grid", *QUICK, "--data=far.npz", "--flip"])
-        source_from_flags().prepare(grid.make_sweep().settings)
+        open_source()[1](grid.make_sweep().settings)
+
+
+def read_changed(path, change):
+    """Read a file, and return it with its training features changed."""
+    dataset = read_features(path)
+    features, labels = dataset.splits["train"]
+    changed = {"train": Split(change(features), labels)}
+    return make_dataset(dataset.name, dataset.classes, changed, dataset.origin, user_file=True)
 
 
 def test_a_constant_feature_is_0_where_it_is_only_centred(small):
-    dataset = split_dataset(read_features(small / "plain.npz"), val_size=12)
-    x = dataset.train.features * (np.arange(12) != 3)
-    data = prepare_data(dataset._replace(train=dataset.train._replace(features=x)), "center")
+    dataset = read_changed(small / "plain.npz", lambda x: x * (np.arange(12) != 3).astype(x.dtype))
+    data = prepare_data(dataset, val_size=12, standardize="center")
     np.testing.assert_array_equal(data.standardizer.std, np.where(np.arange(12) == 3, np.inf, 1))
 
 
@@ -221,24 +228,24 @@ def test_flips_are_off_for_own_data_and_work_for_images(small, monkeypatch):
         with flagsaver.flagsaver():
             grid.define_flags()
             parse_flags(["grid", *QUICK, "--data=images.npz", *words])
-            settings, source = grid.make_sweep().settings, source_from_flags()
-            spec = settings.train_spec([], source.prepare(settings).dataset.image_shape)
-        shapes = None if spec.augment is None else spec.augment.keywords["augmentations"][0].keywords["shape"]
-        assert shapes == expected
+            settings, (_, prepare) = grid.make_sweep().settings, open_source()
+            augment = settings.fit_options(prepare(settings).dataset.image_shape)["augment"]
+        shape = None if augment is None else augment.keywords["augmentations"][0].keywords["shape"]
+        assert shape == expected
 
 
 def test_the_scale_of_the_features_is_what_the_flag_says(small):
-    dataset = split_dataset(read_features(small / "plain.npz"), val_size=12)
+    dataset = read_features(small / "plain.npz")
     scaled = {}
     for mode in ("standard", "center", "unit", "none"):
-        data = prepare_data(dataset, mode, "float32")
-        scaled[mode] = np.asarray(standardize(data.standardizer, data.splits["train"].features))
-    x = dataset.train.features
+        data = prepare_data(dataset, val_size=12, standardize=mode)
+        scaled[mode] = np.asarray(standardize(data.standardizer, data.sets["train"].features))
+    x = divide(dataset, val_size=12)["train"].features
     np.testing.assert_allclose(scaled["standard"], (x - x.mean(axis=0)) / x.std(axis=0), atol=1e-5)
     np.testing.assert_allclose(scaled["center"], x - x.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(scaled["unit"], x / np.linalg.norm(x, axis=1, keepdims=True), atol=1e-6)
     np.testing.assert_array_equal(scaled["none"], x)
-    centred = prepare_data(dataset, "center", "float32").standardizer
+    centred = prepare_data(dataset, val_size=12, standardize="center").standardizer
     np.testing.assert_allclose(centred.mean, x.mean(axis=0, dtype=np.float64))
     np.testing.assert_array_equal(centred.std, 1)
 
@@ -256,34 +263,33 @@ def tiny(x):
 @pytest.mark.parametrize("change", [at_1e9, tiny])
 @pytest.mark.parametrize("mode", ["standard", "none"])
 def test_float64_features_lose_no_digits_in_float32(small, change, mode):
-    dataset = split_dataset(read_features(small / "plain.npz"), val_size=12)
-    x = change(dataset.train.features.astype(np.float64))
-    changed = dataset._replace(train=dataset.train._replace(features=x))
-    prepare_data(changed, mode, "float64")
+    dataset = read_changed(small / "plain.npz", lambda x: change(x.astype(np.float64)))
+    options = {"val_size": 12, "standardize": mode}
+    x = divide(dataset, val_size=12)["train"].features
+    prepare_data(dataset, dtype="float64", **options)
     if mode == "none" and change is at_1e9:
         with pytest.raises(
             DataError, match=r"feature 3 goes from 99999.* cannot tell apart: give a standardizer"
         ):
-            prepare_data(changed, mode, "float32")
+            prepare_data(dataset, **options)
         return
-    data = prepare_data(changed, mode, "float32")
-    prepared = np.asarray(standardize(data.standardizer, data.splits["train"].features))
+    data = prepare_data(dataset, **options)
+    prepared = np.asarray(standardize(data.standardizer, data.sets["train"].features))
     expected = (x - x.mean(axis=0)) / x.std(axis=0) if mode == "standard" else x
     assert prepared.dtype == np.float32
     np.testing.assert_allclose(prepared, expected, atol=1e-6)
 
 
 def test_more_data_than_the_memory_holds_are_refused(small, monkeypatch):
-    dataset = split_dataset(read_features(small / "plain.npz"), val_size=12)
-    monkeypatch.setattr(runner_data, "process_memory", lambda: 2 * 60 * (12 * 4 + 3 * 4))
-    prepare_data(dataset)
+    dataset = read_features(small / "plain.npz")
+    monkeypatch.setattr(prepare_module, "process_memory", lambda: 2 * 60 * (12 * 4 + 3 * 4))
+    prepare_data(dataset, val_size=12)
     with pytest.raises(DataError, match="60 examples of 12 features and 4 classes, which take"):
-        prepare_data(dataset._replace(classes=("0", "1", "2", "3")))
+        prepare_data(dataset._replace(classes=("0", "1", "2", "3")), val_size=12)
 
 
 def test_features_of_float64_stay_so_until_they_are_used(small):
-    dataset = split_dataset(read_features(small / "plain.npz"), val_size=12)
-    train = dataset.train._replace(features=dataset.train.features.astype(np.float64))
+    dataset = read_changed(small / "plain.npz", lambda x: x.astype(np.float64))
     for dtype in ("float32", "float64"):
-        data = prepare_data(dataset._replace(train=train), "none", dtype)
-        assert data.splits["train"].features.dtype == np.float64
+        data = prepare_data(dataset, val_size=12, standardize="none", dtype=dtype)
+        assert data.sets["train"].features.dtype == np.float64

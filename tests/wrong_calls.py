@@ -138,7 +138,7 @@ CALLS = {
     "seed of weights": (lambda: lc.jax_params(2**32, 4, 3), "seed is 4294967296"),
     "seed of NumPy": (lambda: lc.numpy_params(-1, 4, 3), "seed is -1"),
     "seed of points": (
-        lambda: lc.draw_configs({"eta": [1], "batch": [1], "lam": [0]}, 2, 0.5),
+        lambda: lc.draw_configs(2, seed=0.5, eta=[1], batch=[1]),
         "seed is 0.5",
     ),
     "schedule": (
@@ -166,7 +166,10 @@ CALLS = {
         lambda: fit(optimizer="adam"),
         "unknown optimizer 'adam': choose one of sgd, heavy_",
     ),
-    "momentum": (lambda: fit(configs=lc.grid([1], [4], [0], momenta=[0.9])), "momentum is 0.9: .*heavy_ball"),
+    "momentum": (
+        lambda: fit(configs=[CONFIG.replace(momentum=0.9)]),
+        "momentum is 0.9: .*heavy_ball",
+    ),
     "eta": (lambda: fit(optimizer=lambda h: optax.sgd(0.5)), "eta is 0.1: optimizer, .*, does not use it"),
     "loss as a function": (lambda: fit(loss=lambda s, y: 0), "loss is the function .*Loss.from_value"),
     "loss's name": (lambda: fit(loss="hinge"), "unknown loss 'hinge': choose one of softmax, bce"),
@@ -179,6 +182,28 @@ CALLS = {
         lambda: fit(train=lc.Examples(X, BATCH[1][:, :1]), evaluation_sets={}),
         "there is one output, .*: give loss='bce'",
     ),
+    "other axes": (
+        lambda: fit(configs=[CONFIG, CONFIG.replace(gamma=1.0)]),
+        "configs do not all have gamma: give all of them the same axes",
+    ),
+    "axis of a loss": (
+        lambda: fit(loss=lc.Loss.from_value("own", lambda s, y, h: s @ y * h.gamma, gamma=0.0)),
+        "gamma is missing, which the loss own reads: give each Config one",
+    ),
+    "axis that a loss does not name": (
+        lambda: fit(loss=lc.Loss.from_value("own", lambda s, y, h: s @ y * h.q * h.gamma, q=0.0)),
+        "loss own fails on .*there is no gamma: the hyperparameters are q",
+    ),
+    "axis that an optimizer reads": (
+        lambda: fit(optimizer=lambda h: optax.adam(h.eta, h.beta)),
+        "cannot be used .there is no beta: the hyperparameters are eta, lam",
+    ),
+    "name of an axis": (lambda: lc.Config(0.1, 4, items=1.0), "an axis has the name 'items': give another"),
+    "two values": (lambda: lc.Config(0.1, 4, eta=1.0), "Config has two values for eta: give one"),
+    "too many values": (
+        lambda: lc.Config(*range(99)),
+        "Config has 99 values without a name: give eta, batch",
+    ),
     "one config": (lambda: fit(configs=CONFIG), r"configs is one Config: give a list, such as \[config\]"),
     "no configs": (lambda: fit(configs=3), "configs is 3: give a list of Config"),
     "names as configs": (lambda: fit(configs=["a"]), "configs holds 'a': give a list of Config"),
@@ -187,8 +212,11 @@ CALLS = {
         lambda: fit(configs=[lc.Config(1e39, 4, 0.0)]),
         "eta is 1e.39: give a number that fl",
     ),
-    "one eta": (lambda: lc.grid(0.1, [4], [0]), r"eta is 0.1: give a list of numbers, such as \[0.1\]"),
-    "text as etas": (lambda: lc.grid("12", [4], [0]), "eta is '12': give a list of numbers"),
+    "one eta": (
+        lambda: lc.grid(eta=0.1, batch=[4]),
+        r"eta is 0.1: give a list of numbers, such as \[0.1\]",
+    ),
+    "text as etas": (lambda: lc.grid(eta="12", batch=[4]), "eta is '12': give a list of numbers"),
     "scaler": (
         lambda: fit(standardizer=StandardScaler().fit(X)),
         "standardizer is a StandardScaler: give lc.St",
@@ -213,23 +241,56 @@ CALLS = {
     ),
     "augment of images": (lambda: fit(augment=lc.horizontal_flip), "augment is the function .*which fails"),
     "augment's name": (lambda: fit(augment="flip"), "augment is 'flip': give a function"),
-    "init": (lambda: fit(init="numpy"), "init is 'numpy': give a function of the seed"),
+    "init's name": (lambda: fit(init="torch"), "unknown init 'torch': choose one of jax, numpy"),
+    "init": (lambda: fit(init=5), "init is 5: give jax or numpy, or a function of the seed"),
+    "dtype": (lambda: fit(dtype="float16"), "dtype is 'float16': choose one of float32, float64"),
+    "loss that counts as diverged": (lambda: fit(max_loss=0), "max_loss is 0: give a positive number"),
     "init's shape": (
         lambda: fit(init=lambda seed: lc.jax_params(seed, 3, 3)),
         r"the weights are \(3, 3\): these",
     ),
-    "keep": (lambda: fit(keep_params="none"), "keep_params is 'none': choose one of all, best"),
+    "keep": (lambda: fit(keep="none"), "keep is 'none': choose one of all, per_config, best"),
+    "keep without a set": (
+        lambda: fit(keep="best", evaluation_sets={}),
+        "keep='best' needs an evaluation set",
+    ),
+    "set to measure": (
+        lambda: fit(per_epoch=["test"]),
+        "per_epoch has 'test': the evaluation sets are val",
+    ),
+    "save_every": (lambda: fit(save_every=0), "save_every is 0: give at least 1"),
+    "block_runs": (lambda: fit(block_runs=0.5), "block_runs is 0.5: give a whole number"),
+    "halving": (lambda: fit(halving=3), "halving is 3: give lc.Halving"),
+    "halving's factor": (lambda: fit(halving=lc.Halving(factor=1)), "factor is 1: give at least 2"),
+    "halving's rungs": (lambda: fit(halving=lc.Halving(rungs=(2,))), "rungs is 2: give epochs in rising"),
+    "halving without a set": (
+        lambda: fit(halving=lc.Halving(), evaluation_sets={"test": VAL}),
+        "halving needs an evaluation set",
+    ),
+    "one's own function in a folder": (
+        lambda: fit(folder="nowhere", init=lambda seed: lc.jax_params(seed, 4, 3)),
+        "init is .*<lambda>.*: define it at the top level",
+    ),
     "memory": (lambda: fit(memory_bytes=0), "memory_bytes is 0: give at least 1"),
     "one device": (lambda: fit(devices=jax.devices()[0]), "devices is .*: give a list of some of jax.local"),
     "devices": (lambda: fit(devices=[]), r"devices is \[\]: give a list of some of jax.local_devices"),
-    "resuming a fit": (lambda: fit(resume_from=None), "fit has no option 'resume_from': .*use lc.sweep"),
-    "an unknown option": (lambda: fit(momentum=0.9), "fit has no option 'momentum'"),
+    "an unknown option": (lambda: fit(momentum=0.9), "unexpected keyword argument 'momentum'"),
     "path as a snapshot": (
         lambda: sweep(resume_from="probe.npz"),
         "resume_from is 'probe.npz': give a snapshot",
     ),
     "rows by name": (lambda: fit(seeds=[lc.Replicate(0, evaluation_rows=Y)]), "evaluation_rows is int64"),
     "the best": (lambda: fit().best("typo"), "there is no evaluation set 'typo': give one of val"),
+    "marks": (lambda: fit().values("typo", 0), "there are no marks of 'typo': give one of val"),
+    "no such run": (lambda: fit().params(0, seed=7), "there is no run of configuration 0 and seed 7"),
+    "weights that were not kept": (
+        lambda: fit(seeds=[0, 1], keep="best").params(),
+        "there are no weights of some runs: use keep='all'",
+    ),
+    "mask of a result": (lambda: fit().take([True]), r"configs is bool\(1,\): give a list of indices"),
+    "features to predict": (lambda: fit().predict(X[:, :2]), r"x is float32\(12, 2\): .*give features"),
+    "interval": (lambda: fit().interval("typo", 0), "there is no evaluation set 'typo': give one of val"),
+    "selection": (lambda: fit().selection("typo"), "there is no evaluation set 'typo': give one of val"),
     "rounded times": (
         lambda: fit(train=lc.make_examples(1e9 + X.astype(np.float64), Y, 3), evaluation_sets={}),
         "feature 0 goes from .* float32 cannot tell apart: give a standardizer",
@@ -270,7 +331,7 @@ CALLS = {
         lambda: next(sweep(evaluation_sets={"val": VAL})).snapshot().take(configs=[True]),
         r"configs is bool\(1,\): give a list of indices",
     ),
-    "times 2": (lambda: fit(configs=[lc.Hyperparams(0.1, 4, 0.0, 0.0)]), "configs holds a Hyperparams"),
+    "times 2": (lambda: fit(configs=[lc.Hyperparams(eta=0.1)]), "configs holds a Hyperparams"),
     "rows of examples": (lambda: TRAIN.take([12]), "rows go from 12 to 12: give 0 to 11"),
     "two standardisers": (
         lambda: fit(seeds=[lc.Replicate(0, standardizer=5)]),
@@ -299,7 +360,10 @@ CALLS = {
         ),
         "there is one output, .*lc.sigmoid_probabilities",
     ),
-    "a huge eta": (lambda: lc.grid([10**400], [1], [0]), "eta is .*: give a number that float64 can hold"),
+    "a huge eta": (
+        lambda: lc.grid(eta=[10**400]),
+        "eta is .*: give a number that float64 can hold",
+    ),
     "chain": (lambda: lc.chain(3), "augmentations is 3: give a list of functions"),
     "pixels": (
         lambda: lc.random_shift(jax.random.key(0), X[0], -1, (1, 2, 2)),
@@ -308,40 +372,44 @@ CALLS = {
     "p of a flip": (lambda: lc.horizontal_flip(jax.random.key(0), X[0], 7, (1, 2, 2)), "p is 7: give a prob"),
     # One run.
     "q of a loss without": (
-        lambda: lc.objective(
-            PARAMS, *BATCH, 0.0, lc.Loss.from_value("own", lambda s, y: jnp.sum(s * y)), q=0.9
-        ),
-        "q is 0.9: the loss own has no power q",
+        lambda: lc.objective(PARAMS, *BATCH, lc.Loss.from_value("own", lambda s, y: jnp.sum(s * y)), q=0.9),
+        "q is 0.9: the loss own does not read it",
     ),
     "lam of an objective": (
-        lambda: lc.objective(PARAMS, *BATCH, -1.0, "softmax"),
+        lambda: lc.objective(PARAMS, *BATCH, lam=-1.0),
         "lam is -1.0: give zero or",
     ),
     "lams of an objective": (
-        lambda: lc.gradients(PARAMS, *BATCH, np.ones(3), "softmax"),
+        lambda: lc.gradients(PARAMS, *BATCH, lam=np.ones(3)),
         r"lam is float64\(3,\)",
     ),
     "labels in an objective": (
         lambda: lc.objective(PARAMS, X, Y, lam=0.0, loss="softmax"),
         r"y is .*\(12,\): give targets \(12, 3\), of labels jax.nn.one_hot\(labels, 3\)",
     ),
-    "labels in gradients": (lambda: lc.gradients(PARAMS, X, Y, 0.0, "bce"), r"y is .*\(12,\): give targets"),
+    "labels in gradients": (
+        lambda: lc.gradients(PARAMS, X, Y, "bce", lam=0.0),
+        r"y is .*\(12,\): give targets",
+    ),
     "labels while tracing": (
-        lambda: jax.jit(lambda x, y: lc.objective(PARAMS, x, y, 0.0, "softmax"))(X, Y),
+        lambda: jax.jit(lambda x, y: lc.objective(PARAMS, x, y, "softmax", lam=0.0))(X, Y),
         r"y is .*\(12,\): give targets",
     ),
     "labels in a column": (
-        lambda: lc.objective(PARAMS, X, Y[:, None], 0.0, "softmax"),
+        lambda: lc.objective(PARAMS, X, Y[:, None], "softmax", lam=0.0),
         r"\(12, 1\): give targets",
     ),
     "labels in a step": (
         lambda: lc.train_step(lc.RunState(PARAMS, ()), CONFIG, X, Y, lc.TrainSpec()),
         r"y is .*\(12,\): give targets",
     ),
-    "narrow x": (lambda: lc.objective(PARAMS, X[:, :3], BATCH[1], 0.0, "softmax"), r"give features \[n, 4\]"),
-    "complex x": (lambda: lc.objective(PARAMS, X * 1j, BATCH[1], 0.0, "softmax"), "x is complex64"),
+    "narrow x": (
+        lambda: lc.objective(PARAMS, X[:, :3], BATCH[1], "softmax", lam=0.0),
+        r"give features \[n, 4\]",
+    ),
+    "complex x": (lambda: lc.objective(PARAMS, X * 1j, BATCH[1], "softmax", lam=0.0), "x is complex64"),
     "many runs": (
-        lambda: lc.objective(lc.Params(PARAMS.W[None], PARAMS.b[None]), *BATCH, 0.0, "softmax"),
+        lambda: lc.objective(lc.Params(PARAMS.W[None], PARAMS.b[None]), *BATCH),
         r"W is \(1, 3, 4\): give the parameters of one run",
     ),
     "dict of params": (lambda: lc.evaluate({"W": 0, "b": 0}, VAL, "bce"), "params is a dict: give lc.Params"),
@@ -354,11 +422,11 @@ CALLS = {
         r"the weights are \(3, 3\): these examples need \(3, 4\)",
     ),
     "softmax of one output in an objective": (
-        lambda: lc.objective(lc.Params(PARAMS.W[:1], PARAMS.b[:1]), X, BATCH[1][:, :1], 0.0, "softmax"),
+        lambda: lc.objective(lc.Params(PARAMS.W[:1], PARAMS.b[:1]), X, BATCH[1][:, :1], "softmax", lam=0.0),
         "there is one output, .*: give loss='bce'",
     ),
     "precision of an objective": (
-        lambda: lc.objective(PARAMS, *BATCH, 0.0, "softmax", precision="tf32"),
+        lambda: lc.objective(PARAMS, *BATCH, precision="tf32"),
         "precision is 'tf32': choose one of float32",
     ),
     "rows to evaluate": (
@@ -386,10 +454,6 @@ CALLS = {
         r"x is float32\(12, 2\): .*give features \[n, 4\]",
     ),
     "a snapshot to join": (lambda: lc.join_snapshots([3]), "snapshots is a list: give a list of snapshots"),
-    "a snapshot to save": (
-        lambda: lc.save_snapshot("x.npz", PARAMS),
-        r"snapshot is a Params: give epoch.snap",
-    ),
     "labels of classes": (lambda: lc.mean_class_accuracy(np.ones((2, 5), bool), Y), "give one label each"),
     # Searches and statistics.
     "negative factor": (lambda: lc.choose_survivors([[1]], [[1]], [4], -1), "factor is -1: give at least 2"),
@@ -399,24 +463,26 @@ CALLS = {
         "factor is 2.5: give a whole number",
     ),
     "batches": (lambda: lc.choose_survivors([[1]], [[1]], [4, 4], 3), "there are 2 batches"),
+    "bracket": (lambda: lc.draw_configs(2, bracket=100, eta=[1]), "bracket is 100: give a power of two"),
+    "range in a grid": (lambda: lc.grid(eta=lc.Range(0.1, 1)), "eta is a Range: give a list of numbers"),
     "rungs": (lambda: lc.default_rungs(0), "epochs is 0: give at least 1"),
     "unknown axis": (
-        lambda: lc.draw_configs({"etas": [1], "batch": [1], "lam": [0]}, 2),
-        "the axis 'eta' is missing: give eta, batch, lam, q, momentum",
+        lambda: fit(configs=lc.draw_configs(2, etas=[1], batch=[1])),
+        "eta is missing among batch, lam, q, .*, etas: give each Config one",
     ),
     "gamma": (
-        lambda: lc.draw_configs({"eta": [1], "batch": [1], "lam": [0], "gamma": [1]}, 2),
-        "the axis 'gamma' is unknown",
+        lambda: fit(configs=lc.draw_configs(2, eta=[1], batch=[1], gamma=[1])),
+        "gamma is 1.0: neither the loss softmax nor optimizer, the function sgd, uses it: give a loss or an",
     ),
     "no points": (
-        lambda: lc.draw_configs({"eta": [1], "batch": [1], "lam": [0]}, 0),
+        lambda: lc.draw_configs(0, eta=[1], batch=[1]),
         "count is 0: give at least",
     ),
     "one axis of marks": (
         lambda: lc.estimate_accuracy(np.ones(5, bool)),
         r"bool\(5,\): give an array \[seeds, ex",
     ),
-    "other marks": (lambda: lc.estimate_difference(np.ones((1, 5)), np.ones((1, 4))), "give the same seeds"),
+    "other marks": (lambda: lc.estimate_difference(np.ones((1, 5)), np.ones((1, 4))), "give one shape"),
     "two axes of marks": (lambda: lc.confidence_set(np.ones((2, 5), bool)), r"give an array \[seeds, config"),
     "NaN in a set": (lambda: lc.confidence_set(np.full((2, 2, 5), np.nan)), "correct holds NaN"),
     "diverged": (
@@ -424,13 +490,12 @@ CALLS = {
         r"give \(2, 2\)",
     ),
     "two axes of folds": (lambda: lc.cross_validate_selection(np.ones((2, 5))), r"\[seeds, folds, config"),
-    "packed shares": (
-        lambda: lc.pack_correct(np.ones((2, 5)) / 2),
-        r"correct is float64\(2, 5\): give booleans",
+    "ratio": (
+        lambda: lc.linearize_ratio(np.ones((1, 3)), np.ones((1, 4))),
+        r"give one shape \[seeds, examples\]",
     ),
-    "ratio": (lambda: lc.linearize_ratio(np.ones((1, 3)), np.ones((1, 4))), r"give one shape \[S, n\]"),
     "rank": (lambda: lc.rank([1.0], [1.0]), r"give an array \[seeds, configurations\]"),
-    "ranks": (lambda: lc.best_per_seed([[1.0]], [[1.0, 2.0]]), r"give one shape \[S, C\]"),
+    "ranks": (lambda: lc.best_per_seed([[1.0]], [[1.0, 2.0]]), r"give one shape \[seeds, configurations\]"),
     "confidence": (
         lambda: lc.reliability([0.5, np.nan], [True, False]),
         "confidence 1 is nan: give numbers from",

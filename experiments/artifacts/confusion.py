@@ -1,6 +1,6 @@
 """The confusions of a run's best classifier: which classes it takes for which."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -8,14 +8,16 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.artifacts.tables import Table, configuration_name, replicate_name
-from experiments.runner.sweeps import SweepResult
+from linear_cifar.data.prepare import Data
 from linear_cifar.evaluation import confusion_matrix
+from linear_cifar.replicates import all_rows
+from linear_cifar.result import Result
 
 # With more classes than this the cells of the figure have no numbers, and a table lists the largest of them.
 MAX_NUMBERED, LISTED_PAIRS = 20, 20
 
 
-def render_confusion(folder: Path, result: SweepResult) -> list[Table]:
+def render_confusion(folder: Path, result: Result, data: Mapping[str, Data]) -> list[Table]:
     """Draw the confusion matrix of the best configuration's best run, and list its largest cells in a table.
 
     The matrix is of the test split, or of the validation split where there is no test split. With few classes
@@ -24,20 +26,27 @@ def render_confusion(folder: Path, result: SweepResult) -> list[Table]:
     # Imported here, as matplotlib takes a second, which a run that is finished already need not wait for.
     from experiments.artifacts import drawing, figures
 
-    path, c = folder / "confusion", result.ranking[0]
+    path, c = folder / "confusion", result.ranking()[0]
     if not result.stayed_finite[c]:
         for suffix in drawing.SUFFIXES:
             path.with_suffix(suffix).unlink(missing_ok=True)
         return []
-    best, split = result.best_replicate(c), result.splits[-1]
-    replicate = result.sweep.replicates[best]
-    examples, standardizer = result.data.examples_of(replicate, split), result.data.standardizer_of(replicate)
-    spec = result.settings.train_spec(result.configs, result.dataset.image_shape)
-    with jax.enable_x64(result.settings.dtype == "float64"):
-        counts = confusion_matrix(result.params_of(best, c), examples, standardizer, spec.precision)
-    classes, numbered = result.dataset.classes, len(result.dataset.classes) <= MAX_NUMBERED
+    best, split = result.best_replicate(c), list(result.sizes)[-1]
+    name, own, settings = (
+        result.identity.replicates[best],
+        data[result.about["sweep"]],
+        result.identity.settings,
+    )
+    examples = own.sets[split]
+    if name.fold is not None:
+        examples = examples.take(all_rows(own.folds[name.fold])[split])
+    with jax.enable_x64(settings["dtype"] == "float64"):
+        counts = confusion_matrix(
+            result.params_at(best, c), examples, result.standardizer_of(best), settings["precision"]
+        )
+    classes, numbered = result.about["classes"], len(result.about["classes"]) <= MAX_NUMBERED
     title = (
-        f"{result.dataset.label}, {split}: predictions for each class\n"
+        f"{result.about['label']}, {split}: predictions for each class\n"
         f"{configuration_name(result, c)}, {replicate_name(result, best)}"
     )
     figures.plot_confusion(path, counts, classes, title, numbered)

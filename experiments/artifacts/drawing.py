@@ -15,7 +15,7 @@ from experiments.artifacts.fonts import (
     shorten,
 )
 from experiments.artifacts.plotting import Axes, Figure, Text, quiet, style
-from linear_cifar.files import atomic_write
+from linear_cifar.atomic import atomic_write
 
 SUFFIXES = (".png", ".svg")
 STYLE: dict[Any, Any] = {

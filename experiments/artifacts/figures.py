@@ -14,7 +14,6 @@ from jaxtyping import Float
 
 from experiments.artifacts.drawing import BLUE, GREEN, ORANGE, SEQUENTIAL, SKY, add_legend, draw_figure
 from experiments.artifacts.fonts import label_classes
-from experiments.artifacts.intervals import Interval, Selection
 from experiments.artifacts.measures import Predictions
 from experiments.artifacts.plotting import (
     Axes,
@@ -27,17 +26,20 @@ from experiments.artifacts.plotting import (
 from experiments.artifacts.tables import (
     MAY_BE_BEST,
     configuration_name,
+    configuration_symbols,
     heading,
     interval_heading,
     replicate_name,
 )
-from experiments.runner.sweeps import SweepResult
 from linear_cifar.calibration import expected_calibration_error, reliability
+from linear_cifar.config import AXES
 from linear_cifar.data.dataset import Dataset, ImageShape
-from linear_cifar.data.features import CHANNELS
+from linear_cifar.data.formats import CHANNELS
+from linear_cifar.result import Result
+from linear_cifar.uncertainty import Interval, Selection
 
 # A sweep, the index of one of its configurations, and the sweep's predictions.
-Shown = tuple[SweepResult, int, Predictions]
+Shown = tuple[Result, int, Predictions]
 
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 # Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
@@ -47,28 +49,30 @@ MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 12
 MAX_CLASSES, WEIGHTS_LABEL, SAMPLES_LABEL = 20, 11, 12
 
 
-def plot_heatmap(path: Path, result: SweepResult, selection: Selection) -> None:
+def plot_heatmap(path: Path, result: Result, selection: Selection) -> None:
     """Draw the final validation accuracy over η (rows) and batch size (columns), with a panel per λ.
 
-    A cell shows its best configuration, where several differ in q or momentum. It is blank if it was not
+    A cell shows its best configuration, where several differ in further axes. It is blank if it was not
     trained, and marked ✕ if it diverged. The best is framed, and so are, with thin frames, those that may be
     the best. Among very many λ, only those of the best configurations are drawn.
     """
-    etas, batches, all_lams = (sorted({config[axis] for config in result.configs}) for axis in range(3))
-    lams = sorted([*dict.fromkeys(result.configs[c].lam for c in result.ranking)][:MAX_PANELS])
+    axes = [AXES[name] for name in ("eta", "batch", "lam")]
+    cells_of = [tuple(config[axis.name] for axis in axes) for config in result.configs]
+    etas, batches, all_lams = (sorted(set(values)) for values in zip(*cells_of, strict=True))
+    lams = sorted([*dict.fromkeys(result.configs[c].lam for c in result.ranking())][:MAX_PANELS])
     numbered = len(etas) <= MAX_NUMBERS and len(batches) <= MAX_NUMBERS
-    values = 100 * result.final["val"].accuracy.mean(axis=0)
+    values = 100 * result.final["val_acc"].mean(axis=0)
     # The ranking begins with the best, so the first configuration of a cell is its best.
-    accuracy: dict[tuple[float, float, float], float] = {}
-    for c in result.ranking:
-        accuracy.setdefault(result.configs[c][:3], float(values[c]))
-    may_be_best = {result.configs[c][:3] for c in np.flatnonzero(selection.may_be_best)}
+    accuracy: dict[tuple[float, ...], float] = {}
+    for c in result.ranking():
+        accuracy.setdefault(cells_of[c], float(values[c]))
+    may_be_best = {cells_of[c] for c in np.flatnonzero(selection.may_be_best)}
     finite = [value for value in accuracy.values() if np.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0, 1)
-    best = result.configs[result.ranking[0]][:3] if finite else None
+    best = cells_of[result.ranking()[0]] if finite else None
     columns, rows = min(len(batches), MAX_NUMBERS), min(len(etas), MAX_NUMBERS)
     size = (max(4.8, 1.1 + len(lams) * (0.9 + 0.62 * columns)), 1.7 + 0.5 * rows)
-    selected = f", the best {len(lams)} of {len(all_lams)} λ" * (len(lams) < len(all_lams))
+    selected = f", the best {len(lams)} of {len(all_lams)} {axes[2].symbol}" * (len(lams) < len(all_lams))
     title = f"{heading(result, 'mean')}: validation accuracy, %{selected}"
     frames = "\nthick frame: the best; thin frames: may be the best" * (len(may_be_best) > 1)
     with draw_figure(path, size, title + frames) as figure:
@@ -76,10 +80,10 @@ def plot_heatmap(path: Path, result: SweepResult, selection: Selection) -> None:
         for panel, lam in zip(panels, lams, strict=True):
             cells = np.array([[accuracy.get((e, b, lam), np.nan) for b in batches] for e in etas])
             image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
-            panel.set_title(f"λ = {lam:g}")
+            panel.set_title(f"{axes[2].symbol} = {lam:g}")
             _label_ticks(panel.set_xticks, batches)
             _label_ticks(panel.set_yticks, etas)
-            panel.set_xlabel("batch size")
+            panel.set_xlabel(axes[1].label)
             panel.spines[:].set_visible(False)
             panel.tick_params(length=0)
             for row, eta in enumerate(etas):
@@ -102,16 +106,16 @@ def plot_heatmap(path: Path, result: SweepResult, selection: Selection) -> None:
                         width = 3.0 if key == best else 1.2
                         box.set(fill=False, edgecolor=ORANGE, linewidth=width, clip_on=False)
                         panel.add_patch(box)
-        panels[0].set_ylabel("learning rate η")
+        panels[0].set_ylabel(axes[0].label)
         figure.colorbar(image, ax=list(panels), label="%").outline.set_visible(False)
 
 
-def plot_differences(path: Path, result: SweepResult, selection: Selection) -> None:
+def plot_differences(path: Path, result: Result, selection: Selection) -> None:
     """Draw how far each configuration's validation accuracy is below the best one's, with its interval.
 
     The best is at the top. Of very many configurations only the first are drawn, and none that diverged.
     """
-    finite = [c for c in result.ranking if result.stayed_finite[c]]
+    finite = [c for c in result.ranking() if result.stayed_finite[c]]
     drawn = finite[:MAX_DIFFERENCES]
     selected = f", the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
     title = f"{interval_heading(result, with_train=False)}:\nvalidation accuracy − that of the best{selected}"
@@ -123,7 +127,9 @@ def plot_differences(path: Path, result: SweepResult, selection: Selection) -> N
         ):
             rows = [row for row, c in enumerate(drawn) if selection.may_be_best[c] == in_set]
             if rows:
-                means, half_widths = 100 * np.transpose([selection.difference[drawn[row]] for row in rows])
+                intervals = [selection.difference[drawn[row]] for row in rows]
+                means = [100 * interval.mean for interval in intervals]
+                half_widths = [100 * interval.half_width for interval in intervals]
                 style: dict[str, Any] = {"color": color, "markersize": 4, "capsize": 2, "label": label}
                 panel.errorbar(means, rows, xerr=half_widths, fmt=marker, **style)
         panel.axvline(0, color="0.6", linewidth=1, linestyle=":")
@@ -139,22 +145,22 @@ def plot_differences(path: Path, result: SweepResult, selection: Selection) -> N
         add_legend(figure, panel)
 
 
-def plot_curves(path: Path, result: SweepResult) -> None:
+def plot_curves(path: Path, result: Result) -> None:
     """Draw training and validation loss per epoch as means over the seeds, with a colour per η.
 
     Only the best configuration has a band, because bands of many would hide one another. Configurations whose
     final loss is above 1.5 times the lowest are left out, because they would set the scale. Among very many,
     only the best are drawn. The title counts those left out and those that diverged.
     """
-    best = result.ranking[0]
-    finite = [c for c in result.ranking if result.stayed_finite[c]]
-    final_loss = result.final["val"].loss.mean(axis=0)
+    best = result.ranking()[0]
+    finite = [c for c in result.ranking() if result.stayed_finite[c]]
+    final_loss = result.final["val_loss"].mean(axis=0)
     lowest = min((final_loss[c] for c in finite), default=np.nan)
     low = [c for c in finite if c == best or final_loss[c] <= 1.5 * lowest]
     drawn = sorted(low[:MAX_LINES])
     title = (
         heading(result)
-        + (":\n" if len(result.sweep.seeds) > 1 else ": ")
+        + (":\n" if len(result.seeds) > 1 else ": ")
         + f"loss of {len(drawn)} configurations"
         + f", {len(low) - len(drawn)} less accurate" * (len(drawn) < len(low))
         + f", {len(finite) - len(low)} far above" * (len(low) < len(finite))
@@ -164,8 +170,8 @@ def plot_curves(path: Path, result: SweepResult) -> None:
     named = etas[:: -(-len(etas) // MAX_NAMES) or 1]
     colors = dict(zip(etas, matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas))), strict=True))
     losses_by_split = {
-        "training (mean over each epoch's batches)": result.history.running.loss,
-        "validation": result.history.evaluated["val"].loss,
+        "training (mean over each epoch's batches)": result.history["running_loss"],
+        "validation": result.history["val_loss"],
     }
     with draw_figure(path, (7.5, 3.8), title) as figure:
         panels = figure.subplots(1, len(losses_by_split), sharey=True)
@@ -173,7 +179,7 @@ def plot_curves(path: Path, result: SweepResult) -> None:
             means = losses.mean(axis=1)
             for c in drawn:
                 eta = result.configs[c].eta
-                label = f"η = {eta:g}" if eta in named else None
+                label = f"{AXES['eta'].symbol} = {eta:g}" if eta in named else None
                 _line(panel, means[:, c], color=colors[eta], linewidth=0.9, label=label)
             if best in drawn:
                 label = f"best: {configuration_name(result, best)}"
@@ -184,7 +190,7 @@ def plot_curves(path: Path, result: SweepResult) -> None:
         add_legend(figure, panels[0], columns=4)
 
 
-def plot_costs(path: Path, result: SweepResult) -> None:
+def plot_costs(path: Path, result: Result) -> None:
     """Draw training and validation loss and cost (with the penalty) per epoch, a panel per configuration."""
     columns = min(len(result.configs), 2)
     rows = -(-len(result.configs) // columns)
@@ -192,12 +198,12 @@ def plot_costs(path: Path, result: SweepResult) -> None:
     with draw_figure(path, (7.5, 1.0 + 2.4 * rows), title) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for c, (config, panel) in enumerate(zip(result.configs, panels, strict=False)):
-            penalty = config.lam * result.history.norm[:, :, c] ** 2
-            for split, metrics in result.history.evaluated.items():
-                loss, color = metrics.loss[:, :, c], SPLIT_COLORS[split]
+            penalty = config.lam * result.history["W_norm"][:, :, c] ** 2
+            for split in result.per_epoch:
+                loss, color = result.history[f"{split}_loss"][:, :, c], SPLIT_COLORS[split]
                 _band(panel, loss, color, f"{split} loss")
                 _band(panel, loss + penalty, color, f"{split} cost", linestyle="--")
-            panel.set_title(f"η = {config.eta:g}, λ = {config.lam:g}, batch {config.batch}")
+            panel.set_title(", ".join(configuration_symbols(result, c)))
             panel.set_ylabel("loss, cost" if c % columns == 0 else "")
             _label_epochs(panel)
         for panel in panels:  # panels without a configuration
@@ -210,22 +216,23 @@ def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
     K, shape = len(dataset.classes), dataset.image_shape
     assert shape is not None, "only images can be drawn"
     _, height, width = shape
+    images, classes = dataset.splits["train"]
     labels, note = label_classes(dataset.classes, SAMPLES_LABEL)
     with draw_figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.label}: training images{note}") as figure:
         figure.set_layout_engine("none")
         for k, label in enumerate(labels):
-            members = np.flatnonzero(dataset.train.labels == k)[:columns]
+            members = np.flatnonzero(classes == k)[:columns]
             strip = np.full((height, columns * (width + 2), 3), 255, np.uint8)
             for column, i in enumerate(members):
                 start = column * (width + 2)
-                strip[:, start : start + width] = _image(dataset.train.features[i], shape)
+                strip[:, start : start + width] = _image(images[i], shape)
             panel = figure.add_axes((0.16, 0.93 - (k + 1) * 0.92 / K, 0.83, 0.92 / K * 0.94))
             panel.imshow(strip, interpolation="nearest", aspect="auto")
             panel.set_axis_off()
             panel.text(-0.015, 0.5, label, transform=panel.transAxes, ha="right", va="center")
 
 
-def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], replicate: int = 0) -> None:
+def plot_weights(path: Path, result: Result, configs: Sequence[int], replicate: int = 0) -> None:
     """Draw the weights of each class as an image, a row per configuration.
 
     Each image is scaled to its own range. Of very many classes only the first are drawn.
@@ -236,18 +243,17 @@ def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], replic
       configs: indices of the configurations to draw.
       replicate: index of the replicate to draw.
     """
-    shape, K = result.dataset.image_shape, len(result.dataset.classes)
+    shape, K = result.about["image_shape"], len(result.about["classes"])
     assert shape is not None, "only images can be drawn"
-    classes = result.dataset.classes[:MAX_CLASSES]
-    several_batches = len({config.batch for config in result.configs}) > 1
+    classes = result.about["classes"][:MAX_CLASSES]
     selected = f"the first {len(classes)} of {K} classes" if len(classes) < K else "each class"
-    heading = f"{result.dataset.label}: weights of {selected}, {replicate_name(result, replicate)}"
+    heading = f"{result.about['label']}: weights of {selected}, {replicate_name(result, replicate)}"
     size = (0.72 * max(len(classes), 8) + 0.9, 0.78 * len(configs) + 0.8)
     labels, note = label_classes(classes, WEIGHTS_LABEL)
     with draw_figure(path, size, f"{heading}, each scaled by itself{note}") as figure:
         panels = figure.subplots(len(configs), len(classes), squeeze=False)
         for row, c in enumerate(configs):
-            weights = np.asarray(result.params_of(replicate, c).W)
+            weights = np.asarray(result.params_at(replicate, c).W)
             for panel, label, W in zip(panels[row], labels, weights, strict=False):
                 if np.isfinite(W).all():
                     spread = np.ptp(W)
@@ -260,14 +266,13 @@ def plot_weights(path: Path, result: SweepResult, configs: Sequence[int], replic
                 panel.spines[:].set_visible(False)
                 if row == 0:
                     panel.set_title(label, fontsize=8)
-            config = result.configs[c]
-            row_label = f"η {config.eta:g}\nλ {config.lam:g}" + f"\nbatch {config.batch}" * several_batches
+            row_label = "\n".join(configuration_symbols(result, c))
             panels[row, 0].set_ylabel(row_label, rotation=0, ha="right", va="center")
 
 
-def plot_best_weights(path: Path, result: SweepResult) -> None:
+def plot_best_weights(path: Path, result: Result) -> None:
     """Draw the weights of the best configuration, unless it diverged or the data are not images."""
-    best, shape = result.ranking[0], result.dataset.image_shape
+    best, shape = result.ranking()[0], result.about["image_shape"]
     if result.stayed_finite[best] and shape and shape[0] in CHANNELS:
         plot_weights(path, result, [best], result.best_replicate(best))
 
@@ -309,15 +314,15 @@ def plot_confusion(
 
 def plot_histograms(path: Path, shown: Sequence[Shown]) -> None:
     """Draw the first seed's probability of the true class on right and wrong test images, a panel each."""
-    title = f"{shown[0][0].dataset.label}, test images: probability of the true class"
+    title = f"{shown[0][0].about['label']}, test images: probability of the true class"
     with draw_figure(path, (3.6 * len(shown) + 0.2, 3.2), title) as figure:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         edges = np.linspace(0, 1, 41)
         for panel, (result, c, predictions) in zip(panels, shown, strict=True):
-            panel.set_title(f"{result.sweep.name}: {configuration_name(result, c)}", fontsize=9)
+            panel.set_title(f"{result.about['sweep']}: {configuration_name(result, c)}", fontsize=9)
             panel.set_xlabel("probability of the true class")
             panel.set_xlim(0, 1)
-            if result.diverged(0, c):
+            if result.diverged[0, c]:
                 _mark_diverged(panel)
                 continue
             first_seed = predictions.of_run(0, c)
@@ -337,15 +342,15 @@ def plot_reliability_diagram(path: Path, shown: Sequence[Shown]) -> None:
 
     The diagonal is perfect calibration. A point's area is proportional to its share of the test images.
     """
-    title = f"{shown[0][0].dataset.label}, test images: reliability"
+    title = f"{shown[0][0].about['label']}, test images: reliability"
     with draw_figure(path, (4.6, 4.9), title) as figure:
         panel = figure.subplots()
         panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
         for (result, c, predictions), color, marker in zip(
             shown, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False
         ):
-            name = f"{result.sweep.name}, {configuration_name(result, c)}"
-            if result.diverged(0, c):
+            name = f"{result.about['sweep']}, {configuration_name(result, c)}"
+            if result.diverged[0, c]:
                 panel.scatter([], [], color=color, marker=marker, alpha=0.8, label=f"{name}: diverged")
                 continue
             first_seed = predictions.of_run(0, c)
@@ -371,13 +376,11 @@ def plot_gaps(path: Path, shown: Sequence[Shown]) -> None:
     with draw_figure(path, (2.8 * (len(shown) + 1) + 0.2, 3.4), title) as figure:
         *panels, last = figure.subplots(1, len(shown) + 1)
         for panel, (result, c, _), color in zip(panels, shown, (SKY, "#CC79A7"), strict=False):
-            train, test = (
-                100 * result.history.evaluated[name].accuracy[:, :, c] for name in ("train", "test")
-            )
+            train, test = (100 * result.history[f"{name}_acc"][:, :, c] for name in ("train", "test"))
             _band(panel, train, SPLIT_COLORS["train"], "train")
             _band(panel, test, SPLIT_COLORS["test"], "test")
-            _band(last, train - test, color, f"{result.sweep.name}: train − test")
-            panel.set_title(f"{result.sweep.name}\n{configuration_name(result, c)}", fontsize=9)
+            _band(last, train - test, color, f"{result.about['sweep']}: train − test")
+            panel.set_title(f"{result.about['sweep']}\n{configuration_name(result, c)}", fontsize=9)
             panel.sharey(panels[0])
             _label_epochs(panel)
         last.set_title("gap, points", fontsize=9)
@@ -386,16 +389,16 @@ def plot_gaps(path: Path, shown: Sequence[Shown]) -> None:
         add_legend(figure, panels[0], last)
 
 
-def plot_learning_curves(path: Path, result: SweepResult, config: int) -> None:
+def plot_learning_curves(path: Path, result: Result, config: int) -> None:
     """Draw loss and accuracy of one configuration per epoch."""
     title = f"{heading(result)}: {configuration_name(result, config)}"
     with draw_figure(path, (7.5, 3.2), title) as figure:
         loss_panel, accuracy_panel = figure.subplots(1, 2)
-        for split, metrics in {"running": result.history.running, **result.history.evaluated}.items():
+        for split in ("running", *result.per_epoch):
             color = SPLIT_COLORS.get(split, SKY)
             label = "training, mean over each epoch's batches" if split == "running" else split
-            _band(loss_panel, metrics.loss[:, :, config], color, label)
-            _band(accuracy_panel, 100 * metrics.accuracy[:, :, config], color, label)
+            _band(loss_panel, result.history[f"{split}_loss"][:, :, config], color, label)
+            _band(accuracy_panel, 100 * result.history[f"{split}_acc"][:, :, config], color, label)
         loss_panel.set_ylabel("loss, without the penalty")
         accuracy_panel.set_ylabel("accuracy, %")
         for panel in (loss_panel, accuracy_panel):
@@ -422,7 +425,7 @@ def plot_steps(
     with draw_figure(path, (6.4, 0.9 + 0.3 * len(names)), title) as figure:
         panel = figure.subplots()
         for row, (shares, interval) in enumerate(zip(accuracies, intervals, strict=True)):
-            mean, half_width = (100 * value for value in interval)
+            mean, half_width = 100 * interval.mean, 100 * interval.half_width
             if np.isnan(mean):
                 _mark_diverged(panel, row, panel.get_yaxis_transform())
                 continue

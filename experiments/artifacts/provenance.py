@@ -1,6 +1,5 @@
 """The origin of a result: data, versions, devices, precision, seeds and the command."""
 
-import math
 import os
 import platform
 import shlex
@@ -8,39 +7,40 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from experiments.runner.data import PreparedData
-from experiments.runner.files import SCHEMA
-from experiments.runner.sweeps import Sweep
+from experiments.runner.folder import SCHEMA
+from experiments.runner.stages import Sweep
 from linear_cifar.data.dataset import Dataset
-from linear_cifar.layout import mesh_shape
+from linear_cifar.data.prepare import Data
+from linear_cifar.layout import count_devices
+from linear_cifar.result import Result
 
 PACKAGES = ("jax", "jaxlib", "optax", "numpy", "matplotlib", "tensorflow-datasets")
-# Packages whose version may change the last digits of a result.
-NUMERICS = ("jax", "jaxlib", "optax", "numpy")
 
 
 def command_line(experiment: str) -> str:
-    """Return the command that started this run, as a user would type it."""
+    """Return the command that started this experiment, as a user would type it."""
     return shlex.join(["python", "-m", f"experiments.{experiment}", *sys.argv[1:]])
 
 
 def resume_command(experiment: str, out: Path) -> str:
-    """Return the command that resumes the run in the folder `out`."""
+    """Return the command that resumes the experiment in the folder `out`."""
     names_out = any(word.lstrip("-").partition("=")[0] == "out" for word in sys.argv[1:])
     return command_line(experiment) + ("" if names_out else f" --out={shlex.quote(str(out))}")
 
 
-def describe_run(
+def describe_experiment(
     experiment: str,
     flags: Mapping[str, Any],
-    sweeps: Sequence[tuple[Sweep, PreparedData]],
-    environment: Mapping[str, Any],
+    sweeps: Sequence[Sweep],
+    data: Mapping[str, Data],
+    results: Mapping[str, Result],
     complete: bool,
 ) -> dict[str, Any]:
     """Return the content of config.json.
@@ -48,10 +48,12 @@ def describe_run(
     Args:
       experiment: name of the experiment's module.
       flags: values of all flags.
-      sweeps: sweeps of the run and their prepared data, at least one.
-      environment: see `describe_environment`.
-      complete: whether all runs are trained to their end.
+      sweeps: sweeps of the experiment, at least one.
+      data: their data by the name of the sweep.
+      results: results by the name of the sweep, of those that are trained.
+      complete: whether all sweeps are trained to their end.
     """
+    sizes = [(len(data[sweep.name].replicates(sweep.seeds)), len(sweep.configs)) for sweep in sweeps]
     return {
         "schema": SCHEMA,
         "experiment": experiment,
@@ -59,18 +61,31 @@ def describe_run(
         "command": command_line(experiment),
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
         "settings": dict(flags),
-        "dataset": describe_dataset(sweeps[0][1].dataset),
-        "sweeps": {sweep.name: describe_sweep(sweep, data) for sweep, data in sweeps},
-        **environment,
+        "dataset": describe_dataset(data[sweeps[0].name].dataset),
+        "sweeps": {
+            sweep.name: describe_sweep(sweep, data[sweep.name], results.get(sweep.name)) for sweep in sweeps
+        },
+        **describe_environment(),
+        **describe_use(sizes),
     }
 
 
-def describe_sweep(sweep: Sweep, data: PreparedData) -> dict[str, Any]:
-    """Return what all runs of a sweep share, and its seeds; the numbers of examples are those of a run."""
-    sizes = {f"{name}_examples": data.size(name) for name in data.splits}
-    return {"configurations": len(sweep.configs), "seeds": sweep.seeds, **sweep.settings._asdict(), **sizes}
+def describe_sweep(sweep: Sweep, data: Data, result: Result | None) -> dict[str, Any]:
+    """Return what all runs of a sweep share, its seeds, and the hash of its identity once it is trained.
+
+    The numbers of examples are those of a run.
+    """
+    sizes = {f"{name}_examples": data.size(name) for name in data.sets}
+    content = {
+        "configurations": len(sweep.configs),
+        "seeds": sweep.seeds,
+        **sweep.settings._asdict(),
+        **sizes,
+    }
+    return content if result is None else content | {"identity": result.identity.hash()}
 
 
+@cache
 def describe_environment() -> dict[str, Any]:
     """Return the versions of the code and its packages, and the kind of machine."""
     return {
@@ -81,21 +96,10 @@ def describe_environment() -> dict[str, Any]:
 
 
 def describe_use(sizes: Iterable[tuple[int, int]]) -> dict[str, Any]:
-    """Return the devices of the block that uses the most, from the size of each (`Sweep.size`)."""
-    return {"devices": max((describe_devices(*size) for size in sizes), key=len)}
-
-
-def describe_devices(replicates: int, configs: int) -> list[str]:
-    """Name the devices that train a block of this size, which may be fewer than there are."""
+    """Return the devices of the sweep that uses the most, given each one's replicates and configurations."""
     local = jax.local_devices()
-    used = math.prod(mesh_shape(replicates, configs, len(local)))
-    return [f"{device.platform}: {device.device_kind}" for device in local[:used]]
-
-
-def numerics_environment(environment: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Return the part of the environment that may change the last digits of a block of this size."""
-    versions = {name: environment["versions"][name] for name in NUMERICS}
-    return {"versions": versions, "devices": describe_devices(*size)}
+    used = max(count_devices(*size, len(local)) for size in sizes)
+    return {"devices": [f"{device.platform}: {device.device_kind}" for device in local[:used]]}
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:

@@ -6,17 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from experiments.artifacts.intervals import (
-    ENOUGH_SEEDS,
-    Interval,
-    Selection,
-    accuracy_interval,
-)
-from experiments.runner.sweeps import SweepResult
-from linear_cifar.comparison import CONFIDENCE, best_per_seed
+from linear_cifar.config import AXES, Config
+from linear_cifar.result import Result
+from linear_cifar.uncertainty import CONFIDENCE, Interval, Selection, best_per_seed
 
 # Rows of a table that are printed.
 PRINTED_ROWS = 100
+# With fewer seeds the set of the best is not reliable, see `confidence_set`.
+ENOUGH_SEEDS = 10
 # Marks a configuration in the set of `confidence_set`.
 MAY_BE_BEST = "may be the best"
 
@@ -38,35 +35,34 @@ class Table(NamedTuple):
         return "\n".join([self.title, rows, *more, *[self.note] * bool(self.note)])
 
 
-def ranking_table(result: SweepResult, selection: Selection, stops: str = "") -> Table:
+def ranking_table(result: Result, selection: Selection, stops: str = "") -> Table:
     """Return the configurations of a sweep, best first, and notes on the best and on what may be the best.
 
     Args:
       result: a sweep; with halving, of the configurations that reached the end.
-      selection: see `describe_selection`.
+      selection: see `Result.selection`.
       stops: says when halving stopped others, see `describe_stops`.
     """
-    varying, ranking = _varying_fields(result), result.ranking
+    names, ranking = shown_axes(result), result.ranking()
     rows = []
     for place, c in enumerate(ranking, start=1):
-        values = [f"{value:g}" for name, value in result.configs[c]._asdict().items() if name in varying]
-        by_class = _mean_percent(result.class_accuracy["val"][:, c])
+        by_class = _mean_percent(result.final["val_class_acc"][:, c])
         difference = format_interval(selection.difference[c]) if place > 1 else ""
         in_set = selection.may_be_best[c] and len(ranking) > 1
         remark = MAY_BE_BEST if in_set else _describe_divergence(result, c)
         measured = [*accuracies(result, c), by_class, _mean_loss(result, c), difference]
-        rows.append([str(place), *values, *measured, remark])
-    accuracy_columns = [f"{split} acc" for split in result.splits]
-    columns = ["", *varying, *accuracy_columns, "val by class", "val loss", "val − best", ""]
+        rows.append([str(place), *axis_cells(result.configs[c], names), *measured, remark])
+    accuracy_columns = [f"{split} acc" for split in result.sizes]
+    columns = ["", *names, *accuracy_columns, "val by class", "val loss", "val − best", ""]
     lines = [_describe_best(result), *[stops] * bool(stops), *_describe_selection(result, selection)]
     note = "\n".join(lines)
     title = f"{interval_heading(result)}, by validation accuracy (%):"
     return Table("ranking", title, columns, rows, note)
 
 
-def describe_stops(result: SweepResult) -> str:
+def describe_stops(result: Result) -> str:
     """Say how many configurations halving stopped after which epoch; nothing if there was no halving."""
-    if not result.settings.halving:
+    if not result.halved:
         return ""
     epochs, counts = np.unique(result.stopped.max(axis=0), return_counts=True)
     stopped = [
@@ -75,27 +71,28 @@ def describe_stops(result: SweepResult) -> str:
     diverged = int((~result.stayed_finite & result.stopped.any(axis=0)).sum())
     among = f" ({diverged:,} of them had diverged)" * (diverged > 0)
     return (
-        f"Halving stopped {', '.join(stopped) or 'none'}{among}; {len(result.ranking):,} of "
+        f"Halving stopped {', '.join(stopped) or 'none'}{among}; {len(result.ranking()):,} of "
         f"{len(result.configs):,} configurations reached the end, and only they are ranked."
     )
 
 
-def refit_table(result: SweepResult, of_mean_weights: Sequence[Interval]) -> Table:
+def refit_table(result: Result, of_mean_weights: Sequence[Interval], num_training: int) -> Table:
     """Return the accuracies of the configurations that were trained again on all training examples.
 
     Args:
       result: sweep without a validation split, its configurations in the order of the selection.
       of_mean_weights: test accuracy of each configuration's mean weights over the seeds; empty: not shown.
+      num_training: number of training examples.
     """
-    varying, held_out = _varying_fields(result), result.splits[1:]
+    names, held_out = shown_axes(result), list(result.marks)
     rows = []
-    for c in result.ranking:
-        values = [f"{value:g}" for name, value in result.configs[c]._asdict().items() if name in varying]
-        by_class = [_mean_percent(result.class_accuracy[split][:, c]) for split in held_out]
+    for c in result.ranking():
+        by_class = [_mean_percent(result.final[f"{split}_class_acc"][:, c]) for split in held_out]
         mean_weights = [format_interval(of_mean_weights[c])] if of_mean_weights else []
         remark = _describe_divergence(result, c)
-        rows.append([str(c + 1), *values, *accuracies(result, c), *by_class, *mean_weights, remark])
-    columns = ["", *varying, *(f"{split} acc" for split in result.splits)]
+        measured = [*accuracies(result, c), *by_class, *mean_weights]
+        rows.append([str(c + 1), *axis_cells(result.configs[c], names), *measured, remark])
+    columns = ["", *names, *(f"{split} acc" for split in result.sizes)]
     columns += [f"{split} by class" for split in held_out] + ["mean weights"] * bool(of_mean_weights) + [""]
     note = (
         "mean weights: test accuracy of one classifier, whose weights are the means over the seeds; its "
@@ -103,18 +100,18 @@ def refit_table(result: SweepResult, of_mean_weights: Sequence[Interval]) -> Tab
     )
     title = (
         f"{interval_heading(result)}, the best by validation, trained again on all "
-        f"{result.data.size('train'):,} training examples (%):"
+        f"{num_training:,} training examples (%):"
     )
     return Table("refit", title, columns, rows, note if of_mean_weights else "")
 
 
-def heading(result: SweepResult, statistic: str = "mean ± standard deviation") -> str:
+def heading(result: Result, statistic: str = "mean ± standard deviation") -> str:
     """Return the name of the data set and, with several seeds, what is shown over which seeds."""
     over = _describe_replicates(result)
-    return result.dataset.label + (f" ({statistic} over {over})" if over else "")
+    return str(result.about["label"]) + (f" ({statistic} over {over})" if over else "")
 
 
-def interval_heading(result: SweepResult, with_train: bool = True) -> str:
+def interval_heading(result: Result, with_train: bool = True) -> str:
     """Return the name of the data set, and what the ± of `accuracies` covers.
 
     Args:
@@ -122,36 +119,55 @@ def interval_heading(result: SweepResult, with_train: bool = True) -> str:
       with_train: whether there are training accuracies, whose intervals are over the seeds only.
     """
     over = _describe_replicates(result)
-    several = len(result.sweep.seeds) > 1
+    several = len(result.seeds) > 1
     of_train = "; train: seeds" * with_train
     covered = f"{over} and examples{of_train}" if several else "examples, for these weights"
-    return f"{result.dataset.label} (± half of the {100 * CONFIDENCE:.0f} % interval over {covered})"
+    return f"{result.about['label']} (± half of the {100 * CONFIDENCE:.0f} % interval over {covered})"
 
 
-def accuracies(result: SweepResult, config: int) -> list[str]:
+def accuracies(result: Result, config: int) -> list[str]:
     """Return the accuracies of one configuration on each split, in percent with their intervals."""
-    return [format_interval(accuracy_interval(result, split, config)) for split in result.splits]
+    return [format_interval(result.interval(split, config)) for split in result.sizes]
 
 
 def format_interval(interval: Interval) -> str:
     """Return a share in percent ± half of its interval, where there is one; "-" if a run diverged."""
-    mean, half_width = (100 * value for value in interval)
+    mean, half_width = 100 * interval.mean, 100 * interval.half_width
     if np.isnan(mean):
         return "-"
     return f"{mean:.2f}" + (f" ± {half_width:.2f}" if np.isfinite(half_width) else "")
 
 
-def configuration_name(result: SweepResult, config: int) -> str:
-    """Return η, batch and λ of a configuration, and q and momentum if they are not 0 in all of its sweep."""
-    varying = _varying_fields(result)
-    fields = result.configs[config]._asdict()
-    return " ".join(f"{name}={value:g}" for name, value in fields.items() if name in varying)
+def shown_axes(result: Result) -> list[str]:
+    """Return the names of the axes on which a configuration of the sweep differs from the defaults."""
+    return [
+        name for name, axis in AXES.items() if any(config[name] != axis.default for config in result.configs)
+    ]
 
 
-def replicate_name(result: SweepResult, replicate: int) -> str:
+def axis_cells(config: Config, names: Sequence[str]) -> list[str]:
+    """Return a configuration's values on some axes as text."""
+    return [f"{config[name]:g}" for name in names]
+
+
+def configuration_name(result: Result, config: int) -> str:
+    """Return a configuration's values on the axes of `shown_axes`, such as "eta=0.1 batch=100"."""
+    names = shown_axes(result)
+    pairs = zip(names, axis_cells(result.configs[config], names), strict=True)
+    return " ".join(f"{name}={value}" for name, value in pairs)
+
+
+def configuration_symbols(result: Result, config: int) -> list[str]:
+    """Return the same for a figure, such as "η = 0.1" and "B = 100"."""
+    names = shown_axes(result)
+    pairs = zip(names, axis_cells(result.configs[config], names), strict=True)
+    return [f"{AXES[name].symbol} = {value}" for name, value in pairs]
+
+
+def replicate_name(result: Result, replicate: int) -> str:
     """Return the seed and, where there are folds, the fold of a replicate, by its index."""
-    seed, fold = result.sweep.replicates[replicate]
-    return f"seed {seed}" if fold is None else f"seed {seed}, fold {fold}"
+    name = result.identity.replicates[replicate]
+    return f"seed {name.seed}" if name.fold is None else f"seed {name.seed}, fold {name.fold}"
 
 
 def percent(shares: ArrayLike) -> str:
@@ -177,84 +193,78 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _varying_fields(result: SweepResult) -> list[str]:
-    """Return the names of η, batch and λ, and of other hyperparameters that are not 0 everywhere."""
-    fields = result.configs[0]._fields
-    used = {name for name in fields if any(getattr(config, name) for config in result.configs)}
-    return [name for name in fields if name in used | {"eta", "batch", "lam"}]
-
-
-def _mean_loss(result: SweepResult, config: int) -> str:
-    loss = float(result.final["val"].loss[:, config].mean())
+def _mean_loss(result: Result, config: int) -> str:
+    loss = float(result.final["val_loss"][:, config].mean())
     return "-" if np.isnan(loss) else f"{loss:.4g}"
 
 
 def _mean_percent(shares: ArrayLike) -> str:
-    return format_interval(Interval(float(np.mean(shares, dtype=np.float64)), np.nan))
+    return format_interval(Interval(float(np.mean(shares, dtype=np.float64)), np.nan, np.nan))
 
 
-def _describe_divergence(result: SweepResult, config: int) -> str:
-    epochs = [result.diverged(s, config) for s in range(len(result.sweep.replicates))]
-    first = min((epoch for epoch in epochs if epoch), default=None)
-    return f"diverged in epoch {first}" if first else ""
+def _describe_divergence(result: Result, config: int) -> str:
+    epochs = result.diverged[:, config]
+    return f"diverged in epoch {epochs[epochs > 0].min()}" if epochs.any() else ""
 
 
-def _describe_replicates(result: SweepResult) -> str:
+def _describe_replicates(result: Result) -> str:
     """Return over which seeds and folds the results scatter; nothing if there is one replicate."""
-    seeds, folds = result.sweep.seeds, result.settings.folds
+    seeds, folds = result.seeds, result.folds
     words = [f"seeds {seeds[0]}-{seeds[-1]}"] * (len(seeds) > 1) + [f"{folds} folds"] * (folds > 0)
     return ", ".join(words)
 
 
-def _describe_selection(result: SweepResult, selection: Selection) -> list[str]:
+def _describe_selection(result: Result, selection: Selection) -> list[str]:
     """Return lines on the set of the best, and on what the choice of the best reaches."""
-    C, best = len(result.configs), result.ranking[0]
+    C, best = len(result.configs), result.ranking()[0]
     if not result.stayed_finite[best]:
         return []
     lines = []
     if C > 1:
-        num_seeds, num_best = len(result.sweep.seeds), int(selection.may_be_best.sum())
+        num_seeds, num_best = len(result.seeds), int(selection.may_be_best.sum())
         covers = "other seeds and examples" if num_seeds > 1 else "other examples, for these weights,"
-        scope = " of those that reached the end" if result.settings.halving else ""
+        scope = " of those that reached the end" if result.halved else ""
         few = f" That takes {ENOUGH_SEEDS} seeds: with fewer, it may be missing, or the set is large."
         lines.append(
             f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
             f"best{scope} on {covers} is among them." + few * (1 < num_seeds < ENOUGH_SEEDS)
         )
     if np.isfinite(selection.expected):
-        parts = "folds" if result.settings.folds else "parts of the validation examples"
-        of_best = accuracy_interval(result, "val", best).mean
+        parts = "folds" if result.folds else "parts of the validation examples"
+        of_best = result.interval("val", best).mean
         lines.append(
             f"Choosing the best is expected to reach {100 * selection.expected:.2f} (cross-validated over "
             f"{selection.parts} {parts}). The chosen one's own validation accuracy is {100 * of_best:.2f}, "
             "which includes the luck of being chosen."
         )
-    if result.settings.folds:
+    if result.folds:
         lines.append(
             "With folds no interval is exact, because their training sets overlap (Bengio & Grandvalet 2004)."
         )
     return lines
 
 
-def _describe_best_per_seed(result: SweepResult) -> str:
+def _describe_best_per_seed(result: Result) -> str:
     """Return the test accuracy of the configurations that each seed alone would choose."""
-    if len(result.sweep.seeds) == 1 or "test" not in result.splits or result.settings.halving:
+    if len(result.seeds) == 1 or "test" not in result.sizes or result.halved:
         return ""  # halving has chosen by all seeds together
-    chosen = best_per_seed(*result.final["val"])
-    accuracy = result.final["test"].accuracy[np.arange(len(chosen)), chosen]
+    chosen = best_per_seed(result.final["val_loss"], result.final["val_acc"])
+    accuracy = result.final["test_acc"][np.arange(len(chosen)), chosen]
     return f"; each seed's own best: test {_mean_percent(accuracy)}"
 
 
-def _describe_best(result: SweepResult) -> str:
-    best = result.ranking[0]
+def _describe_best(result: Result) -> str:
+    best = result.ranking()[0]
     if not result.stayed_finite[best]:
-        return f"{result.dataset.label}: every configuration diverged"
+        return f"{result.about['label']}: every configuration diverged"
     name = configuration_name(result, best)
     measured = ", ".join(
-        f"{split} {accuracy}" for split, accuracy in zip(result.splits, accuracies(result, best), strict=True)
+        f"{split} {accuracy}" for split, accuracy in zip(result.sizes, accuracies(result, best), strict=True)
     )
     by_class = ", ".join(
-        f"{split} {_mean_percent(result.class_accuracy[split][:, best])}" for split in result.splits[1:]
+        f"{name.removesuffix('_class_acc')} {_mean_percent(values[:, best])}"
+        for name, values in result.final.items()
+        if name.endswith("_class_acc")
     )
     own_best = _describe_best_per_seed(result)
-    return f"{result.dataset.label}, best: {name}: {measured}; mean per class: {by_class}{own_best}."
+    return f"{result.about['label']}, best: {name}: {measured}; mean per class: {by_class}{own_best}."

@@ -11,19 +11,21 @@ The other programs use one learning rate and no penalty, because only their time
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int
 
 from linear_cifar.augment import horizontal_flip
 from linear_cifar.config import Config, grid
-from linear_cifar.engine import Epoch, sweep
+from linear_cifar.descent import Epoch, sweep
 from linear_cifar.examples import Examples, make_examples
-from linear_cifar.standardizer import Standardizer
+from linear_cifar.standardizer import Standardizer, standardize
 from linear_cifar.training import TrainSpec
 
 SHAPE = (3, 32, 32)
@@ -49,17 +51,16 @@ class Baseline(NamedTuple):
     share: float = 1.0
 
 
-class BenchData(NamedTuple):
-    """Examples for all baselines: raw for the sweep, and standardised in `x` for the other programs.
+@dataclass(frozen=True)
+class BenchData:
+    """Examples for all programs: raw for the sweep, and standardised in `x` for the others.
 
-    Without a standardiser the raw features and `x` are the same. `spec` says how all programs train.
+    `spec` says how all programs train.
     """
 
     train: Examples
     val: Examples
     standardizer: Standardizer | None
-    x: Float[np.ndarray, "n d"]
-    labels: UInt8[np.ndarray, " n"]
     spec: TrainSpec = SPEC
 
     @property
@@ -67,19 +68,24 @@ class BenchData(NamedTuple):
         """Number of classes."""
         return self.train.targets.shape[1]
 
+    @cached_property
+    def x(self) -> Float[np.ndarray, "n d"]:
+        """The standardised training features."""
+        return np.array(standardize(self.standardizer, self.train.features))
+
+    @cached_property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """The classes of the training examples."""
+        return np.asarray(self.train.targets).argmax(axis=1)
+
 
 def random_data(n: int) -> BenchData:
     """Return n training images and 1,000 validation images of random bytes.
 
     The speed does not depend on what the images show.
     """
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, size=(n + 1_000, D), dtype=np.uint8)
-    labels = rng.integers(0, K, size=n + 1_000, dtype=np.uint8)
-    standardizer = Standardizer(np.full(D, 127.5), np.full(D, 73.9))
-    x = (pixels[:n].astype(np.float32) - np.float32(127.5)) / np.float32(73.9)
-    train, val = make_examples(pixels[:n], labels[:n], K), make_examples(pixels[n:], labels[n:], K)
-    return BenchData(train, val, standardizer, x, labels[:n])
+    pixels = np.random.default_rng(0).integers(0, 256, size=(n + 1_000, D), dtype=np.uint8)
+    return BenchData(*_label_at_random(pixels, K), Standardizer(np.full(D, 127.5), np.full(D, 73.9)))
 
 
 def random_features(n: int, d: int, num_classes: int) -> BenchData:
@@ -87,12 +93,18 @@ def random_features(n: int, d: int, num_classes: int) -> BenchData:
 
     They train without augmentation and without a standardiser.
     """
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((n + 1_000, d), dtype=np.float32)
-    labels = rng.integers(0, num_classes, size=n + 1_000, dtype=np.uint8)
-    train = make_examples(features[:n], labels[:n], num_classes)
-    val = make_examples(features[n:], labels[n:], num_classes)
-    return BenchData(train, val, None, features[:n], labels[:n], TrainSpec())
+    features = np.random.default_rng(0).standard_normal((n + 1_000, d), dtype=np.float32)
+    return BenchData(*_label_at_random(features, num_classes), None, TrainSpec())
+
+
+def _label_at_random(features: np.ndarray, num_classes: int) -> tuple[Examples, Examples]:
+    """Return training examples, and the last 1,000 as validation examples."""
+    labels = np.random.default_rng(1).integers(num_classes, size=len(features))
+    train, val = slice(-1_000), slice(-1_000, None)
+    return (
+        make_examples(features[train], labels[train], num_classes),
+        make_examples(features[val], labels[val], num_classes),
+    )
 
 
 def make_configs(count: int) -> tuple[Config, ...]:
@@ -101,37 +113,28 @@ def make_configs(count: int) -> tuple[Config, ...]:
     The values of η lie between 0.001 and 1. `count` is a multiple of 12.
     """
     num_etas = count // (len(BATCHES) * len(LAMS))
-    return grid([10 ** (-3 * i / max(1, num_etas - 1)) for i in range(num_etas)], BATCHES, LAMS)
+    return grid(eta=[10 ** (-3 * i / max(1, num_etas - 1)) for i in range(num_etas)], batch=BATCHES, lam=LAMS)
 
 
 def start_sweep(
-    configs: Sequence[Config],
-    train: Examples,
-    val: Examples,
-    standardizer: Standardizer | None,
-    *,
-    epochs: int,
-    seeds: Sequence[int] = (0,),
-    spec: TrainSpec = SPEC,
+    configs: Sequence[Config], data: BenchData, *, epochs: int, seeds: Sequence[int] = (0,)
 ) -> Iterator[Epoch]:
-    """Start this project's sweep with the loss, augmentation and precision of `spec`."""
+    """Start this project's sweep."""
     return sweep(
         configs,
-        train,
-        {"val": val},
+        data.train,
+        {"val": data.val},
         epochs=epochs,
         seeds=seeds,
-        loss=spec.loss,
-        standardizer=standardizer,
-        augment=spec.augment,
-        precision=spec.precision,
+        standardizer=data.standardizer,
+        **data.spec._asdict(),
     )
 
 
 def make_sweep(data: BenchData, configs: Sequence[Config]) -> Baseline:
     """Make a baseline of this project's sweep; each call of `train_epoch` trains its next epoch."""
     # A constant η takes the same time in every epoch, so there are more epochs than anybody asks for.
-    epochs = start_sweep(configs, data.train, data.val, data.standardizer, epochs=10_000, spec=data.spec)
+    epochs = start_sweep(configs, data, epochs=10_000)
     return Baseline(len(configs), lambda: next(epochs), jax_device())
 
 
@@ -230,17 +233,20 @@ def make_torch_baseline(
       step: update, called with the features [batch, d] and labels [batch] as tensors.
       timed_batches: batches of an epoch that `train_epoch` trains on; None: all.
     """
+    import torch
+
     n = len(data.labels)
     rng = np.random.default_rng(0)
     device = torch_device()
-    features, labels = _put_on(device, data.x, data.labels.astype(np.int64))
+    features, labels = _put_on(device, data.x, data.labels)
 
     def train_epoch() -> None:
         for rows, flipped in islice(_draw_batches(rng, n, batch), timed_batches):
             chosen, mirrored = _put_on(device, rows, flipped)
             x = features[chosen]
             step(x if data.spec.augment is None else _flip_torch_images(x, mirrored), labels[chosen])
-        _wait_for(device)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     share = 1.0 if timed_batches is None else min(1.0, timed_batches * batch / n)
     return Baseline(num_configs, train_epoch, device, share)
@@ -255,7 +261,7 @@ def make_sgd_classifier(data: BenchData) -> Baseline:
 
     model = SGDClassifier(loss="log_loss", learning_rate="constant", eta0=ETA, alpha=0.0001, n_jobs=-1)
     classes = np.arange(data.K)
-    return Baseline(1, lambda: model.partial_fit(data.x, data.labels.astype(np.int64), classes))
+    return Baseline(1, lambda: model.partial_fit(data.x, data.labels, classes))
 
 
 def jax_device() -> str:
@@ -275,14 +281,6 @@ def _put_on(device: str, *arrays: np.ndarray) -> list[Any]:
     import torch
 
     return [torch.from_numpy(array).to(device) for array in arrays]
-
-
-def _wait_for(device: str) -> None:
-    """Wait until PyTorch has finished all work on a device."""
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _draw_batches(rng: np.random.Generator, n: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

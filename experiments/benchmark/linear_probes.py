@@ -25,7 +25,7 @@ from experiments.benchmark.baselines import (
     random_features,
     torch_device,
 )
-from experiments.benchmark.measurements import OUR_SWEEP, PLAIN_PRODUCT, Row, time_cases
+from experiments.benchmark.measurements import OUR_SWEEP, PLAIN_PRODUCT, Row, measure_rates
 from linear_cifar.config import Config, grid
 
 # Examples, features of each, and examples in a batch.
@@ -42,7 +42,7 @@ BY_BATCH, TO_OPTIMUM = "batch by batch", "LogisticRegression, to the optimum"
 
 def make_heads(count: int) -> tuple[Config, ...]:
     """Return `count` heads, a multiple of 10: ten λ, and values of η between 0.001 and 1."""
-    return grid(np.logspace(-3, 0, count // len(LAMS)).tolist(), [BATCH], LAMS)
+    return grid(eta=np.logspace(-3, 0, count // len(LAMS)), batch=[BATCH], lam=LAMS)
 
 
 def make_batched_product(data: BenchData, num_heads: int) -> Baseline:
@@ -154,30 +154,14 @@ def _measure_heads(data: BenchData, heads: int, repeats: int) -> list[Row]:
         cases["torch.func.vmap"] = [make_torch_vmap(data, BATCH, heads, TIMED_BATCHES)]
     if find_spec("sklearn"):
         cases[TO_OPTIMUM] = [make_logistic_regressions(data, FITTED_LAMS)]
-    seconds = {name: heads * timing.s_per_config for name, timing in time_cases(cases, repeats).items()}
-    products = [name for name in cases if name.startswith(PLAIN_PRODUCT)]
-    n, d = data.x.shape
-    flops = dict.fromkeys(cases, 4 * n * d * data.K * heads)
-    for name in products:
-        flops[name] //= 2
-    peak = max(flops[name] / seconds[name] for name in products)
     rows = []
-    for name, epoch_s in seconds.items():
+    for name, rates in measure_rates(cases, data, heads, repeats).items():
         (baseline,) = cases[name]
-        rate = None if name == TO_OPTIMUM else flops[name] / epoch_s
-        rows.append(
-            {
-                "baseline": name,
-                "K": data.K,
-                "heads": heads,
-                "epoch_s": epoch_s,
-                "gflops": rate and rate / 1e9,
-                "of_peak": rate and rate / peak,
-                "times_ours": None if name in products else epoch_s / seconds[OUR_SWEEP],
-                "timed": _describe_timed(baseline, n, heads),
-                "device": baseline.device,
-            }
-        )
+        if name == TO_OPTIMUM:
+            rates |= {"gflops": None, "of_peak": None}
+        timed = _describe_timed(baseline, len(data.x), heads)
+        row = {"baseline": name, "K": data.K, "heads": heads, **rates}
+        rows.append(row | {"timed": timed, "device": baseline.device})
     return rows
 
 

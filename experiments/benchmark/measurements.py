@@ -4,10 +4,10 @@ A table lists cases. A case is one baseline, or several that together train some
 times all of them in turn, and each function below makes a row from the timing of each case.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import jax
 
@@ -30,7 +30,7 @@ from experiments.benchmark.baselines import (
     random_data,
     start_sweep,
 )
-from experiments.benchmark.timing import time_call, time_in_turn
+from experiments.benchmark.timing import time_call, time_cases
 from linear_cifar.config import Config, grid, stack_hyperparams
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, make_layout
 from linear_cifar.params import init_params
@@ -38,7 +38,6 @@ from linear_cifar.replicates import ReplicateData
 from linear_cifar.training import init_state, train_epoch
 
 Row = dict[str, Any]
-Name = TypeVar("Name", bound=Hashable)
 
 # Configurations of the report's grid.
 GRID = 48
@@ -46,39 +45,6 @@ ETAS = (0.001, 0.01, 0.1, 1.0)
 OUR_SWEEP, PLAIN_PRODUCT = "linear_cifar", "plain matrix product"
 # Packages whose baselines are left out where they are not installed.
 OPTIONAL_PACKAGES = ("optuna", "sklearn", "torch")
-
-
-class CaseTiming(NamedTuple):
-    """Seconds that one case takes to train `num_configs` configurations for an epoch.
-
-    `first_s` is the first epoch, which compiles; `epoch_s` is the median of the later ones.
-    """
-
-    num_configs: int
-    first_s: float
-    epoch_s: float
-
-    @property
-    def s_per_config(self) -> float:
-        """Seconds per configuration and epoch."""
-        return self.epoch_s / self.num_configs
-
-
-def time_cases(cases: Mapping[Name, Sequence[Baseline]], repeats: int) -> dict[Name, CaseTiming]:
-    """Time the baselines of all cases in turn, and add up those of each case.
-
-    The time of a baseline that trains on a share of an epoch is scaled up to the epoch.
-    """
-    baselines = [baseline for members in cases.values() for baseline in members]
-    timings = iter(time_in_turn([baseline.train_epoch for baseline in baselines], repeats))
-    timed = {}
-    for name, members in cases.items():
-        case = [next(timings) for _ in members]
-        num_configs = sum(baseline.num_configs for baseline in members)
-        first_s = sum(timing.first for timing in case)
-        epoch_s = sum(timing.median / baseline.share for timing, baseline in zip(case, members, strict=True))
-        timed[name] = CaseTiming(num_configs, first_s, epoch_s)
-    return timed
 
 
 def missing_packages() -> list[str]:
@@ -104,23 +70,40 @@ def measure_baselines(data: BenchData, repeats: int) -> list[Row]:
         cases["torch.func.vmap"] = [make_torch_vmap(data, batch, per_batch) for batch in BATCHES]
     if find_spec("sklearn"):
         cases["SGDClassifier"] = [make_sgd_classifier(data)]
-    seconds = {name: GRID * timing.s_per_config for name, timing in time_cases(cases, repeats).items()}
-    # Logits and gradients are one product each, of 2 n d K operations; the plain product is the logits alone.
-    flops = dict.fromkeys(cases, 4 * len(data.labels) * D * K * GRID)
-    flops[PLAIN_PRODUCT] //= 2
-    peak = flops[PLAIN_PRODUCT] / seconds[PLAIN_PRODUCT]
     return [
         {
             "baseline": name,
-            "epoch_s": epoch_s,
-            "configs_epochs_per_s": None if name == PLAIN_PRODUCT else GRID / epoch_s,
-            "gflops": flops[name] / epoch_s / 1e9,
-            "of_peak": flops[name] / epoch_s / peak,
-            "times_ours": None if name == PLAIN_PRODUCT else epoch_s / seconds[OUR_SWEEP],
+            "epoch_s": rates["epoch_s"],
+            "configs_epochs_per_s": None if name == PLAIN_PRODUCT else GRID / rates["epoch_s"],
+            **rates,
             "device": cases[name][0].device,
         }
-        for name, epoch_s in seconds.items()
+        for name, rates in measure_rates(cases, data, GRID, repeats).items()
     ]
+
+
+def measure_rates(
+    cases: Mapping[str, Sequence[Baseline]], data: BenchData, num_configs: int, repeats: int
+) -> dict[str, Row]:
+    """Time all cases, and return the time of an epoch of all configurations in each, and its rate.
+
+    `of_peak` is relative to the fastest product, whose name begins with `PLAIN_PRODUCT`.
+    """
+    seconds = {name: num_configs * timing.s_per_config for name, timing in time_cases(cases, repeats).items()}
+    products = [name for name in cases if name.startswith(PLAIN_PRODUCT)]
+    # Logits and gradients are one product each, of 2 n d K operations; the plain product is the logits alone.
+    product_flops = 2 * data.x.size * data.K * num_configs
+    flops = dict.fromkeys(cases, 2 * product_flops) | dict.fromkeys(products, product_flops)
+    peak = max(flops[name] / seconds[name] for name in products)
+    return {
+        name: {
+            "epoch_s": epoch_s,
+            "gflops": flops[name] / epoch_s / 1e9,
+            "of_peak": flops[name] / epoch_s / peak,
+            "times_ours": None if name in products else epoch_s / seconds[OUR_SWEEP],
+        }
+        for name, epoch_s in seconds.items()
+    }
 
 
 def measure_single_run(data: BenchData, repeats: int) -> list[Row]:
@@ -144,7 +127,7 @@ def measure_sizes(data: BenchData, repeats: int, quick: bool) -> list[Row]:
     """Time an epoch by the number of configurations."""
     sweeps: dict[str, Sequence[Config]] = {
         "1": [Config(0.001, 100, 0.0)],
-        "12 of one batch size": grid(ETAS, [100], LAMS),
+        "12 of one batch size": grid(eta=ETAS, batch=[100], lam=LAMS),
         "12 of four batch sizes": make_configs(12),
         "48": make_configs(48),
     }
@@ -177,8 +160,7 @@ def measure_epochs(data: BenchData, quick: bool) -> list[Row]:
     """Time whole sweeps of the grid by their number of epochs; their program is compiled already."""
     rows = []
     for epochs in (1, 2, 4) if quick else (1, 2, 4, 8):
-        training = start_sweep(make_configs(GRID), data.train, data.val, data.standardizer, epochs=epochs)
-        total_s = time_call(partial(list, training))
+        total_s = time_call(partial(list, start_sweep(make_configs(GRID), data, epochs=epochs)))
         rows.append({"epochs": epochs, "s": total_s, "s_per_epoch": total_s / epochs})
     return rows
 
@@ -219,7 +201,7 @@ def measure_vmap_widths(data: BenchData, quick: bool) -> list[Row]:
 def measure_batch_sizes(data: BenchData, repeats: int, quick: bool) -> list[Row]:
     """Time an epoch with batch sizes that do not divide one another or the images, 12 configurations each."""
     odd_sizes = [(50, 64)] if quick else [(50, 64), (7, 11, 13, 17), (999,), (len(data.labels),)]
-    cases = {sizes: [make_sweep(data, grid(ETAS, sizes, LAMS))] for sizes in odd_sizes}
+    cases = {sizes: [make_sweep(data, grid(eta=ETAS, batch=sizes, lam=LAMS))] for sizes in odd_sizes}
     return [
         {
             "batches": ", ".join(map(str, sizes)),

@@ -22,12 +22,11 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.benchmark.baselines import make_configs, random_data, start_sweep
+from experiments.benchmark.baselines import BenchData, make_configs, random_data, start_sweep
 from experiments.cli.flags import define_data
 from experiments.cli.launch import launch
-from linear_cifar.data.find import load_dataset
-from linear_cifar.examples import Examples, make_examples
-from linear_cifar.standardizer import Standardizer, fit_standardizer
+from linear_cifar.data.find import find_dataset
+from linear_cifar.data.prepare import prepare_data
 
 FLAGS = flags.FLAGS
 _IMPORTED = time.time()
@@ -54,17 +53,10 @@ def define_flags() -> None:
 
 def main() -> None:
     """Train and print the measurements."""
-    train, val, standardizer = _load_data()
+    data = _load_data()
     loaded = time.time()
-    epochs = start_sweep(
-        make_configs(FLAGS.configs),
-        train,
-        val,
-        standardizer,
-        epochs=FLAGS.epochs,
-        seeds=range(FLAGS.seeds),
-    )
-    ends = [time.time() for _ in epochs]
+    configs, seeds = make_configs(FLAGS.configs), range(FLAGS.seeds)
+    ends = [time.time() for _ in start_sweep(configs, data, epochs=FLAGS.epochs, seeds=seeds)]
     started = FLAGS.started or _IMPORTED
     measured = {
         "configs": FLAGS.configs,
@@ -88,16 +80,12 @@ def measure_peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _load_data() -> tuple[Examples, Examples, Standardizer | None]:
-    """Return training examples, validation examples and the standardiser that the flags ask for."""
+def _load_data() -> BenchData:
+    """Return the examples that the flags ask for."""
     if FLAGS.images is not None:
-        data = random_data(FLAGS.images)
-        return data.train, data.val, data.standardizer
-    dataset = load_dataset(FLAGS.dataset, FLAGS.data_dir)
-    num_classes = len(dataset.classes)
-    train = make_examples(dataset.train.features, dataset.train.labels, num_classes)
-    val = make_examples(*dataset.splits["val"], num_classes)
-    return train, val, fit_standardizer(dataset.train.features)
+        return random_data(FLAGS.images)
+    data = prepare_data(find_dataset(FLAGS.dataset, FLAGS.data_dir))
+    return BenchData(data.sets["train"], data.sets["val"], data.standardizer)
 
 
 if __name__ == "__main__":

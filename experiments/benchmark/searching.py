@@ -3,12 +3,12 @@
 All programs train for as many epochs, on the same images, with the same cores. The searches and Optuna draw
 from the same ranges. A repeat has its own seed, for the runs, the points and Optuna's sampler. The searches
 and the grid measure all runs that reach the end on all splits, as the commands do; Optuna's trials are
-measured on the test images only.
+measured on the validation and test images only.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from statistics import median
@@ -17,34 +17,27 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from experiments.artifacts.search_figures import trace_effort
-from experiments.benchmark.baselines import BATCHES, LAMS, jax_device
+import linear_cifar as lc
+from experiments.benchmark.baselines import BATCHES, LAMS, SPEC, jax_device
 from experiments.benchmark.measurements import ETAS, Row
-from experiments.runner.brackets import train_bracket
-from experiments.runner.data import PreparedData
-from experiments.runner.settings import Settings
-from experiments.runner.sweeps import Sweep, SweepResult, name_replicates
-from experiments.runner.training import train_sweep
-from linear_cifar.config import Config, grid
-from linear_cifar.engine import mark_correct_of_runs, sweep
-from linear_cifar.halving import default_rungs
-from linear_cifar.sampling import Axis, Range, draw_configs
-from linear_cifar.uncertainty import estimate_accuracy, estimate_difference, unpack_correct
+from linear_cifar.data.prepare import Data
 
 FACTOR = 3
 # The ranges hold the report's grid, but for λ = 0.
-ETA, LAM = Range(0.001, 1.0, log=True), Range(1e-4, 1.0, log=True)
-RANGES: dict[str, Axis] = {"eta": ETA, "batch": BATCHES, "lam": LAM}
+ETA, LAM = lc.Range(0.001, 1.0), lc.Range(1e-4, 1.0)
 # Seconds after which the best validation accuracy so far is told.
 MOMENTS = (5, 10, 20, 40, 80)
 REPORT_GRID, OPTUNA = "grid", "Optuna, TPE and successive halving"
 
 
-class Outcome(NamedTuple):
-    """A search that has ended: the best validation accuracy so far after each epoch, and what it chose."""
+# Pairs of the seconds since the start and the best validation accuracy so far, at the end of each epoch.
+Trace = list[tuple[float, float]]
 
-    seconds: Sequence[float]  # since the start, at the end of each epoch
-    best: Sequence[float]
+
+class Outcome(NamedTuple):
+    """A search that has ended, and the run that it chose."""
+
+    trace: Trace
     total_s: float
     epochs: int  # trained, over all runs
     val: float  # accuracy of the chosen run at its end
@@ -52,49 +45,60 @@ class Outcome(NamedTuple):
 
     def best_after(self, seconds: float) -> float:
         """Return the best validation accuracy after so many seconds; NaN before the first epoch has ended."""
-        reached = [best for s, best in zip(self.seconds, self.best, strict=True) if s <= seconds]
-        return reached[-1] if reached else math.nan
+        return max((best for s, best in self.trace if s <= seconds), default=math.nan)
 
     def seconds_to(self, accuracy: float) -> float:
         """Return after how many seconds the best validation accuracy was as high; infinity if never."""
-        return next(
-            (s for s, best in zip(self.seconds, self.best, strict=True) if best >= accuracy), math.inf
-        )
+        return next((s for s, best in self.trace if best >= accuracy), math.inf)
 
 
-def search_points(data: PreparedData, settings: Settings, configs: Sequence[Config], seed: int) -> Outcome:
-    """Train configurations side by side, with or without halving."""
-    whole = Sweep("search", settings, name_replicates([seed], folds=0), tuple(configs))
-    seconds: list[float] = []
-    start = time.perf_counter()
+def note_epoch(trace: Trace, start: float, progress: lc.Progress) -> None:
+    """Add the end of an epoch to the trace of a search that began at `start`."""
+    if progress.resumed:  # a block starts
+        return
+    best = max([progress.accuracy or 0.0, *(best for _, best in trace[-1:])])
+    trace.append((time.perf_counter() - start, best))
 
-    def note_time() -> None:
-        seconds.append(time.perf_counter() - start)
 
-    result: SweepResult | None
-    if settings.halving:
-        result = train_bracket(
-            whole,
-            data,
-            max_runs=lambda num_configs: 2 * num_configs,
-            on_epoch=lambda share, remark: note_time(),
-        )
-    else:
-        result = train_sweep(whole, data, on_epoch=lambda remark: note_time())
-    assert result is not None, "nothing stops it"
-    work, best, _ = trace_effort(result)
-    chosen = result.ranking[0]
-    return Outcome(
-        seconds,
-        best.tolist(),
-        time.perf_counter() - start,
-        int(work[-1]),
-        float(result.final["val"].accuracy[0, chosen]),
-        unpack_correct(result.correct["test"][0, chosen], data.size("test")),
+def train(
+    configs: Sequence[lc.Config],
+    data: Data,
+    sets: Iterable[str],
+    *,
+    epochs: int,
+    seed: int,
+    on_epoch: Callable[[lc.Progress], None],
+    halving: lc.Halving | None = None,
+) -> lc.Result:
+    """Train configurations side by side, and measure them on these sets at the end."""
+    return lc.fit(
+        configs,
+        data.sets["train"],
+        {name: data.sets[name] for name in sets},
+        epochs=epochs,
+        seeds=[seed],
+        standardizer=data.standardizer,
+        per_epoch=["val"],
+        halving=halving,
+        block_runs=len(configs),
+        on_epoch=on_epoch,
+        **SPEC._asdict(),
     )
 
 
-def search_with_optuna(data: PreparedData, settings: Settings, trials: int, seed: int) -> Outcome:
+def search_points(
+    data: Data, epochs: int, configs: Sequence[lc.Config], seed: int, halving: lc.Halving | None = None
+) -> Outcome:
+    """Train configurations side by side, with or without halving."""
+    trace: Trace = []
+    on_epoch = partial(note_epoch, trace, start := time.perf_counter())
+    result = train(configs, data, data.sets, epochs=epochs, seed=seed, on_epoch=on_epoch, halving=halving)
+    chosen = result.ranking()[0]
+    val, (correct,) = float(result.final["val_acc"][0, chosen]), result.values("test", chosen)
+    return Outcome(trace, time.perf_counter() - start, int(result.epochs.sum()), val, correct)
+
+
+def search_with_optuna(data: Data, epochs: int, trials: int, seed: int) -> Outcome:
     """Train one run after another, as Optuna chooses, by this project's sweep of one configuration.
 
     That is the fastest way to train a single run, see the table "alone" of the benchmark. Of 40 epochs
@@ -103,54 +107,41 @@ def search_with_optuna(data: PreparedData, settings: Settings, trials: int, seed
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rungs = default_rungs(settings.epochs)
-    spec = settings.train_spec([Config(0.1, 1, 0.0)], data.dataset.image_shape)
-    seconds: list[float] = []
-    best: list[float] = []
-    correct: dict[int, Bool[np.ndarray, " n"]] = {}  # of each trial that reached the end
+    trace: Trace = []
+    results: dict[int, lc.Result] = {}  # of each trial that reached the end
     start = time.perf_counter()
 
-    def train(trial: optuna.Trial) -> float:
-        config = Config(
+    def train_trial(trial: optuna.Trial) -> float:
+        def report(progress: lc.Progress) -> None:
+            if progress.resumed:  # it starts
+                return
+            note_epoch(trace, start, progress)
+            trial.report(progress.accuracy, progress.epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        config = lc.Config(
             trial.suggest_float("eta", ETA.low, ETA.high, log=True),
             trial.suggest_categorical("batch", BATCHES),
             trial.suggest_float("lam", LAM.low, LAM.high, log=True),
         )
-        for epoch in sweep(
-            [config],
-            data.splits["train"],
-            {"val": data.splits["val"]},
-            epochs=settings.epochs,
-            seeds=[seed],
-            standardizer=data.standardizer,
-            **spec._asdict(),
-        ):
-            accuracy = float(np.nan_to_num(epoch.metrics.evaluated["val"].accuracy[0, 0]))
-            best.append(max([accuracy, *best[-1:]]))
-            seconds.append(time.perf_counter() - start)
-            trial.report(accuracy, epoch.number)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-        marks = mark_correct_of_runs(
-            [config], epoch.params(), data.splits["test"], seeds=[seed], standardizer=data.standardizer
-        )
-        correct[trial.number] = marks[0, 0]
-        return accuracy
+        result = train([config], data, ("val", "test"), epochs=epochs, seed=seed, on_epoch=report)
+        results[trial.number] = result
+        return float(np.nan_to_num(result.final["val_acc"][0, 0]))
 
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=seed),
-        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=FACTOR),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=lc.default_rungs(epochs)[0], reduction_factor=FACTOR
+        ),
     )
-    study.optimize(train, n_trials=trials)
-    total_s = time.perf_counter() - start
-    chosen = study.best_trial.number
-    return Outcome(seconds, best, total_s, len(best), study.best_value, correct[chosen])
+    study.optimize(train_trial, n_trials=trials)
+    (correct,) = results[study.best_trial.number].values("test", 0)
+    return Outcome(trace, time.perf_counter() - start, len(trace), study.best_value, correct)
 
 
-def measure_searches(
-    data: PreparedData, settings: Settings, points: Sequence[int], repeats: int
-) -> list[Row]:
+def measure_searches(data: Data, epochs: int, points: Sequence[int], repeats: int) -> list[Row]:
     """Run each program `repeats` times in turn, and compare it with the grid and with Optuna.
 
     `s` is the median, `first_s` the first time, which compiles. `val` and `test` are accuracies of the chosen
@@ -160,25 +151,26 @@ def measure_searches(
 
     Args:
       data: the images.
-      settings: settings of all runs, without halving.
+      epochs: number of epochs of a run that reaches the end.
       points: numbers of points to search with halving, powers of two; the last one also without, and as many
         trials of Optuna.
       repeats: number of repeats, each from a seed of its own.
     """
 
-    def search(count: int, halving: bool, seed: int) -> Outcome:
-        changed = settings._replace(halving=FACTOR, rungs=default_rungs(settings.epochs), bracket=count)
-        configs = draw_configs(RANGES, count, seed)
-        return search_points(data, changed if halving else settings, configs, seed)
+    def search(count: int, halving: lc.Halving | None, seed: int) -> Outcome:
+        configs = lc.draw_configs(count, seed=seed, eta=ETA, batch=BATCHES, lam=LAM)
+        return search_points(data, epochs, configs, seed, halving)
 
     most = points[-1]
     programs: dict[str, Callable[[int], Outcome]] = {
-        f"search, {count} points, halving": partial(search, count, True) for count in points
+        f"search, {count} points, halving": partial(search, count, lc.Halving(FACTOR, bracket=count))
+        for count in points
     }
-    programs[f"search, {most} points"] = partial(search, most, False)
-    programs[REPORT_GRID] = lambda seed: search_points(data, settings, grid(ETAS, BATCHES, LAMS), seed)
+    programs[f"search, {most} points"] = partial(search, most, None)
+    report_grid = lc.grid(eta=ETAS, batch=BATCHES, lam=LAMS)
+    programs[REPORT_GRID] = partial(search_points, data, epochs, report_grid)
     if find_spec("optuna"):
-        programs[OPTUNA] = lambda seed: search_with_optuna(data, settings, most, seed)
+        programs[OPTUNA] = partial(search_with_optuna, data, epochs, most)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in programs}
     for seed in range(repeats):
         for name, run in programs.items():
@@ -192,16 +184,16 @@ def make_row(name: str, outcomes: dict[str, list[Outcome]]) -> Row:
     seconds = median(outcome.total_s for outcome in ended)
     correct = np.stack([outcome.correct for outcome in ended])
     of_grid = np.stack([outcome.correct for outcome in outcomes[REPORT_GRID]])
-    difference = estimate_difference(correct, of_grid)
+    difference = lc.estimate_difference(correct, of_grid)
     row: Row = {
         "program": name,
         "first_s": ended[0].total_s,
         "s": seconds,
         "of_grid": seconds / median(outcome.total_s for outcome in outcomes[REPORT_GRID]),
         "epochs": int(median(outcome.epochs for outcome in ended)),
-        "best_val": 100 * median(outcome.best[-1] for outcome in ended),
+        "best_val": 100 * median(outcome.trace[-1][1] for outcome in ended),
         "val": 100 * median(outcome.val for outcome in ended),
-        "test": 100 * estimate_accuracy(correct).mean,
+        "test": 100 * lc.estimate_accuracy(correct).mean,
         "test_minus_grid": 100 * difference.mean,
         "plus_minus": 100 * difference.half_width,
     }

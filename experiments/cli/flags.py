@@ -4,20 +4,22 @@ Each value is checked as it is parsed, before any data is read.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from experiments.cli.progress import log
 from experiments.cli.recipes import RECIPES, define_recipe
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import Flag, Settings, declared_settings, default_settings
-from experiments.runner.sweeps import Sweep, name_replicates
+from experiments.runner.stages import Sweep
 from linear_cifar.arguments import LARGEST_SEED
-from linear_cifar.config import Config, check_config, grid
+from linear_cifar.config import AXES, Axis, Config, Range, draw_configs, grid
 from linear_cifar.data.dataset import ImageShape
 from linear_cifar.data.find import DATASETS
+from linear_cifar.halving import Halving
 
 FLAGS = flags.FLAGS
 
@@ -25,38 +27,45 @@ FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
 
 
-# Text of the flag of each field of a configuration.
-AXES = {
-    "eta": "learning rate η",
-    "batch": "mini-batch size",
-    "lam": "L2 strength λ",
-    "q": "power q of the loss: 0 is cross-entropy, 1 the mean absolute error",
-    "momentum": "momentum of gradient descent, 0 to below 1",
-}
+class _AxisParser(flags.ArgumentParser):
+    """A parser of the values of an axis: numbers separated by commas and, where it takes them, a range."""
 
+    def __init__(self, axis: Axis, ranges: bool = False) -> None:
+        self.axis, self.ranges = axis, ranges and not axis.whole
+        numbers = f"{'whole ' * axis.whole}numbers separated by commas"
+        self.syntactic_help = f"low:high, low:high:share at 0, or {numbers}" if self.ranges else numbers
 
-class _ListParser(flags.ArgumentParser):
-    """A parser of one item or a comma-separated list; each item holds fields of a configuration."""
-
-    def __init__(self, parse_item: Callable[[str], Any], fields: tuple[str, ...], expected: str) -> None:
-        self.parse_item, self.fields, self.expected = parse_item, fields, expected
-        self.syntactic_help = expected
-
-    def parse(self, argument: str | Sequence[Any]) -> tuple[Any, ...]:
+    def parse(self, argument: str | Range | Sequence[float]) -> Range | tuple[float, ...]:
         try:
-            items = (
-                tuple(map(self.parse_item, argument.split(","))) if isinstance(argument, str) else argument
-            )
-            values = [item if isinstance(item, tuple) else (item,) for item in items]
-            configs = [dict(zip(self.fields, value, strict=True)) for value in values]
-        except ValueError:
-            raise ValueError(f"expected {self.expected}") from None
-        for fields in configs:
-            check_config(Config(**({"eta": 0, "batch": 1, "lam": 0} | fields)))
-        return tuple(items)
+            if isinstance(argument, str):
+                if self.ranges and ":" in argument:
+                    low, high, *zeros = map(float, argument.split(":"))
+                    return Range(low, high, None, *zeros)
+                argument = [*map(int if self.axis.whole else float, argument.split(","))]
+        except (ValueError, TypeError):
+            raise ValueError(f"expected {self.syntactic_help}") from None
+        return argument if isinstance(argument, Range) else tuple(map(self.axis.check, argument))
 
     def flag_type(self) -> str:
         return "values"
+
+
+class _PairsParser(flags.ArgumentParser):
+    """A parser of pairs η:λ separated by commas."""
+
+    syntactic_help = "pairs eta:lam separated by commas"
+
+    def parse(self, argument: str | Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+        try:
+            words = argument.split(",") if isinstance(argument, str) else argument
+            numbers = (map(float, word.split(":") if isinstance(word, str) else word) for word in words)
+            pairs = [(eta, lam) for eta, lam in numbers]
+        except ValueError:
+            raise ValueError(f"expected {self.syntactic_help}") from None
+        return tuple((AXES["eta"].check(eta), AXES["lam"].check(lam)) for eta, lam in pairs)
+
+    def flag_type(self) -> str:
+        return "pairs"
 
 
 class _ShapeParser(flags.ArgumentParser):
@@ -78,35 +87,11 @@ class _ShapeParser(flags.ArgumentParser):
         return "shape"
 
 
-class _NumbersParser(flags.ArgumentParser):
-    """A parser of whole numbers separated by commas, each at least `lower`."""
-
-    syntactic_help = "whole numbers separated by commas"
-
-    def __init__(self, lower: float | None) -> None:
-        self.lower = lower
-
-    def parse(self, argument: str | Sequence[int]) -> tuple[int, ...]:
-        words = argument.split(",") if isinstance(argument, str) else argument
-        try:
-            numbers = tuple(map(int, words))
-        except ValueError:
-            raise ValueError(f"expected {self.syntactic_help}") from None
-        if self.lower is not None and any(number < self.lower for number in numbers):
-            raise ValueError(f"each number is at least {self.lower:g}")
-        return numbers
-
-    def flag_type(self) -> str:
-        return "numbers"
-
-
 class _ListSerializer(flags.ArgumentSerializer):
-    def serialize(self, value: Sequence[Any]) -> str:
+    def serialize(self, value: Range | Sequence[Any]) -> str:
+        if isinstance(value, Range):
+            return str(value)
         return ",".join(":".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in value)
-
-
-def _define_list(name: str, default: Sequence[Any], help: str, **parser: Any) -> None:
-    flags.DEFINE(_ListParser(**parser), name, tuple(default), help, serializer=_ListSerializer())
 
 
 def expand_path(text: str) -> Path:
@@ -121,43 +106,114 @@ def expand_path(text: str) -> Path:
         raise UsageError(f"{text}: there is no home folder of that name") from None
 
 
-def define_axis(field: str, number: type[int] | type[float], default: Sequence[float], help: str) -> None:
-    """Define a flag for one axis of a sweep, which takes one value or several.
-
-    Args:
-      field: field of the configurations, and name of the flag.
-      number: type of the values.
-      default: values of the axis unless the flag is given.
-      help: text of the flag.
-    """
-    kind = "whole numbers" if number is int else "numbers"
-    _define_list(
-        field, default, help, parse_item=number, fields=(field,), expected=f"{kind} separated by commas"
-    )
-
-
 def define_pairs(name: str, default: Sequence[tuple[float, float]], help: str) -> None:
     """Define a flag that takes one pair η:λ or several."""
-
-    def parse_pair(word: str) -> tuple[float, ...]:
-        return tuple(float(number) for number in word.split(":"))
-
-    expected = "pairs eta:lam separated by commas"
-    _define_list(name, default, help, parse_item=parse_pair, fields=("eta", "lam"), expected=expected)
+    flags.DEFINE(_PairsParser(), name, default, help, serializer=_ListSerializer())
 
 
-def define_grid(eta: Sequence[float], batch: Sequence[int], lam: Sequence[float]) -> None:
-    """Define a flag for each field of a configuration; the arguments are this command's defaults."""
-    define_axis("eta", float, eta, AXES["eta"])
-    define_axis("batch", int, batch, AXES["batch"])
-    define_axis("lam", float, lam, AXES["lam"])
-    define_axis("q", float, (0.0,), AXES["q"])
-    define_axis("momentum", float, (0.0,), AXES["momentum"])
+def define_axes(*, ranges: bool = False, omit: Collection[str] = (), **defaults: Any) -> None:
+    """Define a flag for each axis of a configuration, which takes one value or several.
+
+    Args:
+      ranges: whether the flags take ranges too.
+      omit: axes without a flag, because the command sets them itself.
+      **defaults: defaults of this command; the other axes have their own.
+    """
+    for name, axis in AXES.items():
+        if name not in omit:
+            parser, default = _AxisParser(axis, ranges), defaults.get(name, (axis.default,))
+            text = f"{axis.label}: {'a range, or ' * parser.ranges}{axis.limits}"
+            flags.DEFINE(parser, name, default, text, serializer=_ListSerializer())
 
 
 def grid_from_flags() -> tuple[Config, ...]:
-    """Return the configurations that the flags of `define_grid` span."""
-    return grid(FLAGS.eta, FLAGS.batch, FLAGS.lam, FLAGS.q, FLAGS.momentum)
+    """Return the configurations that the flags of `define_axes` span."""
+    axes: dict[str, Any] = {name: FLAGS[name].value for name in AXES if name in FLAGS}
+    return grid(**axes)
+
+
+def define_points(**defaults: Any) -> None:
+    """Define the flags of a search: the axes with their ranges, and which points are drawn from them.
+
+    Args:
+      **defaults: defaults of the axes, as for `define_axes`.
+    """
+    define_axes(ranges=True, **defaults)
+    flags.DEFINE_integer("points", 256, "number of points", lower_bound=1, upper_bound=2**20)
+    flags.DEFINE_integer(
+        "points_seed", 0, "seed of the sequence of points", lower_bound=0, upper_bound=LARGEST_SEED
+    )
+    axes = [name for name, axis in AXES.items() if not axis.whole]
+    flags.DEFINE_list(
+        "log_axes",
+        [name for name in axes if AXES[name].log],
+        "axes whose ranges are uniform in the logarithm; the others are uniform in the value",
+    )
+    flags.register_validator(
+        "log_axes", lambda names: {*names} <= {*axes}, f"expected some of {', '.join(axes)}"
+    )
+
+
+def points_from_flags() -> tuple[Config, ...]:
+    """Return the configurations that the flags of `define_points` draw.
+
+    Raises:
+      UsageError: if a range is empty or out of the hyperparameter's limits.
+    """
+    axes: dict[str, Any] = {name: FLAGS[name].value for name in AXES}
+    for name, values in axes.items():
+        if isinstance(values, Range):
+            axes[name] = values._replace(log=name in FLAGS.log_axes)
+    bracket = FLAGS.bracket
+    if bracket & (bracket - 1):
+        raise UsageError(f"--bracket={bracket}: give a power of two, for which the points are even")
+    try:
+        configs = draw_configs(FLAGS.points, seed=FLAGS.points_seed, bracket=bracket, **axes)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if len(configs) < FLAGS.points:
+        log(f"note: only {len(configs):,} of the {FLAGS.points:,} points differ, and equal ones count once")
+    return configs
+
+
+def halving_from_flags(configs: Sequence[Config]) -> dict[str, Any]:
+    """Return the settings of halving that need more than their flag: the rungs and the bracket.
+
+    Args:
+      configs: the points.
+
+    Raises:
+      UsageError: if the flags of halving do not go together, or not with the points or epochs.
+    """
+    if not FLAGS.halving:
+        for name in ("rungs", "bracket"):
+            if FLAGS[name].present:
+                raise UsageError(f"--{name}: it is for --halving")
+        return {"bracket": 0}
+    points, bracket = FLAGS.points, FLAGS.bracket
+    batches = {config.batch for config in configs}
+    if points > bracket and bracket < 2 * len(batches):
+        raise UsageError(
+            f"--bracket={bracket}: give at least 2 points for each of the {len(batches)} batch sizes"
+        )
+    if points > bracket and points % bracket:
+        more = points + -points % bracket
+        raise UsageError(
+            f"--points={points}: with --halving give whole brackets of {bracket}, such as {more}, or set "
+            "--bracket"
+        )
+    if len(configs) < points:
+        raise UsageError(
+            f"--points={points}: only {len(configs)} of them differ, and --halving needs brackets of "
+            "different points: give fewer, or ranges in place of lists"
+        )
+    try:
+        halving = Halving(FLAGS.halving, FLAGS.rungs, bracket).check(
+            FLAGS.epochs, FLAGS.schedule == "constant"
+        )
+    except ValueError as error:
+        raise UsageError(f"--halving={FLAGS.halving}: {error}") from None
+    return {"rungs": halving.rungs}
 
 
 def define_settings(
@@ -200,7 +256,7 @@ def define_settings(
     if selects:
         _define_user_file()
         _define_refit()
-    _define_run_folder()
+    _define_folder()
 
 
 def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Sweep:
@@ -221,7 +277,7 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
     seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)
     if seeds[-1] > LARGEST_SEED:
         raise UsageError(f"--seed={FLAGS.seed} --seeds={FLAGS.seeds}: the largest seed is {LARGEST_SEED}")
-    return Sweep(name, Settings(**values), name_replicates(seeds, values["folds"]), tuple(configs))
+    return Sweep(name, Settings(**values), tuple(seeds), tuple(configs))
 
 
 def refits_from_flags() -> int:
@@ -252,7 +308,8 @@ def _define_setting(name: str, kind: Any, flag: Flag) -> None:
     elif kind == ImageShape | None:
         flags.DEFINE(_ShapeParser(), name, flag.default, flag.help, serializer=_ListSerializer())
     elif kind == tuple[int, ...]:
-        flags.DEFINE(_NumbersParser(flag.lower), name, flag.default, flag.help, serializer=_ListSerializer())
+        numbers = Axis(name, name, flag.help, low=flag.lower or 0, whole=True)
+        flags.DEFINE(_AxisParser(numbers), name, flag.default, flag.help, serializer=_ListSerializer())
     elif kind == tuple[str, ...]:
         choices = [*(flag.choices or ())]
         flags.DEFINE_list(name, [*flag.default], flag.help)
@@ -299,12 +356,12 @@ def _define_refit() -> None:
     )
 
 
-def _define_run_folder() -> None:
+def _define_folder() -> None:
     flags.DEFINE_string(
         "out",
         None,
-        "folder for the results (default: results/<experiment>/<time>); a run in it is resumed, or extended, "
-        "see experiments/README.md",
+        "folder for the results (default: results/<experiment>/<time>); an experiment in it is resumed or "
+        "extended, see experiments/README.md",
     )
     flags.DEFINE_integer(
         "save_every",

@@ -14,9 +14,10 @@ from absl import app, flags, logging
 from experiments.cli.recipes import apply_recipe
 from experiments.cli.signals import raise_on_signals
 from experiments.cli.streams import open_streams
-from experiments.runner.errors import FolderError, Stopped, UsageError
+from experiments.runner.errors import Stopped, UsageError
 from linear_cifar.data.dataset import DataError
 from linear_cifar.devices import use_all_cores
+from linear_cifar.folders import FolderError
 
 # Environment variable that names a folder for compiled programs.
 JAX_CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -27,13 +28,7 @@ DEVICE_VARIABLES = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")
 def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
     """Define and parse the flags, set up JAX, and run the command.
 
-    | exit code | meaning |
-    |---|---|
-    | 1 | the machine refused something, for example because the disk is full |
-    | 2 | the command, its folder or its data cannot be used |
-    | 130 | stopped by Ctrl+C |
-    | 141 | the reader of its output has closed the pipe; files are complete |
-    | 143 | stopped by SIGTERM |
+    experiments/README.md lists the exit codes.
 
     Args:
       define_flags: defines the flags of this command.

@@ -7,47 +7,88 @@ from typing import Any
 
 from tqdm import tqdm
 
-from linear_cifar.data.download import DownloadProgress
+from linear_cifar.identity import Identity
+from linear_cifar.legs import Progress
 
 # Seconds between two updates of a bar: on a terminal, and in a file or a pipe, where each one stays.
 UPDATE, LOGGED_UPDATE = 0.1, 10.0
 
 
 class EpochsBar:
-    """A bar of the epochs of many runs with the time left, to be opened by `with`."""
+    """A bar of the epochs of many runs with the time left, to be opened by `with`.
 
-    def __init__(self, total: float, title: str) -> None:
-        self._total = total
-        bar_format = "{l_bar}{bar}| {n:.4g}/{total:.4g} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-        self._bar = _open_bar(total=total, desc=title, unit="epoch", bar_format=bar_format)
+    It appears when the first block starts that is not finished, and what was trained earlier is told then.
+    """
+
+    def __init__(self, name: str, title: str, begin: Callable[[], None] = lambda: None) -> None:
+        """Prepare a bar with this title for a sweep of this name; `begin` is called before it appears."""
+        self._name, self._title, self._begin = name, title, begin
+        self._bar: tqdm | None = None
+        self._best, self._resumed = 0.0, 0.0
+        self._reused: list[str] = []
 
     def __enter__(self) -> "EpochsBar":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
-    def advance(self, epochs: float, remark: str) -> None:
-        """Advance the bar by `epochs`, weighted by this block's share of all runs, and show the remark."""
-        self._bar.set_postfix_str(remark, refresh=False)
-        self._bar.update(self._at_most_left(epochs))
+    def show(self, progress: Progress) -> None:
+        """Show a step of the training."""
+        total = len(progress.block.epochs)
+        if progress.resumed:
+            if progress.epoch:
+                size = describe_block(progress.block)
+                self._reused.append(
+                    f"reused: {self._name}, {size}, the first {progress.epoch} of {total} epochs"
+                )
+            self._skip(progress)
+        if self._bar is None and progress.epoch < total:
+            self._open(progress)
+        if self._bar is None:
+            return
+        for line in self._reused:
+            log(line)
+        self._reused.clear()
+        if not progress.resumed:
+            self._best = max(self._best, progress.accuracy or 0.0)
+            self._bar.set_postfix_str(f"best val acc {self._best:.2%}" * bool(self._best), refresh=False)
+            # Rounded shares may sum to a little more than the whole.
+            self._bar.update(min(progress.advance, progress.total - self._bar.n))
 
-    def skip(self, epochs: float) -> None:
+    def _open(self, progress: Progress) -> None:
+        self._begin()
+        bar_format = "{l_bar}{bar}| {n:.4g}/{total:.4g} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        self._bar = _open_bar(total=progress.total, desc=self._title, unit="epoch", bar_format=bar_format)
+        self._skip(progress._replace(advance=self._resumed))
+
+    def _skip(self, progress: Progress) -> None:
         """Advance the bar by epochs that were trained earlier and say nothing of the time left."""
-        if not self._bar.disable:  # as $TQDM_DISABLE may
-            epochs = self._at_most_left(epochs)
-            self._bar.initial += epochs
-            self._bar.n += epochs
+        if self._bar is None:
+            self._resumed += progress.advance
+        elif not self._bar.disable:
+            self._bar.initial += progress.advance
+            self._bar.n += progress.advance
             self._bar.refresh()
 
-    def log(self, line: str) -> None:
-        """Print a line above the bar."""
-        if not self._bar.disable:
-            log(line)
 
-    def _at_most_left(self, epochs: float) -> float:
-        """Limit epochs to those that are left, because rounded shares may sum to a little more than 1."""
-        return min(epochs, self._total - self._bar.n)
+def describe_block(block: Identity) -> str:
+    """Return the size of a block in words, see `describe_size`."""
+    replicates, configs = block.size
+    folds = len({replicate.fold for replicate in block.replicates} - {None})
+    return describe_size(configs, len(block.seeds), folds, replicates)
+
+
+def describe_size(configs: int, seeds: int, folds: int, replicates: int | None = None) -> str:
+    """Return the size of a sweep or a block in words, such as "48 configurations x 3 seeds x 5 folds".
+
+    `replicates` are fewer than seeds times folds in a block of some of the folds.
+    """
+    words = f"{configs} configuration" + "s" * (configs > 1)
+    if replicates is not None and folds and replicates < seeds * folds:
+        return f"{words} x {replicates} of the folds"
+    return words + f" x {seeds} seeds" * (seeds > 1) + f" x {folds} folds" * (folds > 0)
 
 
 def log(line: str) -> None:
@@ -56,15 +97,14 @@ def log(line: str) -> None:
 
 
 @contextmanager
-def download_bar(title: str) -> Iterator[Callable[[DownloadProgress], None]]:
+def download_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that shows a download's progress; its first call opens the bar."""
     bars: list[tqdm] = []
 
-    def show(progress: DownloadProgress) -> None:
+    def show(done: int, total: int) -> None:
         if not bars:
-            bars.append(_open_bar(desc=title, unit="B", unit_scale=True))
-        bars[0].total = progress.total
-        bars[0].update(progress.done - bars[0].n)
+            bars.append(_open_bar(total=total, desc=title, unit="B", unit_scale=True))
+        bars[0].update(done - bars[0].n)
 
     try:
         yield show

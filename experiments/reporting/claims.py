@@ -1,16 +1,16 @@
 """The report's claims, the numbers measured for each, and a verdict on each by one rule."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from experiments.artifacts.intervals import interval_over_examples
-from experiments.artifacts.reader import MissingResult, RunResult
+from experiments.artifacts.reader import ExperimentFolder, MissingResult
 from experiments.artifacts.tables import format_difference, format_interval
-from linear_cifar.comparison import half_width
 from linear_cifar.config import Config
+from linear_cifar.uncertainty import half_width, interval_over_examples
 
 REPRODUCED, NOT_REPRODUCED, IN_DOUBT, NOT_RUN = "reproduced", "not reproduced", "in doubt", "not run"
 # In points: allows for images that are a re-compressed copy of the report's. Weights trained on the copy
@@ -33,7 +33,7 @@ RULE = (
     f"With fewer than {MIN_SEEDS} seeds, and on synthetic images, every claim is in doubt."
 )
 
-# Settings of the report. A run with other settings does not test its claims.
+# Settings of the report. An experiment with other settings does not test its claims.
 COMMON = {"epochs": 40, "shift": 0, "schedule": "constant", "average": 1, "shuffle": True}
 BASE, TRICKS = "data_batch_1", "full data, flips, grid"
 SMALL, FULL = {"train": "batch1", "flip": False}, {"train": "full", "flip": True}
@@ -43,16 +43,16 @@ SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "improve": {BASE: COMMON | SMALL, TRICKS: COMMON | FULL},
 }
 
-# Values per test image of one configuration from each seed; their mean is what is measured.
+# Values per test image of a configuration from each seed, whose mean is measured; NaN if it diverged.
 Values = Float[np.ndarray, "S n"]
-Measurement = Callable[[RunResult], Values]
-Judge = Callable[[RunResult], tuple[str, str]]
+Measurement = Callable[[ExperimentFolder], Values]
+Judge = Callable[[ExperimentFolder], tuple[str, str]]
 
 
 class Claim(NamedTuple):
-    """A claim of the report, and the experiment that tests it.
+    """A claim of the report, and the name of the experiment that tests it.
 
-    `judge` takes a run of that experiment and returns the measured numbers as text, and the verdict.
+    `judge` takes that experiment and returns the measured numbers as text, and the verdict.
     """
 
     text: str
@@ -62,36 +62,36 @@ class Claim(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A claim beside the measured numbers; `run` is the run they are from."""
+    """A claim beside the measured numbers, and the experiment they are from."""
 
     claim: Claim
     measured: str
     verdict: str
-    run: RunResult | None
+    experiment: ExperimentFolder | None
 
 
-def judge_claims(runs: Mapping[str, RunResult]) -> list[Finding]:
-    """Return a finding for every claim, from runs by the name of their experiment."""
-    return [_judge_claim(claim, runs.get(claim.experiment)) for claim in CLAIMS]
+def judge_claims(experiments: Mapping[str, ExperimentFolder]) -> list[Finding]:
+    """Return a finding for every claim, from experiments by their names."""
+    return [_judge_claim(claim, experiments.get(claim.experiment)) for claim in CLAIMS]
 
 
-def _judge_claim(claim: Claim, run: RunResult | None) -> Finding:
-    if run is None:
+def _judge_claim(claim: Claim, experiment: ExperimentFolder | None) -> Finding:
+    if experiment is None:
         return Finding(claim, f"python -m experiments.{claim.experiment}", NOT_RUN, None)
-    deviation = find_deviation(run)
+    deviation = find_deviation(experiment)
     if deviation:
-        return Finding(claim, f"this run has {deviation}", NOT_RUN, run)
+        return Finding(claim, f"this experiment has {deviation}", NOT_RUN, experiment)
     try:
-        measured, verdict = claim.judge(run)
+        measured, verdict = claim.judge(experiment)
     except MissingResult as missing:
-        return Finding(claim, f"this run has no {missing}", NOT_RUN, run)
-    return Finding(claim, measured, IN_DOUBT if run.dataset == "synthetic" else verdict, run)
+        return Finding(claim, f"this experiment has no {missing}", NOT_RUN, experiment)
+    return Finding(claim, measured, IN_DOUBT if experiment.dataset == "synthetic" else verdict, experiment)
 
 
-def find_deviation(run: RunResult) -> str | None:
-    """Return the first setting in which a run differs from the report, or None if there is none."""
-    for sweep, expected in SETTINGS.get(run.experiment, {}).items():
-        settings = run.sweeps.get(sweep, expected)
+def find_deviation(experiment: ExperimentFolder) -> str | None:
+    """Return the first setting in which an experiment differs from the report, or None if there is none."""
+    for sweep, expected in SETTINGS.get(experiment.name, {}).items():
+        settings = experiment.sweeps.get(sweep, expected)
         for name, value in expected.items():
             if settings[name] != value:
                 return f"{name} {settings[name]}, the report has {value}"
@@ -111,21 +111,10 @@ def judge_number(reported: float, values: Values) -> str:
 
 def judge_difference(differences: Values) -> str:
     """Return the verdict on the claim that the mean of the differences lies above zero."""
-    if len(differences) < MIN_SEEDS or np.isnan(differences).any():
+    if len(differences) < MIN_SEEDS:
         return IN_DOUBT
-    mean, half = interval_over_examples(differences)
-    return REPRODUCED if mean > half else NOT_REPRODUCED if mean < -half else IN_DOUBT
-
-
-def least_favourable(verdicts: Sequence[str]) -> str:
-    """Return the least favourable of several verdicts."""
-    return next(verdict for verdict in (NOT_REPRODUCED, IN_DOUBT, REPRODUCED) if verdict in verdicts)
-
-
-def _describe_change(old: Values, new: Values) -> str:
-    """Return two accuracies and their difference as text."""
-    points = format_difference(interval_over_examples(new - old))
-    return f"{_percent(old)} to {_percent(new)}: {points} points"
+    interval = interval_over_examples(differences)
+    return REPRODUCED if interval.low > 0 else NOT_REPRODUCED if interval.high < 0 else IN_DOUBT
 
 
 def _percent(values: Values) -> str:
@@ -133,85 +122,102 @@ def _percent(values: Values) -> str:
     return format_interval(interval_over_examples(values))
 
 
-def _test_accuracy(sweep: str, config: Config) -> Measurement:
-    return lambda run: run.example_values("test_acc", sweep, config)
+def _points(differences: Values) -> str:
+    """Return the mean of differences in points, with its interval."""
+    return format_difference(interval_over_examples(differences))
 
 
-def _best_test_accuracy(sweep: str) -> Measurement:
-    """Measure the test accuracy of the configuration that is best by validation."""
-    return lambda run: run.example_values("test_acc", sweep, run.best(sweep))
+def _accuracy(experiment: ExperimentFolder, sweep: str, config: Config | None = None) -> Values:
+    """Return which test images a configuration predicts right; None: the best by validation."""
+    result = experiment.result(sweep)
+    config = config or result.best().config
+    if config not in result.configs:
+        raise MissingResult(f"{sweep} with eta {config.eta:g}, batch {config.batch}, lam {config.lam:g}")
+    c = result.configs.index(config)
+    return np.where(result.stayed_finite[c], result.values("test", c), np.nan)
 
 
-def _at_reported_config(column: str) -> Callable[[str], Measurement]:
-    """Measure a column for a loss, at the report's configuration of that loss."""
-    return lambda loss: lambda run: run.example_values(column, loss, TABLE2[loss])
+def _reported_accuracy(experiment: ExperimentFolder, loss: str) -> Values:
+    """Return which test images the report's configuration of a loss predicts right."""
+    return _accuracy(experiment, loss, TABLE2[loss])
 
 
-def _accuracy_gap(loss: str) -> Measurement:
-    """Measure training minus test accuracy for a loss, at the report's configuration of that loss."""
+def _accuracy_gap(experiment: ExperimentFolder, loss: str) -> Values:
+    """Return training accuracy minus `_reported_accuracy`."""
+    test, result = _reported_accuracy(experiment, loss), experiment.result(loss)
+    # The training images are taken as given, so each seed has one training accuracy.
+    train = result.final["train_acc"][:, [result.configs.index(TABLE2[loss])]]
+    return train.astype(np.float64) - test
 
-    def measure(run: RunResult) -> Values:
-        # The training images are taken as given, so each seed has one training accuracy.
-        train = run.values("train_acc", loss, TABLE2[loss])
-        return train[:, None] - run.example_values("test_acc", loss, TABLE2[loss])
 
-    return measure
+def _measure(name: str) -> Callable[[ExperimentFolder, str], Values]:
+    """Return a function that gives a measure of the report's configuration of a loss, see values.npz."""
+    return lambda experiment, loss: experiment.measured(name, loss, TABLE2[loss])
 
 
 def _changes(measure_old: Measurement, measure_new: Measurement, sign: int) -> Judge:
     """Judge whether test accuracy rises (sign 1) or falls (sign −1) from one measurement to another."""
 
-    def judge(run: RunResult) -> tuple[str, str]:
-        old, new = measure_old(run), measure_new(run)
+    def judge(experiment: ExperimentFolder) -> tuple[str, str]:
+        old, new = measure_old(experiment), measure_new(experiment)
         return _describe_change(old, new), judge_difference(sign * (new - old))
 
     return judge
 
 
+def _describe_change(old: Values, new: Values) -> str:
+    """Return two accuracies and their difference as text."""
+    return f"{_percent(old)} to {_percent(new)}: {_points(new - old)} points"
+
+
 def _equal(measurements: Mapping[float, Measurement]) -> Judge:
     """Judge whether test accuracies are the reported ones, which are the keys."""
 
-    def judge(run: RunResult) -> tuple[str, str]:
-        values = {reported: measure(run) for reported, measure in measurements.items()}
+    def judge(experiment: ExperimentFolder) -> tuple[str, str]:
+        values = {reported: measure(experiment) for reported, measure in measurements.items()}
         verdicts = [judge_number(reported, accuracies) for reported, accuracies in values.items()]
-        return "; ".join(map(_percent, values.values())), least_favourable(verdicts)
+        least_favourable = min(verdicts, key=(NOT_REPRODUCED, IN_DOUBT, REPRODUCED).index)
+        return "; ".join(map(_percent, values.values())), least_favourable
 
     return judge
 
 
-def _higher(measurement: Callable[[str], Measurement], higher: str, lower: str) -> Judge:
+def _higher(measure: Callable[[ExperimentFolder, str], Values], higher: str, lower: str) -> Judge:
     """Judge whether a measurement is higher for one loss than for the other."""
 
-    def judge(run: RunResult) -> tuple[str, str]:
-        high, low = measurement(higher)(run), measurement(lower)(run)
-        text = f"{higher} {_percent(high)}, {lower} {_percent(low)}: "
-        return f"{text}{format_difference(interval_over_examples(high - low))}", judge_difference(high - low)
+    def judge(experiment: ExperimentFolder) -> tuple[str, str]:
+        high, low = measure(experiment, higher), measure(experiment, lower)
+        text = f"{higher} {_percent(high)}, {lower} {_percent(low)}: {_points(high - low)}"
+        return text, judge_difference(high - low)
 
     return judge
 
 
-def _judge_gain(run: RunResult) -> tuple[str, str]:
+def _judge_gain(experiment: ExperimentFolder) -> tuple[str, str]:
     """Judge whether the report's three steps gain what it says."""
-    old, new = _best_test_accuracy(BASE)(run), _best_test_accuracy(TRICKS)(run)
+    old, new = _accuracy(experiment, BASE), _accuracy(experiment, TRICKS)
     return _describe_change(old, new), judge_number(3.9, new - old)
 
 
-def _judge_smallest_eta(run: RunResult) -> tuple[str, str]:
+def _judge_smallest_eta(experiment: ExperimentFolder) -> tuple[str, str]:
     """Compare the best configuration at the smallest η with the best at any other η."""
-    best = run.best(TRICKS)
-    lowest = min(config.eta for config in run.configs(TRICKS))
-    claimed = run.best(TRICKS, lambda config: config.eta == lowest)
-    rival = run.best(TRICKS, lambda config: config.eta != lowest)
-    ours, theirs = (run.example_values("test_acc", TRICKS, config) for config in (claimed, rival))
+    result = experiment.result(TRICKS)
+    ranked = [result.configs[c] for c in result.ranking()]
+    lowest = min(config.eta for config in ranked)
+    others = [config for config in ranked if config.eta != lowest]
+    if not others:
+        raise MissingResult(f"{TRICKS} with another eta than {lowest:g}")
+    claimed = next(config for config in ranked if config.eta == lowest)
+    ours, theirs = (_accuracy(experiment, TRICKS, config) for config in (claimed, others[0]))
     by_test = f"test {_percent(ours)} at η {lowest:g}, else {_percent(theirs)}"
-    text = f"best by validation at η {best.eta:g}; {by_test}"
-    return text, REPRODUCED if best == claimed else _judge_rival(ours, theirs)
+    text = f"best by validation at η {ranked[0].eta:g}; {by_test}"
+    return text, REPRODUCED if ranked[0] == claimed else _judge_rival(ours, theirs)
 
 
-def _judge_best(run: RunResult) -> tuple[str, str]:
+def _judge_best(experiment: ExperimentFolder) -> tuple[str, str]:
     """Compare the configuration that is best here with the one that is best in the report."""
-    best = run.best(TRICKS)
-    claimed, ours = (run.example_values("test_acc", TRICKS, config) for config in (CLAIMED_BEST, best))
+    best = experiment.result(TRICKS).best().config
+    claimed, ours = (_accuracy(experiment, TRICKS, config) for config in (CLAIMED_BEST, best))
     found = f"η {best.eta:g}, batch {best.batch}, λ {best.lam:g}"
     text = f"{found}: test {_percent(ours)}; the report's {_percent(claimed)}"
     return text, REPRODUCED if best == CLAIMED_BEST else _judge_rival(claimed, ours)
@@ -225,9 +231,11 @@ def _judge_rival(claimed: Values, rival: Values) -> str:
 CLAIMED_BEST = Config(0.01, 400, 0.1)
 TABLE2 = {"softmax": Config(0.01, 100, 0.1), "bce": Config(0.01, 100, 0.01)}
 HIGH_ETA, SMALL_ETA, SOME_LAM, HIGH_LAM = (
-    _test_accuracy("table1", Config(eta, 100, lam))
+    partial(_accuracy, sweep="table1", config=Config(eta, 100, lam))
     for eta, lam in ((0.1, 0), (0.001, 0), (0.001, 0.1), (0.001, 1))
 )
+BEST = partial(_accuracy, sweep=TRICKS, config=CLAIMED_BEST)
+SOFTMAX, BCE = (partial(_reported_accuracy, loss=loss) for loss in TABLE2)
 
 CLAIMS = (
     Claim(
@@ -253,55 +261,48 @@ CLAIMS = (
     Claim("Table 1, test accuracy at η 0.1 (chaotic)", "27.00", "table1", _equal({27.0: HIGH_ETA})),
     Claim("Full data, flips and the grid gain 4 points", "39.30 to 43.20", "improve", _judge_gain),
     Claim("The grid's best is η 0.01, batch 400, λ 0.1", "43.20", "improve", _judge_best),
-    Claim(
-        "Test accuracy at η 0.01, batch 400, λ 0.1",
-        "43.20",
-        "improve",
-        _equal({43.2: _test_accuracy(TRICKS, CLAIMED_BEST)}),
-    ),
+    Claim("Test accuracy at η 0.01, batch 400, λ 0.1", "43.20", "improve", _equal({43.2: BEST})),
     Claim(
         "Softmax beats BCE, at the report's settings",
         "38.88 against 38.10",
         "bce",
-        _higher(_at_reported_config("test_acc"), "softmax", "bce"),
+        _higher(_reported_accuracy, "softmax", "bce"),
     ),
     Claim(
         "Softmax beats BCE, each at its own best configuration",
         "38.88 against 38.10",
         "bce",
-        _higher(_best_test_accuracy, "softmax", "bce"),
+        _higher(_accuracy, "softmax", "bce"),
     ),
     Claim(
         "Table 2, test accuracy of softmax (η 0.01, λ 0.1) and BCE (η 0.01, λ 0.01)",
         "38.88; 38.10",
         "bce",
-        _equal(
-            {38.88: _test_accuracy("softmax", TABLE2["softmax"]), 38.1: _test_accuracy("bce", TABLE2["bce"])}
-        ),
+        _equal({38.88: SOFTMAX, 38.1: BCE}),
     ),
     Claim(
         "BCE gives several classes a high probability (mean of the second class)",
         "Figure 6",
         "bce",
-        _higher(_at_reported_config("second"), "bce", "softmax"),
+        _higher(_measure("second"), "bce", "softmax"),
     ),
     Claim(
         "Softmax is more confident (mean probability of the predicted class)",
         "Figure 6",
         "bce",
-        _higher(_at_reported_config("confidence"), "softmax", "bce"),
+        _higher(_measure("confidence"), "softmax", "bce"),
     ),
     Claim(
         "Softmax makes overconfident mistakes, BCE milder ones (share of wrong ones with probability ≥ 0.5)",
         "Figure 6",
         "bce",
-        _higher(_at_reported_config("overconfident"), "softmax", "bce"),
+        _higher(_measure("overconfident"), "softmax", "bce"),
     ),
     Claim(
         "The same claim by the true class's mean probability on wrong images (Figure 6 itself)",
         "Figure 6",
         "bce",
-        _higher(_at_reported_config("true_wrong"), "bce", "softmax"),
+        _higher(_measure("true_wrong"), "bce", "softmax"),
     ),
     Claim(
         "BCE regularises: a smaller gap from training to test accuracy",

@@ -4,28 +4,21 @@ Each field of `Settings` is declared once, with the text, default and limits of 
 `experiments.cli.flags` makes the flags from them.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from functools import cache, partial
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-import jax.numpy as jnp
-
 from linear_cifar.augment import Augmentation, chain, horizontal_flip, random_shift
-from linear_cifar.config import Config
-from linear_cifar.data.dataset import ImageShape, TrainSplit
-from linear_cifar.engine import Initializer, jax_params
-from linear_cifar.losses import LOSSES, get_loss
-from linear_cifar.optimizers import heavy_ball, sgd
-from linear_cifar.params import Params, numpy_params
-from linear_cifar.schedules import SCHEDULES, Schedule
-from linear_cifar.training import TrainSpec
+from linear_cifar.data.dataset import ImageShape
+from linear_cifar.data.division import TrainSplit
+from linear_cifar.data.prepare import STANDARD, STANDARDIZE
+from linear_cifar.halving import Halving
+from linear_cifar.losses import LOSSES
+from linear_cifar.params import INITS
+from linear_cifar.schedules import SCHEDULES
 
 # Precision of matrix products: its name on the command line, and its name for `linear_cifar.model.multiply`.
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
-# What is done with the features before training.
-STANDARD, CENTER, UNIT, NONE = STANDARDIZE = ("standard", "center", "unit", "none")
-# Initial weights: (seed, d, K, dtype) → parameters.
-INITS: dict[str, Callable[..., Params]] = {"jax": jax_params, "numpy": numpy_params}
 
 
 class Flag(NamedTuple):
@@ -175,34 +168,23 @@ class Settings(NamedTuple):
         ),
     ]
 
-    @property
-    def extendable(self) -> bool:
-        """True if the first epochs do not depend on the number of epochs."""
-        return self.schedule == "constant" and self.average == 1 and not self.halving
-
-    @property
-    def validates(self) -> bool:
-        """True if there are validation examples: a split of them, or folds."""
-        return self.folds > 0 or self.val_size > 0
-
-    def train_spec(self, configs: Sequence[Config], image_shape: ImageShape | None) -> TrainSpec:
-        """Return the training spec of a sweep of these configurations on images of this shape, if on any."""
-        return TrainSpec(
-            loss=get_loss(self.loss),
-            # A velocity takes memory and time, so it is kept only where a configuration has momentum.
-            optimizer=heavy_ball if any(config.momentum for config in configs) else sgd,
-            augment=_augmentation(self.flip, self.shift, image_shape),
-            shuffle=self.shuffle,
-            precision=PRECISIONS[self.precision],
-        )
-
-    def initializer(self, d: int, K: int) -> Initializer:
-        """Return the function from a seed to initial parameters of d features and K classes."""
-        return partial(INITS[self.init], d=d, K=K, dtype=jnp.dtype(self.dtype))
-
-    def eta_schedule(self) -> Schedule:
-        """Return the function from the number of epochs to the schedule of η."""
-        return SCHEDULES[self.schedule]
+    def fit_options(self, image_shape: ImageShape | None) -> dict[str, Any]:
+        """Return the options of `fit` for a sweep with these settings, on images of this shape, if on any."""
+        return {
+            "epochs": self.epochs,
+            "loss": self.loss,
+            "optimizer": "heavy_ball",
+            "augment": _augmentation(self.flip, self.shift, image_shape),
+            "shuffle": self.shuffle,
+            "precision": PRECISIONS[self.precision],
+            "schedule": self.schedule,
+            "average": self.average,
+            "init": self.init,
+            "dtype": self.dtype,
+            "max_loss": self.max_loss,
+            "per_epoch": self.evaluate,
+            "halving": Halving(self.halving, self.rungs, self.bracket) if self.halving else None,
+        }
 
 
 def declared_settings() -> dict[str, tuple[Any, Flag]]:

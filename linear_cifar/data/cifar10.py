@@ -10,39 +10,32 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError, RawDataset, Split
-from linear_cifar.data.paths import AnyPath, expand_home, find_files
-from linear_cifar.data.unpickle import unpickle
+from linear_cifar.arguments import one_line
+from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError, Dataset, Split, make_dataset
+from linear_cifar.data.local import AnyPath, expand_home, find_files
+from linear_cifar.data.unpickle import FEATURES, unpickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FEATURES, IMAGE_SHAPE = 3072, (3, 32, 32)
+IMAGE_SHAPE = (3, 32, 32)
+# Numbers of images that are published.
+SIZES = {"train": 5 * BATCH_FILE_SIZE, "test": BATCH_FILE_SIZE}
 
-# MD5 of each file in cifar-10-batches-bin. In every layout the records are hashed, and not the file. Two
-# projects record the same six: rai-project/dldataset, vision/cifar10.go, and prabhuomkar/pytorch-cpp,
-# cmake/fetch_cifar10.cmake. The MD5s that torchvision has of the pickles also cover names of image files.
+# MD5s of each published file: of its records as cifar-10-batches-bin has them, and of its labels alone, one
+# byte each. In every layout the records are hashed, and not the file: the MD5s that torchvision has of the
+# pickles also cover names of image files. Two projects record the same six: rai-project/dldataset,
+# vision/cifar10.go, and prabhuomkar/pytorch-cpp, cmake/fetch_cifar10.cmake. The labels also identify a file
+# whose images were compressed again.
 BATCHES = {
-    "data_batch_1": "5dd7e06a14cb22eb9f671a540d1b7c25",
-    "data_batch_2": "5ea93a67294ea407fff1d09f752e9692",
-    "data_batch_3": "942cd6a4bcdd0dd3c604fbe906cb4421",
-    "data_batch_4": "ae636b3ba5c66a11e91e8cb52e771fcb",
-    "data_batch_5": "53f37980c15c3d472c316c40844f3f0d",
-    "test_batch": "803d5f7f4d78ea53de84dbe85f74fb6d",
-}
-
-# MD5 of the published labels of each file, one byte each. They also identify a file whose images were
-# compressed again.
-LABELS = {
-    "data_batch_1": "30f55b79f7954f592721267e37ffcbcf",
-    "data_batch_2": "bdca50851f742064551c3fa947e975d6",
-    "data_batch_3": "23228d18cd9f4c032bb8cfa72996e3ef",
-    "data_batch_4": "61be7314d261d42101f429408af67a28",
-    "data_batch_5": "8ca6bc10f4bd0e81fba552f724423842",
-    "test_batch": "251f18ce75337ae9ca5d0dbd7ea62cf4",
+    "data_batch_1": ("5dd7e06a14cb22eb9f671a540d1b7c25", "30f55b79f7954f592721267e37ffcbcf"),
+    "data_batch_2": ("5ea93a67294ea407fff1d09f752e9692", "bdca50851f742064551c3fa947e975d6"),
+    "data_batch_3": ("942cd6a4bcdd0dd3c604fbe906cb4421", "23228d18cd9f4c032bb8cfa72996e3ef"),
+    "data_batch_4": ("ae636b3ba5c66a11e91e8cb52e771fcb", "61be7314d261d42101f429408af67a28"),
+    "data_batch_5": ("53f37980c15c3d472c316c40844f3f0d", "8ca6bc10f4bd0e81fba552f724423842"),
+    "test_batch": ("803d5f7f4d78ea53de84dbe85f74fb6d", "251f18ce75337ae9ca5d0dbd7ea62cf4"),
 }
 
 _GZIP = b"\x1f\x8b"  # start of a gzipped file
@@ -50,32 +43,12 @@ _BLOCK = 512  # bytes of a block of a tar file
 _MEMBER_DEPTH = 2  # folders of an archive in which a batch may lie
 _SLACK = 1 << 20  # bytes for the tar headers, the class names and the read-me
 
-
-class _Layout(NamedTuple):
-    """Kind of the batch files, which have the same names in a folder and in an archive."""
-
-    suffix: str  # of the file names
-
-    def limit(self, count: int) -> int:
-        """Return the largest number of bytes that a file of `count` images may have."""
-        return count * (1 + FEATURES) if self.suffix else count * (FEATURES + 512) + 4096
-
-
-class _Part(NamedTuple):
-    batch: str
-    layout: _Layout
-    where: str  # its place, for messages
-    content: bytes
-
-
-class _NoBatchesError(DataError):
-    """Error: a sound archive without batch files."""
-
-
-_LAYOUTS = (_Layout(".bin"), _Layout(""))  # binary, pickles
-_FILES = {f"{batch}{layout.suffix}": (batch, layout) for layout in _LAYOUTS for batch in BATCHES}
+# The two layouts, by the suffix of their files: binary, and pickles. They have the same names in a folder and
+# in an archive.
+_LAYOUTS = (".bin", "")
+_FILES = [f"{batch}{suffix}" for suffix in _LAYOUTS for batch in BATCHES]
 # Other files that come with the batch files.
-_COMPANIONS = ("batches.meta", "batches.meta.txt", "readme.html")
+_COMPANIONS = ["batches.meta", "batches.meta.txt", "readme.html"]
 
 # Other data sets have such names too, for example CIFAR-10-C.tar: the files in the archive decide.
 _ARCHIVE = re.compile(r"(?i:(?!\.|.*cifar[-_ ]?100).*cifar[-_ ]?10(?!\d).*\.(tar|tar\.gz|tgz))")
@@ -83,7 +56,11 @@ _PUBLISHED_ARCHIVE = re.compile(r"(?i:.*cifar-10-(binary|python|batches))")
 _SOUGHT = re.compile("|".join([*map(re.escape, _FILES), _ARCHIVE.pattern]))
 
 
-def read_cifar10(data_dir: AnyPath, count: int = BATCH_FILE_SIZE) -> RawDataset | None:
+class _NoBatchesError(DataError):
+    """Error: a sound archive without batch files."""
+
+
+def read_cifar10(data_dir: AnyPath, count: int = BATCH_FILE_SIZE) -> Dataset | None:
     """Read the first copy found in `data_dir`, or in a folder up to three levels below it.
 
     The batch files identify a copy, and the names of its folders do not matter. Copies are tried in this
@@ -103,9 +80,9 @@ def read_cifar10(data_dir: AnyPath, count: int = BATCH_FILE_SIZE) -> RawDataset 
       DataError: if the copy found is broken, incomplete or hostile. No other one is tried then.
     """
     data_dir = expand_home(data_dir)
-    for path, layout in _find_copies(data_dir):
+    for path, suffix in _find_copies(data_dir):
         try:
-            return _read(path, layout, count)
+            return _read(path, suffix, count)
         except _NoBatchesError as error:
             if path != data_dir and not _PUBLISHED_ARCHIVE.match(path.name):
                 continue  # another data set, as in CIFAR-10-C.tar
@@ -113,35 +90,33 @@ def read_cifar10(data_dir: AnyPath, count: int = BATCH_FILE_SIZE) -> RawDataset 
         except DataError as error:
             problem = str(error)
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-            problem = f"{path} cannot be read ({' '.join(str(error).split())})"
+            problem = f"{path} cannot be read ({one_line(error, 200)})"
         if _is_only_a_copy(path):
             raise DataError(f"{problem}; replace {path}, or delete it to download CIFAR-10 again")
         raise DataError(f"{problem}; put a whole copy in its place, or name another folder (data_dir)")
     return None
 
 
-def _find_copies(data_dir: Path) -> Iterator[tuple[Path, _Layout | None]]:
-    """Yield folders with their layout, and archives with None, in the order of preference."""
+def _find_copies(data_dir: Path) -> list[tuple[Path, str | None]]:
+    """Return folders with the suffix of their layout, and archives with None, in the order of preference."""
     if not os.path.isdir(data_dir):
         if data_dir.name in _FILES and os.path.lexists(data_dir):
-            yield data_dir.parent, _FILES[data_dir.name][1]
-        elif _is_archive(data_dir):
-            yield data_dir, None
-        return
-    found = list(find_files(data_dir, _SOUGHT))
-    folders = [
-        (path, layout, len(wanted) == len(BATCHES))
-        for layout in _LAYOUTS
-        for path, names in found
-        # A lone test_batch may belong to any data set.
-        if (wanted := {f"{batch}{layout.suffix}" for batch in BATCHES}.intersection(names))
-        - {f"test_batch{layout.suffix}"}
-    ]
+            return [(data_dir.parent, data_dir.suffix)]
+        return [(data_dir, None)] if _is_archive(data_dir) else []
+    found = find_files(data_dir, _SOUGHT)
+    whole: list[tuple[Path, str | None]] = []
+    incomplete: list[tuple[Path, str | None]] = []
+    for suffix in _LAYOUTS:
+        for path, names in found:
+            batches = [batch for batch in BATCHES if f"{batch}{suffix}" in names]
+            if len(batches) == len(BATCHES):
+                whole.append((path, suffix))
+            elif batches not in ([], ["test_batch"]):  # a lone test_batch may belong to any data set
+                incomplete.append((path, suffix))
     archives = [path / name for path, names in found for name in names if name not in _FILES]
-    yield from ((path, layout) for path, layout, whole in folders if whole)
-    # Archives come later, because decompressing takes seconds.
-    yield from ((path, None) for path in sorted(archives, key=lambda path: "bin" not in path.name.lower()))
-    yield from ((path, layout) for path, layout, whole in folders if not whole)
+    archives.sort(key=lambda path: "bin" not in path.name.lower())
+    # Archives come after whole folders, because decompressing takes seconds.
+    return [*whole, *((path, None) for path in archives), *incomplete]
 
 
 def _is_archive(path: Path) -> bool:
@@ -168,97 +143,99 @@ def _is_only_a_copy(path: Path) -> bool:
         return False
 
 
-def _read(path: Path, layout: _Layout | None, count: int) -> RawDataset:
+def _read(path: Path, suffix: str | None, count: int) -> Dataset:
     images = np.empty((len(BATCHES), count, FEATURES), np.uint8)
     labels = np.empty((len(BATCHES), count), np.uint8)
     missing = list(BATCHES)
-    parts = _archive_parts(path, count) if layout is None else _folder_parts(path, layout, count)
-    for part in parts:
-        layout = part.layout
-        if part.batch not in missing:
-            raise DataError(f"{part.where} is there twice")
-        missing.remove(part.batch)
-        row = list(BATCHES).index(part.batch)
-        images[row], labels[row] = _parse(part, count)
-    if layout is None:
+    parts = _read_archive(path, count) if suffix is None else _read_folder(path, suffix, count)
+    for name, where, content in parts:
+        batch, suffix = os.path.splitext(name)
+        if batch not in missing:
+            raise DataError(f"{where} is there twice")
+        missing.remove(batch)
+        row = list(BATCHES).index(batch)
+        images[row], labels[row] = _parse(name, where, content, count)
+    if suffix is None:
         raise _NoBatchesError(f"{path} holds none of the files data_batch_1 to test_batch")
     if missing:
-        raise DataError(f"{path} has no {missing[0]}{layout.suffix}")
-    complaint = f"{path}: {{}}{layout.suffix} has the content of {{}}"
-    _check_labels(labels, complaint)
-    verified = _check_images(images, labels, complaint)
-    train = Split(images[:-1].reshape(-1, FEATURES), labels[:-1].reshape(-1))
-    test = Split(images[-1], labels[-1])
-    return RawDataset("cifar10", CLASSES, train, test, str(path), verified, IMAGE_SHAPE)
+        raise DataError(f"{path} has no {missing[0]}{suffix}")
+    verified = _verify(images, labels, f"{path}: {{}}{suffix} has the content of {{}}")
+    splits = {
+        "train": Split(images[:-1].reshape(-1, FEATURES), labels[:-1].reshape(-1)),
+        "test": Split(images[-1], labels[-1]),
+    }
+    return make_dataset("cifar10", CLASSES, splits, str(path), verified=verified, image_shape=IMAGE_SHAPE)
 
 
-def _check_images(
-    images: UInt8[np.ndarray, "b n d"], labels: UInt8[np.ndarray, "b n"], complaint: str
-) -> bool:
-    """Tell whether all batches are the published ones; raise DataError if two are equal or exchanged."""
+def _verify(images: UInt8[np.ndarray, "b n d"], labels: UInt8[np.ndarray, "b n"], complaint: str) -> bool:
+    """Tell whether all batches are the published ones.
+
+    Raises:
+      DataError: if two are equal, or one has the content or the labels of another that is published.
+    """
+
+    def digest_records(images: UInt8[np.ndarray, "n d"], labels: UInt8[np.ndarray, " n"]) -> str:
+        return _md5(np.column_stack((labels, images)))
+
     with ThreadPoolExecutor(max_workers=2) as pool:  # each thread has a copy of a batch
-        digests = dict(zip(BATCHES, pool.map(_digest, images, labels), strict=True))
-    for batch, digest in digests.items():
-        # Any two of these files, or one of them and a published one.
-        for other, known in [*digests.items(), *BATCHES.items()]:
-            if digest == known and batch != other:
-                raise DataError(complaint.format(batch, other))
-    return digests == BATCHES
-
-
-def _check_labels(labels: UInt8[np.ndarray, "b n"], complaint: str) -> None:
-    """Raise DataError if a batch has the published labels of another."""
-    owners = {digest: batch for batch, digest in LABELS.items()}
+        records = dict(zip(BATCHES, pool.map(digest_records, images, labels), strict=True))
+    published = [(batch, digest) for batch, digests in BATCHES.items() for digest in digests]
     for batch, row in zip(BATCHES, labels, strict=True):
-        other = owners.get(hashlib.md5(row.data, usedforsecurity=False).hexdigest(), batch)
-        if other != batch:
-            raise DataError(complaint.format(batch, other))
+        digests = (records[batch], _md5(row))
+        for other, digest in [*published, *records.items()]:
+            if digest in digests and batch != other:
+                raise DataError(complaint.format(batch, other))
+    return all(records[batch] == digest for batch, (digest, _) in BATCHES.items())
 
 
-def _digest(images: UInt8[np.ndarray, "n d"], labels: UInt8[np.ndarray, " n"]) -> str:
-    return hashlib.md5(np.column_stack((labels, images)).data, usedforsecurity=False).hexdigest()
+def _md5(array: UInt8[np.ndarray, "..."]) -> str:
+    return hashlib.md5(array.data, usedforsecurity=False).hexdigest()
 
 
-def _parse(part: _Part, count: int) -> tuple[UInt8[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
-    """Return the images and labels of one batch, after the checks that need no other batch."""
-    if part.layout.suffix:
-        expected = count * (1 + FEATURES)
-        if len(part.content) != expected:
-            raise DataError(f"{part.where} has {len(part.content)} bytes instead of {expected}")
-        records = np.frombuffer(part.content, np.uint8).reshape(count, 1 + FEATURES)
+def _parse(
+    name: str, where: str, content: bytes, count: int
+) -> tuple[UInt8[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
+    """Return the images and labels of a file, after the checks that need no other file."""
+    if name.endswith(".bin"):
+        expected = _largest_size(".bin", count)
+        if len(content) != expected:
+            raise DataError(f"{where} has {len(content)} bytes instead of {expected}")
+        records = np.frombuffer(content, np.uint8).reshape(count, 1 + FEATURES)
         images, labels = records[:, 1:], records[:, 0]
     else:
         try:
-            images, labels, title = unpickle(part.content, count)
+            images, labels, title = unpickle(content, count)
         except DataError as error:
-            raise DataError(f"{part.where} {error}") from error
-        kind, number = part.batch.split("_batch")
-        wanted = f"training batch {number[1:]} of 5" if kind == "data" else "testing batch 1 of 1"
+            raise DataError(f"{where} {error}") from error
+        wanted = "testing batch 1 of 1" if name == "test_batch" else f"training batch {name[-1]} of 5"
         if title != wanted.encode():
-            raise DataError(f"{part.where} calls itself {title[:80]!r} instead of '{wanted}'")
-    wrong = np.flatnonzero(labels >= len(CLASSES))
-    if len(wrong):
-        raise DataError(
-            f"{part.where} labels image {wrong[0]} with {labels[wrong[0]]}, which is not a class from 0 to 9"
-        )
+            raise DataError(f"{where} calls itself {title[:80]!r} instead of '{wanted}'")
+    row = int(np.argmax(labels))
+    if labels[row] >= len(CLASSES):
+        raise DataError(f"{where} labels image {row} with {labels[row]}, which is not a class from 0 to 9")
     return images, labels
 
 
-def _folder_parts(path: Path, layout: _Layout, count: int) -> Iterator[_Part]:
-    """Yield the files in the published order."""
-    limit = layout.limit(count)
+def _largest_size(suffix: str, count: int) -> int:
+    """Return the largest number of bytes that a file of `count` images may have."""
+    return count * (FEATURES + 512) + 4096 if suffix == "" else count * (1 + FEATURES)
+
+
+def _read_folder(path: Path, suffix: str, count: int) -> Iterator[tuple[str, str, bytes]]:
+    """Yield the name, the place (for messages) and the content of each file, in the published order."""
+    limit = _largest_size(suffix, count)
     for batch in BATCHES:
-        file = path / f"{batch}{layout.suffix}"
+        file = path / f"{batch}{suffix}"
         if not file.is_file():  # opening a pipe would never return
             raise DataError(f"{file} is missing")
         size = file.stat().st_size
         if size > limit:
             raise DataError(f"{file} has {size} bytes, more than the {limit} of a batch")
-        yield _Part(batch, layout, str(file), file.read_bytes())
+        yield file.name, str(file), file.read_bytes()
 
 
-def _archive_parts(path: Path, count: int) -> Iterator[_Part]:
-    """Yield the batches in the order of the archive, all in the layout of the first.
+def _read_archive(path: Path, count: int) -> Iterator[tuple[str, str, bytes]]:
+    """Yield files as `_read_folder` does, in the order of the archive, all in the layout of the first.
 
     Only the headers are read by `tarfile`. Its iterator would obey a header that asks for a name or a sparse
     map of any size.
@@ -269,40 +246,37 @@ def _archive_parts(path: Path, count: int) -> Iterator[_Part]:
         start = file.read(len(_GZIP))
     if not start:
         raise EOFError("the file is empty")
+    limits = {suffix: _largest_size(suffix, count) for suffix in _LAYOUTS}
     # A folder that is packed may hold both layouts.
-    budget = _SLACK + sum(len(BATCHES) * (layout.limit(count) + _BLOCK) for layout in _LAYOUTS)
-    layout: _Layout | None = None
+    budget = _SLACK + sum(len(BATCHES) * (limit + _BLOCK) for limit in limits.values())
+    layout: str | None = None
     with gzip.open(path) if start == _GZIP else path.open("rb") as stream:
         while (header := stream.read(_BLOCK)) and any(header):
             member = tarfile.TarInfo.frombuf(header, "utf-8", "replace")
             where = f"{path} member {member.name!r}"
             *folders, name = member.name.removeprefix("./").split("/")
-            if member.name.removeprefix("./").startswith("/") or ".." in [*folders, name]:
+            if folders[:1] == [""] or ".." in [*folders, name]:
                 raise DataError(f"{where} points outside: the archive may be hostile")
-            # Dates and owners, which are not needed.
-            extension = member.type in (tarfile.XHDTYPE, tarfile.XGLTYPE)
             plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-            if not (extension or plain or member.isdir()):
+            # Extended headers hold dates and owners, which are not needed.
+            if not (plain or member.isdir() or member.type in (tarfile.XHDTYPE, tarfile.XGLTYPE)):
                 raise DataError(f"{where} is not a plain file: the archive may be hostile")
-            batch, kind = (
-                _FILES.get(name, ("", None)) if plain and len(folders) <= _MEMBER_DEPTH else ("", None)
-            )
-            layout = layout or kind
-            if kind != layout:
-                kind = None  # of the other layout
-            if kind and not 0 <= member.size <= kind.limit(count):
-                raise DataError(f"{where} has {member.size} bytes: a batch has at most {kind.limit(count)}")
-            padding = -member.size % _BLOCK
-            budget -= _BLOCK + member.size + padding
+            suffix = os.path.splitext(name)[1]
+            wanted = plain and name in _FILES and len(folders) <= _MEMBER_DEPTH and layout in (None, suffix)
+            if wanted:
+                layout = suffix
+                if not 0 <= member.size <= limits[suffix]:
+                    raise DataError(f"{where} has {member.size} bytes: a batch has at most {limits[suffix]}")
+            size = member.size + -member.size % _BLOCK
+            budget -= _BLOCK + size
             if member.size < 0 or budget < 0:
-                error = DataError if layout else _NoBatchesError
+                error = _NoBatchesError if layout is None else DataError
                 raise error(f"{where} makes the archive larger than the published one")
-            if kind:
+            if wanted:
                 # Where the archive ends, the content is too short, and the parser says so.
-                yield _Part(batch, kind, where, stream.read(member.size))
-                _skip(stream, padding)
-            else:
-                _skip(stream, member.size + padding)
+                yield name, where, stream.read(member.size)
+                size -= member.size
+            _skip(stream, size)
         # Read to the end, where gzip has its checksum.
         _skip(stream, budget)
         if stream.read(1):

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from linear_cifar.arguments import one_line
 from linear_cifar.data.dataset import DataError, DataUnavailable
-from linear_cifar.data.extras import import_extra
-from linear_cifar.data.paths import AnyPath, expand_home
+from linear_cifar.data.local import AnyPath, expand_home, import_extra
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
@@ -25,14 +25,6 @@ SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 _PROGRESS_S = 0.5
 _CHUNK = 1 << 16  # bytes
 _MIN_RATE = 1024  # bytes per second
-
-
-class DownloadProgress(NamedTuple):
-    """Progress of a download."""
-
-    done: int  # bytes
-    total: int  # bytes
-    rate: float  # bytes per second since the start
 
 
 def default_data_dir() -> Path:
@@ -49,7 +41,7 @@ def default_data_dir() -> Path:
 
 def fetch(
     data_dir: AnyPath,
-    on_progress: Callable[[DownloadProgress], None] = lambda progress: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     url: str = URL,
     size: int = SIZE,
     sha256: str = SHA256,
@@ -62,7 +54,7 @@ def fetch(
 
     Args:
       data_dir: target folder. It is made if it is missing, once the server has answered.
-      on_progress: gets the progress at the start, at most twice a second, and at the end.
+      on_progress: gets the bytes done and all bytes, at the start, at most twice a second, and at the end.
       url: address of the archive.
       size: expected size in bytes.
       sha256: expected SHA-256.
@@ -81,7 +73,7 @@ def fetch(
     done, reported = 0, 0.0
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        on_progress(DownloadProgress(0, size, 0.0))
+        on_progress(0, size)
         # The file has no name: it vanishes with this process, whatever ends it.
         with tempfile.TemporaryFile(dir=data_dir) as file:
             for chunk in chunks:
@@ -89,7 +81,7 @@ def fetch(
                 done += len(chunk)
                 elapsed = time.monotonic() - start
                 if elapsed - reported > _PROGRESS_S or done == size:
-                    on_progress(DownloadProgress(done, size, done / elapsed))
+                    on_progress(done, size)
                     reported = elapsed
             file.seek(0)
             if done != size or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
@@ -182,4 +174,4 @@ def _reason(error: BaseException) -> str:
     # The libraries wrap the cause, on which the user can act, in several layers.
     while error.__context__ is not None:
         error = error.__context__
-    return " ".join(f"{error}".split()) or type(error).__name__
+    return one_line(error, 200)

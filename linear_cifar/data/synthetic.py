@@ -8,9 +8,9 @@ are mostly grey. So a linear model learns slowly and ends near the accuracies th
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-from linear_cifar.data.dataset import RawDataset, Split
+from linear_cifar.data.dataset import Dataset, Split, make_dataset
 
 SIDE = 32
 CLASSES = tuple(f"synthetic {k}" for k in range(10))
@@ -27,7 +27,7 @@ PIXEL_MEAN, PIXEL_STD = 120.0, 58.0
 BLOCK = 2_500
 
 
-def make_synthetic(seed: int = 0, n_train: int = 50_000, n_test: int = 10_000) -> RawDataset:
+def make_synthetic(seed: int = 0, n_train: int = 50_000, n_test: int = 10_000) -> Dataset:
     """Make a labelled data set of 10 classes, with uint8 images [n, 3072].
 
     Equal arguments give equal images on one machine. On another machine products may be rounded differently,
@@ -42,14 +42,9 @@ def make_synthetic(seed: int = 0, n_train: int = 50_000, n_test: int = 10_000) -
     templates_key, train_key, test_key = key.spawn(3)
     count = len(CLASSES) * TEMPLATES_PER_CLASS
     templates = _textures(np.random.default_rng(templates_key), count, TEMPLATE_DECAY)
-    return RawDataset(
-        name="synthetic",
-        classes=CLASSES,
-        train=_draw(train_key, n_train, templates),
-        test=_draw(test_key, n_test, templates),
-        origin=f"generated from seed {seed}",
-        verified=False,
-        image_shape=(3, SIDE, SIDE),
+    splits = {"train": _draw(train_key, n_train, templates), "test": _draw(test_key, n_test, templates)}
+    return make_dataset(
+        "synthetic", CLASSES, splits, f"generated from seed {seed}", image_shape=(3, SIDE, SIDE)
     )
 
 
@@ -66,7 +61,9 @@ def _draw(key: np.random.SeedSequence, n: int, templates: Float[np.ndarray, "t 3
         mirrored = rng.random(size) < 0.5
         signal[mirrored] = signal[mirrored, :, :, ::-1]
         pixels = TEMPLATE_CONTRAST * signal + _textures(rng, size, NOISE_DECAY)
-        images[block] = _quantise(pixels).reshape(size, -1)
+        # CIFAR-10's mean and contrast; values outside 0 to 255 are clipped.
+        pixels = np.clip(np.rint(PIXEL_MEAN + PIXEL_STD * pixels), 0, 255)
+        images[block] = pixels.reshape(size, -1)
         labels[block] = which // TEMPLATES_PER_CLASS
 
     starts = range(0, n, BLOCK)
@@ -86,19 +83,9 @@ def _textures(rng: np.random.Generator, n: int, decay: float) -> Float[np.ndarra
     waves *= amplitude.astype(np.float32)
     # The inverse cosine transform along both sides, then brightness and two colours to RGB. The transform
     # also transposes the image, which does not matter to noise of a symmetric spectrum.
-    cosines = _cosines()
+    k, i = np.mgrid[:SIDE, :SIDE]
+    cosines = np.sqrt(2 / SIDE) * np.cos(np.pi * (i + 0.5) * k / SIDE)  # orthonormal, a frequency per row
+    cosines[0] = np.sqrt(1 / SIDE)
+    cosines = cosines.astype(np.float32)
     axes = (waves @ cosines).swapaxes(2, 3) @ cosines
     return (colours.T @ axes.reshape(n, 3, -1)).reshape(axes.shape)
-
-
-def _cosines() -> Float[np.ndarray, "side side"]:
-    """Return the orthonormal basis of the discrete cosine transform, a frequency per row."""
-    k, i = np.mgrid[:SIDE, :SIDE]
-    basis = np.sqrt(2 / SIDE) * np.cos(np.pi * (i + 0.5) * k / SIDE)
-    basis[0] = np.sqrt(1 / SIDE)
-    return basis.astype(np.float32)
-
-
-def _quantise(pixels: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    """Convert to 0 … 255 with CIFAR-10's mean and contrast; clip what lies outside."""
-    return np.clip(np.rint(PIXEL_MEAN + PIXEL_STD * pixels), 0, 255).astype(np.uint8)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from linear_cifar.data.dataset import DataError, RawDataset, Split
-from linear_cifar.data.extras import import_extra
-from linear_cifar.data.paths import AnyPath, expand_home, find_files
+from linear_cifar.arguments import one_line
+from linear_cifar.data.dataset import DataError, Dataset, Split, make_dataset
+from linear_cifar.data.local import AnyPath, expand_home, find_files, import_extra
 
 CLASSES = 10
 SIDE = 32
@@ -18,7 +18,7 @@ SIDE = 32
 _SHARD = re.compile(r"cifar10-(train|test)\..*")
 
 
-def read_tfds(data_dir: AnyPath, counts: tuple[int, int] = (50_000, 10_000)) -> RawDataset | None:
+def read_tfds(data_dir: AnyPath, counts: tuple[int, int] = (50_000, 10_000)) -> Dataset | None:
     """Read the newest version of CIFAR-10 that tfds has prepared, in the published order.
 
     tfds shuffles the images that it prepares. Their ids (`train_00000`, ...) restore the published order.
@@ -35,7 +35,8 @@ def read_tfds(data_dir: AnyPath, counts: tuple[int, int] = (50_000, 10_000)) -> 
       DataError: if the copy is not in the array_record format of tfds, cannot be read, or does not hold each
         image exactly once; or if a package is missing that reads it.
     """
-    folder = _newest(expand_home(data_dir))
+    folders = (folder for folder, _ in find_files(expand_home(data_dir), _SHARD))
+    folder = max(folders, key=_version, default=None)
     if folder is None:
         return None
     try:
@@ -44,21 +45,15 @@ def read_tfds(data_dir: AnyPath, counts: tuple[int, int] = (50_000, 10_000)) -> 
         raise DataError(f"the CIFAR-10 that tfds prepared in {folder} {error}") from error
     # tfds, array_record and Pillow raise undocumented errors of many types on broken files.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(
-            f"the CIFAR-10 that tfds prepared in {folder} cannot be read ({reason:.200})"
-        ) from error
+        reason = f"{type(error).__name__}: {one_line(error, 200)}"
+        raise DataError(f"the CIFAR-10 that tfds prepared in {folder} cannot be read ({reason})") from error
 
 
-def _newest(data_dir: Path) -> Path | None:
-    def version(folder: Path) -> list[int]:
-        named = re.fullmatch(r"\d+\.\d+\.\d+", folder.name)
-        return [int(part) for part in folder.name.split(".")] if named else []
-
-    return max((folder for folder, _ in find_files(data_dir, _SHARD)), key=version, default=None)
+def _version(folder: Path) -> list[int]:
+    return [*map(int, folder.name.split("."))] if re.fullmatch(r"\d+\.\d+\.\d+", folder.name) else []
 
 
-def _read(folder: Path, counts: tuple[int, int]) -> RawDataset:
+def _read(folder: Path, counts: tuple[int, int]) -> Dataset:
     # Not at the top, as the import takes a second.
     tfds = import_extra("tensorflow_datasets")
     builder = tfds.builder_from_directory(folder)
@@ -76,17 +71,16 @@ def _read(folder: Path, counts: tuple[int, int]) -> RawDataset:
     if len(names) != CLASSES:
         raise DataError(f"has {len(names)} classes instead of {CLASSES}")
 
-    def split(name: str, count: int) -> Split:
+    splits = {}
+    for name, count in zip(("train", "test"), counts, strict=True):
         # Otherwise tfds would decode with OpenCV, or warn that it is missing.
         decoders = {"image": tfds.decode.SkipDecoding()}
         records = builder.as_data_source(name, decoders=decoders, file_format="array_record")
-        return _in_order(records, name, count)
-
-    train, test = split("train", counts[0]), split("test", counts[1])
-    return RawDataset("cifar10", tuple(names), train, test, str(folder), False, (3, SIDE, SIDE))
+        splits[name] = _restore_order(records, name, count)
+    return make_dataset("cifar10", tuple(names), splits, str(folder), image_shape=(3, SIDE, SIDE))
 
 
-def _in_order(records: Collection[Mapping[str, Any]], name: str, count: int) -> Split:
+def _restore_order(records: Collection[Mapping[str, Any]], name: str, count: int) -> Split:
     if len(records) != count:
         raise DataError(f"has {len(records)} {name} images instead of {count}")
     pillow = import_extra("PIL.Image")
@@ -97,9 +91,7 @@ def _in_order(records: Collection[Mapping[str, Any]], name: str, count: int) -> 
         # There are as many records as rows. If no row is taken twice, none is missing.
         row = rows.pop(record["id"], None)
         if row is None:
-            raise DataError(
-                f"has the id {record['id']!r} twice, or in place of another one, among its {name} images"
-            )
+            raise DataError(f"has the id {record['id']!r} twice, or in place of another {name} image's")
         if not 0 <= record["label"] < CLASSES:
             raise DataError(f"labels {record['id']!r} {record['label']}: not one of {CLASSES} classes")
         with pillow.open(io.BytesIO(record["image"])) as picture:

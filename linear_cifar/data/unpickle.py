@@ -1,7 +1,7 @@
 """Reader of the published CIFAR-10 pickles that runs no code from them."""
 
 import io
-from enum import Enum
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,23 +10,21 @@ from jaxtyping import UInt8
 from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError
 
 FEATURES = 3072
+# Short names of the globals that such a file names, by their spelling there. They are never looked up.
+_GLOBALS = {
+    "numpy.core.multiarray\n_reconstruct\n": "reconstruct",
+    "numpy\nndarray\n": "ndarray",
+    "numpy\ndtype\n": "dtype",
+}
 
 
-class _Name(Enum):
-    """Globals that such a file names, as the pickle spells them. They are never looked up."""
-
-    RECONSTRUCT = "numpy.core.multiarray\n_reconstruct\n"
-    NDARRAY = "numpy\nndarray\n"
-    DTYPE = "numpy\ndtype\n"
-
-
+@dataclass
 class _Call:
     """A record of a call of a global, and of the state that the pickle sets on its result."""
 
-    def __init__(self, name: _Name, arguments: tuple[Any, ...]) -> None:
-        self.name = name
-        self.arguments = arguments
-        self.state: Any = None
+    name: str
+    arguments: tuple[Any, ...]
+    state: Any = None
 
 
 def unpickle(
@@ -53,16 +51,21 @@ def unpickle(
       DataError: if the content is anything else. The message continues a sentence that starts with the
         name of the file.
     """
-    # An image takes a label, a file name and its memo. The limit matters because a nested container takes far
-    # more memory than its byte in the file.
-    loaded = _run(io.BytesIO(content), max_instructions=256 + 8 * count)
+    stream = io.BytesIO(content)
+    try:
+        # An image takes a label, a file name and its memo. The limit matters because a nested container takes
+        # far more memory than its byte in the file.
+        loaded = _interpret(stream, max_instructions=256 + 8 * count)
+    # Wrong operands for an instruction, too few of them, or a memo that was never set.
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise DataError(f"is not a valid pickle near byte {stream.tell()}") from None
     match loaded:
         case {
             b"batch_label": bytes() as title,
             b"labels": list() as numbers,
             b"data": _Call(
-                name=_Name.RECONSTRUCT,
-                state=(_, shape, _Call(name=_Name.DTYPE, arguments=(dtype, *_)), order, bytes() as pixels),
+                name="reconstruct",
+                state=(_, shape, _Call(name="dtype", arguments=(dtype, *_)), order, bytes() as pixels),
             ),
         }:
             pass
@@ -80,14 +83,6 @@ def unpickle(
         raise DataError(f"has {len(labels)} labels for {count} images")
     images = np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if order else "C")
     return images, np.frombuffer(labels, np.uint8), title
-
-
-def _run(stream: io.BytesIO, max_instructions: int) -> Any:
-    try:
-        return _interpret(stream, max_instructions)
-    # Wrong operands for an instruction, too few of them, or a memo that was never set.
-    except (AttributeError, LookupError, TypeError, ValueError):
-        raise DataError(f"is not a valid pickle near byte {stream.tell()}") from None
 
 
 def _interpret(stream: io.BytesIO, max_instructions: int) -> Any:
@@ -115,7 +110,7 @@ def _interpret(stream: io.BytesIO, max_instructions: int) -> Any:
             case b"\x89":  # NEWFALSE
                 stack.append(False)
             case b"K":  # BININT1
-                stack.append(stream.read(1)[0])
+                stack.append(_number(stream, 1))
             case b"M":  # BININT2
                 stack.append(_number(stream, 2))
             case b"J":  # BININT
@@ -161,10 +156,14 @@ def _interpret(stream: io.BytesIO, max_instructions: int) -> Any:
             case b"j":  # LONG_BINGET
                 stack.append(memo[_number(stream, 4)])
             case b"c":  # GLOBAL
-                stack.append(_name(stream))
-            case b"R":  # REDUCE
+                lines = (stream.readline(80) + stream.readline(80)).decode("ascii", "replace")
+                if lines not in _GLOBALS:
+                    name = ".".join(lines.split())
+                    raise DataError(f"names {name!r}, which no published file does: it may be hostile")
+                stack.append(_GLOBALS[lines])
+            case b"R":  # REDUCE; only the name of a global is a str
                 arguments, name = stack.pop(), stack.pop()
-                if not (isinstance(name, _Name) and isinstance(arguments, tuple)):
+                if not (isinstance(name, str) and isinstance(arguments, tuple)):
                     raise TypeError
                 stack.append(_Call(name, arguments))
             case b"b":  # BUILD
@@ -177,15 +176,6 @@ def _interpret(stream: io.BytesIO, max_instructions: int) -> Any:
             case code:
                 raise DataError(f"holds the pickle instruction {code!r}, which no published file has")
     raise DataError("holds more pickle instructions than any published file")
-
-
-def _name(stream: io.BytesIO) -> _Name:
-    text = (stream.readline(80) + stream.readline(80)).decode("ascii", "replace")
-    try:
-        return _Name(text)
-    except ValueError:
-        wanted = ".".join(text.split())
-        raise DataError(f"names {wanted!r}, which no published file does: it may be hostile") from None
 
 
 def _number(stream: io.BytesIO, size: int, signed: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""A run's folder: the names of its files, its lock, and its JSON files."""
+"""A folder that one process writes to at a time: its lock, and its JSON files."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,42 +6,49 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from linear_cifar.atomic import atomic_text
 
-from experiments.runner.errors import FolderError
-from linear_cifar.files import atomic_text
+LOCK = ".lock"
+# No JSON file of an experiment comes near this.
+LARGEST_JSON = 64 * 1024**2
 
-# Version of config.json, block.json and the CSV files, see experiments/README.md.
-SCHEMA = 8
-CONFIG, TABLES = "config.json", "tables.json"
-RESULTS, HISTORY, MEASURES = "results.csv", "history.csv", "measures.csv"
-BEST, CORRECT, VALUES = "best_params.npz", "correct.npz", "values.npz"
-BLOCKS, LOCK = "blocks", ".lock"
-# No JSON file of a run comes near this.
-LARGEST_JSON = 16 * 1024**2
+
+class FolderError(Exception):
+    """A folder cannot be used, for the stated reason; nothing in it was touched."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}")
+        self.folder, self.reason = folder, reason
+
+
+class SaveError(OSError):
+    """A checkpoint could not be saved; earlier checkpoints are untouched."""
 
 
 @contextmanager
-def locked_run_folder(path: Path) -> Iterator[Path]:
-    """Make or take a run's folder for this process alone; remove it if it is left empty.
+def locked_folder(path: Path) -> Iterator[Path]:
+    """Make or take a folder for this process alone; remove it if it is left empty.
 
     The lock dies with its process.
 
     Raises:
       FolderError: if the folder cannot be made or written to, or another process works in it.
     """
+    # Imported here, because only sweeps with a folder need it.
+    from filelock import FileLock, Timeout
+
     new = None
     lock = FileLock(path / LOCK, timeout=0)
     try:
-        new = first_missing(path)
+        new = _first_missing(path)
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise FolderError(
-            path, "another run is writing there; wait for it, or choose another folder"
+            path, "another process is writing there; wait for it, or choose another folder"
         ) from None
     except OSError as error:
-        remove_empty(path, new)
+        _remove_empty(path, new)
         raise FolderError(path, f"cannot be written to: {error.strerror}") from None
     try:
         yield path
@@ -49,16 +56,11 @@ def locked_run_folder(path: Path) -> Iterator[Path]:
         # Removed while the lock is held: a process that opened the file meanwhile sees that it is gone.
         (path / LOCK).unlink(missing_ok=True)
         lock.release()
-        remove_empty(path, new)
+        _remove_empty(path, new)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
-
-    Raises:
-      OSError: if the file cannot be read.
-      ValueError: if it holds something else.
-    """
+    """Return the object that a JSON file holds; raise ValueError if it holds something else."""
     size = path.stat().st_size
     if size > LARGEST_JSON:
         raise ValueError(f"it has {size:,} bytes")
@@ -77,14 +79,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         file.write(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def first_missing(path: Path) -> Path | None:
+def _first_missing(path: Path) -> Path | None:
     """Return the topmost folder of the path that does not exist yet."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     return missing[-1] if missing else None
 
 
-def remove_empty(path: Path, top: Path | None) -> None:
-    """Remove the empty folders from `path` up to `top`, which were made for this run."""
+def _remove_empty(path: Path, top: Path | None) -> None:
+    """Remove the empty folders from `path` up to `top`, which were made for this use."""
     if top is None:
         return
     for folder in (path, *path.parents):

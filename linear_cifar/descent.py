@@ -1,7 +1,6 @@
 """A sweep: many runs, replicates × configurations, trained side by side, epoch by epoch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import IntEnum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -9,82 +8,59 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Integer
 
-from linear_cifar.arguments import as_seed
 from linear_cifar.augment import Augmentation
-from linear_cifar.checks import Initializer, SweepOptions, check_arguments, check_devices
+from linear_cifar.checks import check_arguments, check_devices
 from linear_cifar.config import Config, as_configs, stack_hyperparams
 from linear_cifar.evaluation import Metrics, check_rows, compute_metrics, evaluate, mark_correct, mean_metrics
-from linear_cifar.examples import Examples, check_examples
+from linear_cifar.examples import TRAINING, Examples, check_examples
+from linear_cifar.identity import Identity, check_names, identify, name_function, name_loss
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, Layout, make_layout
 from linear_cifar.losses import Loss
 from linear_cifar.model import FULL_PRECISION
-from linear_cifar.optimizers import Optimizer, sgd
-from linear_cifar.params import Params, as_params, init_params
+from linear_cifar.optimizers import Optimizer
+from linear_cifar.params import EPOCH, Params, as_params, derive_key
 from linear_cifar.replicates import (
     Replicate,
+    ReplicateData,
     as_replicates,
-    digest_arrays,
-    identify_replicate,
     replace_standardizers,
-    stack_replicates,
     stack_rows,
     stack_standardizers,
 )
-from linear_cifar.schedules import Schedule, constant
-from linear_cifar.snapshots import (
-    Snapshot,
-    SweepIdentity,
-    check_names,
-    describe_difference,
-    name_function,
-    name_loss,
-)
+from linear_cifar.schedules import Schedule
+from linear_cifar.snapshots import RUNNING, Columns, Snapshot
 from linear_cifar.standardizer import Standardizer, as_standardizer, prepare_features
-from linear_cifar.training import RunState, TrainSpec, init_state, train_epoch
+from linear_cifar.training import Descent, Initializer, RunState, init_state, train_epoch
 
 Tree = TypeVar("Tree")
 
-# The generator of all random numbers.
-GENERATOR = "threefry2x32"
-
-
-class KeyUse(IntEnum):
-    """The independent uses of a seed."""
-
-    INIT = 0
-    EPOCH = 1
-
-
-class EpochMetrics(NamedTuple):
-    """Measurements of S replicates × C configurations in one epoch, or stacked in E epochs, as NumPy arrays.
-
-    `running` is averaged over the epoch's batches, each before its update. `evaluated` are of the parameters
-    after the epoch, by the name of the evaluation set. `norm` is their ‖W‖ (Frobenius). `finite` tells
-    whether the parameters and the running loss are finite.
-    """
-
-    running: Metrics
-    evaluated: dict[str, Metrics]
-    norm: Float[np.ndarray, "*epochs S C"]
-    finite: Bool[np.ndarray, "*epochs S C"]
-
 
 class Epoch(NamedTuple):
-    """A sweep after an epoch: its metrics, and the state of its runs on the devices."""
+    """A sweep after an epoch: what was measured, and the state of its runs on the devices.
+
+    `metrics` has an array [S, C] for each name: `running_loss` and `running_acc` are averaged over the
+    epoch's batches, each before its update. `val_loss` and `val_acc` are of the parameters after the epoch,
+    on the evaluation set `val`, and so on. `W_norm` is their ‖W‖ (Frobenius). All are NaN from the epoch in
+    which a run diverged, and after halving stopped it.
+    """
 
     number: int  # 1-based
-    metrics: EpochMetrics
+    metrics: Columns
+    diverged: Int[np.ndarray, "S C"]  # epoch in which a run diverged; 0: it has not
     state: RunState  # in the layout's slots
     averaged: Params  # in the layout's slots
     layout: Layout
-    identify: Callable[[], SweepIdentity]
+    identify: Callable[[], Identity]
+    stopped: Int[np.ndarray, "S C"]
+    earlier: tuple[Columns, ...]  # metrics of the epochs before, [E, S, C]
 
     def params(self) -> Params:
-        """Copy the parameters that count from the devices: W [S, C, K, d] and b [S, C, K], NumPy arrays.
+        """Copy the parameters to evaluate from the devices: W [S, C, K, d] and b [S, C, K], NumPy arrays.
 
-        They are those of this epoch, or their mean over the last epochs where that was asked for.
+        They are those of this epoch, or their mean over the last epochs with `average`. Runs that
+        halving has stopped are left out.
         """
         return self.layout.from_slots(self.averaged)
 
@@ -92,26 +68,20 @@ class Epoch(NamedTuple):
         """Copy all that is needed to resume from here from the devices."""
         state, averaged = self.layout.from_slots((self.state, self.averaged))
         identity = self.identify()
-        identity = identity._replace(plan=identity.plan[: self.number])
         return Snapshot(
-            identity, self.number, state.params, tuple(jax.tree.leaves(state.opt_state)), averaged
+            identity._replace(epochs=identity.epochs[: self.number]),
+            self.history(),
+            self.diverged,
+            self.stopped,
+            state.params,
+            tuple(jax.tree.leaves(state.opt_state)),
+            averaged,
         )
 
-
-def derive_key(seed: int, use: KeyUse) -> PRNGKeyArray:
-    """Return the random key of one use of a seed."""
-    # From its two words, because `jax.random.key` also depends on JAX's default generator and seed offset.
-    key = jax.random.wrap_key_data(jnp.asarray([0, seed], jnp.uint32), impl=GENERATOR)
-    return jax.random.fold_in(key, use)
-
-
-def jax_params(seed: int, d: int, K: int, dtype: DTypeLike = jnp.float32) -> Params:
-    """Draw the parameters that a sweep starts from by default, see `init_params`.
-
-    Raises:
-      ValueError: if the seed is no whole number from 0 to 2³² − 1.
-    """
-    return init_params(derive_key(as_seed(seed), KeyUse.INIT), d, K, dtype=dtype)
+    def history(self) -> Columns:
+        """Return the metrics of all epochs so far, [E, S, C]."""
+        parts = (*self.earlier, {name: values[None] for name, values in self.metrics.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.metrics}
 
 
 def sweep(
@@ -120,16 +90,18 @@ def sweep(
     evaluation_sets: Mapping[str, Examples],
     *,
     epochs: int,
-    seeds: Sequence[int | Replicate] = (0,),
+    seeds: Iterable[int | Replicate] = (0,),
     loss: str | Loss = "softmax",
     standardizer: Standardizer | None = None,
-    optimizer: str | Optimizer = sgd,
+    optimizer: str | Optimizer = "sgd",
     augment: Augmentation | None = None,
     shuffle: bool = True,
     precision: str = FULL_PRECISION,
-    schedule: str | Schedule = constant,
+    schedule: str | Schedule = "constant",
     average: int = 1,
-    init: Initializer | None = None,
+    init: str | Initializer = "jax",
+    dtype: str = "float32",
+    max_loss: float | None = None,
     devices: Sequence[jax.Device] | None = None,
     resume_from: Snapshot | None = None,
 ) -> Iterator[Epoch]:
@@ -158,12 +130,15 @@ def sweep(
       precision: precision of the matrix products, see `multiply`.
       schedule: how η changes over the epochs, see `linear_cifar.schedules`, or the name of a schedule.
       average: number of last epochs over which the parameters are averaged (Izmailov et al. 2018); 1: none.
-      init: initial parameters of a seed, `jax_params` by default; their type is that of all arithmetic.
+      init: initial parameters: "jax", "numpy" (see `numpy_params`), or a function of the seed, whose type is
+        that of all arithmetic.
+      dtype: floating-point type of all arithmetic with a named `init`, "float32" or "float64".
+      max_loss: a run also counts as diverged once its mean training loss of an epoch is above this.
       devices: devices to divide the runs over; all local ones by default.
       resume_from: snapshot of an earlier sweep with the same arguments; `epochs` may be larger where the
-        epochs so far do not depend on it. On the same devices the resumed sweep has the same bits. `init`
-        is then not used. A snapshot identifies loss, optimizer and augmentation by name: each must be
-        built in, or a function at the top level of a module.
+        epochs so far do not depend on it. On the same devices the resumed sweep has the same bits. A
+        snapshot identifies loss, optimizer, augmentation and init by name: each must be built in, or a
+        function at the top level of a module.
 
     Returns:
       An iterator over the epochs that follow. Nothing is trained before it is advanced.
@@ -174,59 +149,64 @@ def sweep(
         snapshot is of another sweep. The message names the argument, and says what to give.
     """
     configs, replicates = as_configs(configs), as_replicates(seeds)
-    options = SweepOptions(
-        loss=loss,
-        standardizer=standardizer,
-        optimizer=optimizer,
-        augment=augment,
-        shuffle=shuffle,
-        precision=precision,
-        schedule=schedule,
-        average=average,
-        init=init,
+    descent = Descent(
+        epochs, loss, optimizer, augment, shuffle, precision, schedule, average, init, dtype, max_loss
     )
-    spec, plan, dtype = check_arguments(
-        configs, train, evaluation_sets, replicates, epochs, options, resume_from, devices
+    weights_dtype = check_arguments(
+        configs, train, evaluation_sets, replicates, standardizer, descent, resume_from, devices
     )
-    d, K = train.features.shape[1], train.targets.shape[1]
-    standardizer = as_standardizer(standardizer, d)
-    start = _start(configs, replicates, spec, init or partial(jax_params, d=d, K=K), (K, d), resume_from)
+    standardizer, names = as_standardizer(standardizer, train.features.shape[1]), tuple(evaluation_sets)
+    sets, each_epoch = {TRAINING: train, **evaluation_sets}, descent.describe_epochs(weights_dtype)
 
     @cache  # hashing the examples takes a while: only where a snapshot is taken or resumed
-    def identify() -> SweepIdentity:
-        return SweepIdentity(
-            configs=configs,
-            replicates=tuple(map(identify_replicate, replicates)),
-            d=d,
-            K=K,
-            dtype=str(dtype),
-            data=f"{train.kind} {digest_arrays(jax.tree.leaves((train, standardizer)))}",
-            loss=name_loss(spec.loss),
-            optimizer=name_function(spec.optimizer),
-            augment=name_function(augment),
-            shuffle=shuffle,
-            precision=precision,
-            plan=plan,
-        )
+    def identify_sweep() -> Identity:
+        settings = describe_settings(descent, train, names, weights_dtype)
+        return identify(configs, replicates, sets, standardizer, settings, each_epoch)
 
     if resume_from is not None:
-        difference = describe_difference(resume_from.identity, identify())
-        if difference is not None:
-            raise ValueError(f"the snapshot is of another sweep: it has {difference}")
-        check_names(identify())
-    layout = _make_run_layout(configs, start[2], devices)
-    prepared = prepare_sets(train, evaluation_sets, standardizer, replicates, dtype, augment)
-    return _iterate_epochs(start, configs, *prepared, spec, plan, layout, identify)
+        check_resumed(resume_from, identify_sweep())
+    prepared = prepare_sets(sets, standardizer, replicates, weights_dtype, augment)
+    return train_epochs(configs, *prepared, names, descent, each_epoch, identify_sweep, devices, resume_from)
+
+
+def check_resumed(snapshot: Snapshot, identity: Identity) -> None:
+    """Raise ValueError if a snapshot is not of this sweep, or cannot be told from one of another sweep."""
+    theirs = snapshot.identity
+    difference = theirs.difference(identity)
+    if difference is None and (theirs.configs, theirs.replicates) != (identity.configs, identity.replicates):
+        difference = "fewer configurations or replicates, or another order of them"
+    if difference is not None:
+        raise ValueError(f"the snapshot is of another sweep: it has {difference}")
+    check_names(identity.settings)
+
+
+def describe_settings(
+    descent: Descent, train: Examples, per_epoch: Sequence[str], dtype: np.dtype
+) -> dict[str, Any]:
+    """Return the settings of an identity: names of functions, shapes, types, and what is measured."""
+    spec, (d, K) = descent.spec, (train.features.shape[1], train.targets.shape[1])
+    return {
+        "loss": name_loss(spec.loss),
+        "optimizer": name_function(spec.optimizer),
+        "augment": name_function(spec.augment),
+        "init": descent.init if isinstance(descent.init, str) else name_function(descent.init),
+        "shuffle": spec.shuffle,
+        "precision": spec.precision,
+        "dtype": str(dtype),
+        "max_loss": None if descent.max_loss is None else float(descent.max_loss),
+        "d": d,
+        "K": K,
+        "per_epoch": list(per_epoch),
+    }
 
 
 def prepare_sets(
-    train: Examples,
-    evaluation_sets: Mapping[str, Examples],
+    sets: Mapping[str, Examples],
     standardizer: Standardizer | None,
     replicates: Sequence[Replicate],
     dtype: DTypeLike,
     augment: Augmentation | None = None,
-) -> tuple[Examples, dict[str, Examples], Standardizer | None, Sequence[Replicate]]:
+) -> tuple[dict[str, Examples], Standardizer | None, Sequence[Replicate]]:
     """Return examples, standardiser and replicates for arithmetic in `dtype`, see `prepare_features`.
 
     Raises:
@@ -235,7 +215,7 @@ def prepare_sets(
     """
     stacked = stack_standardizers(replicates)
     # Folds are evaluated on the examples that others train on, of which one copy is enough.
-    distinct = {id(examples): examples for examples in (train, *evaluation_sets.values())}
+    distinct = {id(examples): examples for examples in sets.values()}
     features: Sequence[Any] = [examples.features for examples in distinct.values()]
     features, prepared = prepare_features(
         features, stacked or standardizer, dtype, keep_units=augment is not None
@@ -246,53 +226,84 @@ def prepare_sets(
         replicates = replace_standardizers(replicates, prepared)
     else:
         standardizer = prepared
-    sets = {name: held[id(examples)] for name, examples in evaluation_sets.items()}
-    return held[id(train)], sets, standardizer, replicates
+    return {name: held[id(examples)] for name, examples in sets.items()}, standardizer, replicates
 
 
-def _iterate_epochs(
-    start: tuple[int, RunState, Params],
+def train_epochs(
     configs: Sequence[Config],
-    train: Examples,
-    evaluation_sets: Mapping[str, Examples],
+    sets: Mapping[str, Examples],
     standardizer: Standardizer | None,
     replicates: Sequence[Replicate],
-    spec: TrainSpec,
-    plan: Sequence[tuple[float, int]],
-    layout: Layout,
-    identify: Callable[[], SweepIdentity],
+    per_epoch: Sequence[str],
+    descent: Descent,
+    each_epoch: Sequence[tuple[float, int]],
+    identify: Callable[[], Identity],
+    devices: Sequence[jax.Device] | None = None,
+    resume_from: Snapshot | None = None,
 ) -> Iterator[Epoch]:
-    """Train epoch after epoch; the arguments are those of `sweep`, checked."""
-    done, state, averaged = start
+    """Train epoch after epoch, from checked arguments.
+
+    Args:
+      sets, standardizer, replicates: as `prepare_sets` returns them; the examples to train on are called
+        `TRAINING`.
+      per_epoch: names of the sets to measure after every epoch.
+      each_epoch: factor of η and number of averaged epochs, of each epoch.
+      identify: returns the identity of the sweep, which snapshots hold.
+      configs, descent, devices, resume_from: as for `sweep`.
+    """
+    spec, train = descent.spec, sets[TRAINING]
+    size, shape = (len(replicates), len(configs)), (train.targets.shape[1], train.features.shape[1])
+    done, state, averaged = start_state(configs, replicates, descent, shape, resume_from)
+    earlier: tuple[Columns, ...] = ()
+    diverged, stopped = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    alive = list(range(len(configs)))
+    if resume_from is not None:
+        earlier, alive = (resume_from.history,), resume_from.alive
+        diverged, stopped = resume_from.diverged, resume_from.stopped
+    configs = [configs[c] for c in alive]
+    layout = _make_run_layout(configs, averaged, devices)
     state, averaged = layout.shard(layout.to_slots((state, averaged)), BY_RUN)
     dtype = averaged.W.dtype
     hyperparams = layout.shard(stack_hyperparams([configs[c] for c in layout.configs], dtype), BY_CONFIG)
     in_slots = [replicates[s] for s in layout.replicates]
-    keys = jnp.stack([derive_key(replicate.seed, KeyUse.EPOCH) for replicate in in_slots])
-    per_replicate = layout.shard(stack_replicates(in_slots, keys), BY_REPLICATE)
-    on_devices = {id(examples): layout.broadcast(examples) for examples in (train, *evaluation_sets.values())}
-    sets = {
-        name: (on_devices[id(examples)], layout.shard(stack_rows(in_slots, name), BY_REPLICATE))
-        for name, examples in evaluation_sets.items()
+    keys = jnp.stack([derive_key(replicate.seed, EPOCH) for replicate in in_slots])
+    per_replicate = layout.shard(
+        ReplicateData(keys, stack_rows(in_slots), stack_standardizers(in_slots)), BY_REPLICATE
+    )
+    on_devices = {id(examples): layout.broadcast(examples) for examples in sets.values()}
+    evaluated = {
+        name: (on_devices[id(sets[name])], layout.shard(stack_rows(in_slots, name), BY_REPLICATE))
+        for name in per_epoch
     }
     train, standardizer = on_devices[id(train)], layout.broadcast(standardizer)
     n = train.features.shape[0] if per_replicate.rows is None else per_replicate.rows.shape[1]
     evaluated_with = per_replicate.standardizer or standardizer
-    for number in range(done + 1, len(plan) + 1):
-        eta_factor, count = plan[number - 1]
-        scaled = hyperparams._replace(eta=hyperparams.eta * np.asarray(eta_factor, dtype))
+    for number in range(done + 1, len(each_epoch) + 1):
+        eta_factor, count = each_epoch[number - 1]
+        scaled = hyperparams.replace(eta=hyperparams.eta * np.asarray(eta_factor, dtype))
         epoch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
         this_epoch = per_replicate._replace(keys=epoch_keys)
         # Optimizers and augmentations may take JAX's default type, which a user may have changed.
         with jax.enable_x64(dtype == np.float64):
             state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
         averaged = _update_average(averaged, state.params, count)
-        evaluated = {
-            name: compute_metrics(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
-            for name, (examples, rows) in sets.items()
-        }
-        metrics = EpochMetrics(mean_metrics(sums, n), evaluated, _norm(averaged.W), finite)
-        yield Epoch(number, layout.from_slots(metrics), state, averaged, layout, identify)
+        measured = dict(zip(RUNNING, (*mean_metrics(sums, n), _norm(averaged.W)), strict=True))
+        for name, (examples, rows) in evaluated.items():
+            metrics = compute_metrics(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
+            measured |= {f"{name}_loss": metrics.loss, f"{name}_acc": metrics.accuracy}
+        names = list(measured)  # JAX sorts them
+        measured, finite = layout.from_slots((measured, finite))
+        if descent.max_loss is not None:
+            finite = finite & (measured["running_loss"] <= descent.max_loss)
+        # A sum of losses may overflow in one epoch and not in the next: a diverged run stays diverged.
+        diverged = diverged.copy()
+        diverged[:, alive] = np.where((diverged[:, alive] == 0) & ~finite, number, diverged[:, alive])
+        columns = {name: np.full(size, np.nan, dtype) for name in names}
+        for name, values in columns.items():
+            values[:, alive] = measured[name]
+            values[diverged > 0] = np.nan  # the predictions of such parameters mean nothing
+        yield Epoch(number, columns, diverged, state, averaged, layout, identify, stopped, earlier)
+        earlier = (*earlier, {name: values[None] for name, values in columns.items()})
 
 
 def evaluate_runs(
@@ -300,7 +311,7 @@ def evaluate_runs(
     params: Params,
     examples: Examples,
     *,
-    seeds: Sequence[int | Replicate],
+    seeds: Iterable[int | Replicate],
     loss: str | Loss = "softmax",
     standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
@@ -332,7 +343,7 @@ def mark_correct_of_runs(
     params: Params,
     examples: Examples,
     *,
-    seeds: Sequence[int | Replicate],
+    seeds: Iterable[int | Replicate],
     standardizer: Standardizer | None = None,
     precision: str = FULL_PRECISION,
     rows: Integer[np.ndarray, "S m"] | None = None,
@@ -352,7 +363,7 @@ def _measure_runs(
     configs: Sequence[Config],
     params: Params,
     examples: Examples,
-    seeds: Sequence[int | Replicate],
+    seeds: Iterable[int | Replicate],
     standardizer: Standardizer | None,
     rows: Integer[np.ndarray, "S m"] | None,
     devices: Sequence[jax.Device] | None,
@@ -370,66 +381,43 @@ def _measure_runs(
         rows = np.asarray(rows)
         check_rows(rows, (len(replicates),), len(examples))
     layout = _make_run_layout(configs, params, devices)
-    examples, _, standardizer, prepared = prepare_sets(examples, {}, standardizer, replicates, params.W.dtype)
+    sets, standardizer, prepared = prepare_sets({"": examples}, standardizer, replicates, params.W.dtype)
     in_slots = [prepared[s] for s in layout.replicates]
     per_replicate = layout.shard(stack_standardizers(in_slots), BY_REPLICATE)
     rows = None if rows is None else layout.shard(rows[list(layout.replicates)], BY_REPLICATE)
     params = layout.shard(layout.to_slots(params), BY_RUN)
-    examples, standardizer = layout.broadcast((examples, standardizer))
+    examples, standardizer = layout.broadcast((sets[""], standardizer))
     measured = measure(params, examples, standardizer=per_replicate or standardizer, rows=rows)
     return layout.from_slots(measured)
 
 
-def mask_diverged(metrics: EpochMetrics, max_loss: float | None = None) -> EpochMetrics:
-    """Put NaN in place of all that was measured of a run from the epoch in which it diverged.
-
-    Args:
-      metrics: measurements [E, S, C].
-      max_loss: a run also counts as diverged once its mean training loss of an epoch is above this.
-
-    Returns:
-      The same measurements; `finite` is False from the epoch of divergence to the last.
-    """
-    finite = metrics.finite
-    if max_loss is not None:
-        finite = finite & (metrics.running.loss <= max_loss)
-    # A sum of losses may overflow in one epoch and not in the next: a diverged run stays diverged.
-    finite = np.logical_and.accumulate(finite, axis=0)
-    masked = mask_metrics((metrics.running, metrics.evaluated, metrics.norm), finite)
-    return EpochMetrics(*masked, finite)
-
-
-def mask_metrics(tree: Tree, finite: Bool[np.ndarray, "*shape"]) -> Tree:
-    """Put NaN where a run is not finite: the predictions of such parameters mean nothing."""
-    return jax.tree.map(lambda values: np.where(finite, values, np.nan).astype(values.dtype), tree)
-
-
-def _start(
+def start_state(
     configs: Sequence[Config],
     replicates: Sequence[Replicate],
-    spec: TrainSpec,
-    init: Initializer,
+    descent: Descent,
     shape: tuple[int, int],
     snapshot: Snapshot | None,
 ) -> tuple[int, RunState, Params]:
-    """Return the epochs done, and the state and averages of the runs [S, C].
+    """Return the epochs done, and the state and averages of the runs [S, A] that train on.
 
-    Raises:
-      ValueError: if the optimizer's state in the snapshot is not this optimizer's.
+    Raise ValueError if the optimizer's state in the snapshot is not this optimizer's.
     """
+    optimizer = descent.spec.optimizer
     if snapshot is None:
+        K, d = shape
+        init = descent.initializer(d, K)
         drawn = [as_params(init(replicate.seed), shape) for replicate in replicates]
         initial = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
-        state = init_state(initial, stack_hyperparams(configs, initial.W.dtype), spec.optimizer)
+        state = init_state(initial, stack_hyperparams(configs, initial.W.dtype), optimizer)
         return 0, state, state.params
     params = snapshot.params
-    hyperparams = stack_hyperparams(snapshot.identity.configs, params.W.dtype)
+    hyperparams = stack_hyperparams([configs[c] for c in snapshot.alive], params.W.dtype)
     one_per_replicate = jax.tree.map(lambda leaf: leaf[:, 0], params)
-    expected = jax.eval_shape(partial(init_state, optimizer=spec.optimizer), one_per_replicate, hyperparams)
+    expected = jax.eval_shape(partial(init_state, optimizer=optimizer), one_per_replicate, hyperparams)
     leaves, structure = jax.tree.flatten(expected.opt_state)
     shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
     if shapes != [(leaf.shape, leaf.dtype) for leaf in snapshot.opt_state]:
-        names = f"{snapshot.identity.optimizer}, not {name_function(spec.optimizer)}"
+        names = f"{snapshot.identity.settings['optimizer']}, not {name_function(optimizer)}"
         raise ValueError(f"the snapshot is of another sweep: it has another optimizer's state ({names})")
     state = RunState(params, jax.tree.unflatten(structure, snapshot.opt_state))
     return snapshot.number, state, snapshot.averaged
@@ -441,7 +429,12 @@ def _make_run_layout(
     """Divide runs with these parameters [S, C, ...] over devices."""
     S, _, K, d = params.W.shape
     nbytes = K * d * params.W.dtype.itemsize
-    return make_layout([config.batch for config in configs], S, devices or jax.local_devices(), nbytes)
+    return make_layout(
+        [config.batch for config in configs],
+        S,
+        jax.local_devices() if devices is None else list(devices),
+        nbytes,
+    )
 
 
 def _update_average(averaged: Params, params: Params, count: int) -> Params:

@@ -4,16 +4,15 @@ import numpy as np
 import problems
 import pytest
 
-from linear_cifar import engine
+from linear_cifar import descent
 from linear_cifar.augment import horizontal_flip, random_shift
 from linear_cifar.config import Config, grid
-from linear_cifar.engine import EpochMetrics, evaluate_runs, mask_diverged, sweep
-from linear_cifar.evaluation import Metrics
+from linear_cifar.descent import evaluate_runs, sweep
 from linear_cifar.examples import Examples
 from linear_cifar.layout import make_layout
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimizers import heavy_ball, sgd
-from linear_cifar.params import Params
+from linear_cifar.params import EPOCH, Params, derive_key
 from linear_cifar.standardizer import fit_standardizer
 from linear_cifar.training import train_epoch
 
@@ -38,22 +37,22 @@ def initial_params(dtype=jnp.float64):
     return Params(jnp.array(W, dtype), jnp.array(b, dtype))
 
 
+def start(seed):
+    return initial_params()
+
+
 def run(configs, epochs=2, **options):
     """Train a sweep in float64 with flips, and return its epochs."""
     train, val, standardizer = make_splits()
-    defaults = {"standardizer": standardizer, "augment": flip, "init": lambda seed: initial_params()}
+    defaults = {"standardizer": standardizer, "augment": flip, "init": start}
     return list(sweep(configs, train, {"val": val}, epochs=epochs, **defaults | options))
-
-
-def val(epoch):
-    return epoch.metrics.evaluated["val"]
 
 
 def weights(epoch):
     return epoch.params().W
 
 
-GRID = grid([0.001, 0.01], [7, 60], [0.0, 0.1])
+GRID = grid(eta=[0.001, 0.01], batch=[7, 60], lam=[0.0, 0.1])
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -64,9 +63,11 @@ def test_a_sweep_equals_its_configurations_trained_alone(loss):
             np.testing.assert_allclose(weights(alone)[0, 0], weights(beside)[0, c], rtol=1e-9, atol=1e-12)
             b, expected = alone.params().b[0, 0], beside.params().b[0, c]
             np.testing.assert_allclose(b, expected, rtol=1e-9, atol=1e-12)
-            for measured in (lambda epoch: epoch.metrics.running, val):
-                np.testing.assert_allclose(measured(alone).loss[0, 0], measured(beside).loss[0, c], rtol=1e-9)
-                assert measured(alone).accuracy[0, 0] == measured(beside).accuracy[0, c]
+            for name in ("running", "val"):
+                found, expected = (epoch.metrics[f"{name}_loss"] for epoch in (alone, beside))
+                np.testing.assert_allclose(found[0, 0], expected[0, c], rtol=1e-9)
+                found, expected = (epoch.metrics[f"{name}_acc"] for epoch in (alone, beside))
+                assert found[0, 0] == expected[0, c]
 
 
 @pytest.mark.parametrize(("seeds", "count", "width"), [((5, 3), 4, 9), ((3, 4, 5), 8, 0)])
@@ -77,13 +78,15 @@ def test_seeds_together_equal_each_seed_alone(seeds, count, width, monkeypatch):
         made = make_layout(*arguments)
         return made._replace(loops=made.loops._replace(vmap_width=width))
 
-    monkeypatch.setattr(engine, "make_layout", make_layout_of_width)
-    together = run(GRID[:count], seeds=seeds, init=None)[-1]
+    monkeypatch.setattr(descent, "make_layout", make_layout_of_width)
+    together = run(GRID[:count], seeds=seeds, init="jax")[-1]
     assert weights(together).shape[:2] == (len(seeds), count)
     for s, seed in enumerate(seeds):
-        alone = run([GRID[3]], seeds=[seed], init=None)[-1]
+        alone = run([GRID[3]], seeds=[seed], init="jax")[-1]
         np.testing.assert_allclose(weights(together)[s, 3], weights(alone)[0, 0], rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(val(together).loss[s, 3], val(alone).loss[0, 0], rtol=1e-5)
+        np.testing.assert_allclose(
+            together.metrics["val_loss"][s, 3], alone.metrics["val_loss"][0, 0], rtol=1e-5
+        )
     assert not np.allclose(weights(together)[0], weights(together)[1], atol=1e-3)
 
 
@@ -95,27 +98,27 @@ def test_parameters_are_averaged_over_the_last_epochs():
         mean = np.mean([weights(epoch) for epoch in plain[1 : last + 1]], axis=0)
         np.testing.assert_allclose(weights(averaged[last]), mean, rtol=1e-12)
         norms = np.linalg.norm(mean.reshape(1, 2, -1), axis=-1)
-        np.testing.assert_allclose(averaged[last].metrics.norm, norms, rtol=1e-12)
+        np.testing.assert_allclose(averaged[last].metrics["W_norm"], norms, rtol=1e-12)
     np.testing.assert_array_equal(averaged[3].state.params.W, plain[3].state.params.W)
-    assert not np.array_equal(val(averaged[3]).loss, val(plain[3]).loss)
+    assert not np.array_equal(averaged[3].metrics["val_loss"], plain[3].metrics["val_loss"])
 
 
 @pytest.mark.parametrize("chosen", [[7, 0, 5], [3, 3, 2], list(reversed(range(8)))])
 def test_any_subset_in_any_order_gives_the_same(chosen):
     together, some = run(GRID)[-1], run([GRID[i] for i in chosen])[-1]
     np.testing.assert_allclose(weights(some), weights(together)[:, chosen], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(val(some).loss, val(together).loss[:, chosen], rtol=1e-9)
+    np.testing.assert_allclose(some.metrics["val_loss"], together.metrics["val_loss"][:, chosen], rtol=1e-9)
 
 
 def test_the_same_program_gives_the_same_bits_even_at_a_high_learning_rate():
-    configs = grid([1.0], [7, 60], [0.0, 0.1])
+    configs = grid(eta=[1.0], batch=[7, 60], lam=[0.0, 0.1])
     for first, second in zip(run(configs), run(configs), strict=True):
         np.testing.assert_array_equal(weights(first), weights(second))
 
 
 @pytest.mark.parametrize(("optimizer", "momentum", "average"), [(sgd, 0.0, 1), (heavy_ball, 0.9, 4)])
 def test_resuming_gives_the_same_bits_even_at_a_high_learning_rate(optimizer, momentum, average):
-    configs = grid([1.0], [7, 60], [0.0, 0.1], momenta=[momentum])
+    configs = grid(eta=[1.0], batch=[7, 60], lam=[0.0, 0.1], momentum=[momentum])
     options = {"optimizer": optimizer, "seeds": [3, 1, 2], "average": average}
     uninterrupted = run(configs, 5, **options)
     for number in (1, 3):
@@ -133,23 +136,23 @@ def test_resuming_gives_the_same_bits_even_at_a_high_learning_rate(optimizer, mo
 
 
 def test_runs_are_evaluated_as_in_the_sweep():
-    configs = grid([0.01], [7, 60, 20], [0.0])
+    configs = grid(eta=[0.01], batch=[7, 60, 20], lam=[0.0])
     *_, last = run(configs, seeds=[0, 1])
     _, validation, standardizer = make_splits()
     evaluated = evaluate_runs(configs, last.params(), validation, seeds=[0, 1], standardizer=standardizer)
-    np.testing.assert_array_equal(evaluated.loss, val(last).loss)
-    np.testing.assert_array_equal(evaluated.accuracy, val(last).accuracy)
+    np.testing.assert_array_equal(evaluated.loss, last.metrics["val_loss"])
+    np.testing.assert_array_equal(evaluated.accuracy, last.metrics["val_acc"])
 
 
 def test_the_seed_decides_weights_order_and_augmentation():
-    def train(seed, init=None):
+    def train(seed, init="jax"):
         (epoch,) = run([Config(0.01, 7, 0.0)], 1, seeds=[seed], init=init)
         return np.array(weights(epoch))
 
     np.testing.assert_array_equal(train(0), train(0))
     assert train(0).dtype == np.float32
     assert not np.allclose(train(0), train(1), atol=1e-3)
-    same_start = [train(seed, lambda seed: initial_params()) for seed in (0, 1)]
+    same_start = [train(seed, start) for seed in (0, 1)]
     assert not np.allclose(*same_start, rtol=1e-6)
 
 
@@ -162,37 +165,45 @@ def test_every_epoch_has_its_own_order():
 
 
 def test_a_diverging_configuration_is_marked_and_changes_nothing_in_the_others():
-    good = grid([0.001], [7, 20], [0.0, 0.1])
+    good = grid(eta=[0.001], batch=[7, 20], lam=[0.0, 0.1])
     # W grows by |1 - 2 eta lam| = 1e30 per update, three updates per epoch: beyond 1e308 in the fourth.
     bad = [Config(1.0, 20, 1e30 / 2)]
     alone, beside = run(good, epochs=5), run([*good[:2], *bad, *good[2:]], epochs=5)
     keep = [0, 1, 3, 4]
     for without, with_bad in zip(alone, beside, strict=True):
         np.testing.assert_allclose(weights(without), weights(with_bad)[:, keep], rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(val(without).loss, val(with_bad).loss[:, keep], rtol=1e-9)
-        assert with_bad.metrics.finite[:, keep].all()
-    assert [bool(epoch.metrics.finite[0, 2]) for epoch in beside] == [True, True, True, False, False]
+        np.testing.assert_allclose(
+            without.metrics["val_loss"], with_bad.metrics["val_loss"][:, keep], rtol=1e-9
+        )
+        assert not with_bad.diverged[:, keep].any()
+    assert [int(epoch.diverged[0, 2]) for epoch in beside] == [0, 0, 0, 4, 4]
+    for number, epoch in enumerate(beside, 1):
+        for values in epoch.metrics.values():
+            assert np.isnan(values[0, 2]) == (number >= 4)
 
 
-def test_divergence_is_masked_from_its_epoch_on():
-    finite = np.array([[[True, True]], [[True, False]], [[True, True]]])
-    values = np.arange(6.0).reshape(3, 1, 2)
-    metrics = Metrics(values, values)
-    history = EpochMetrics(metrics, {"val": metrics}, values, finite)
-    masked = mask_diverged(history)
-    assert masked.finite.tolist() == [[[True, True]], [[True, False]], [[True, False]]]
-    np.testing.assert_array_equal(masked.evaluated["val"].loss[:, 0, 1], [1, np.nan, np.nan])
-    np.testing.assert_array_equal(masked.norm[:, 0, 0], values[:, 0, 0])
-    by_loss = mask_diverged(history, max_loss=2.5)
-    assert by_loss.finite.tolist() == [[[True, True]], [[True, False]], [[False, False]]]
+def test_a_run_whose_loss_was_above_the_limit_stays_diverged():
+    configs = grid(eta=[0.001, 5.0], batch=[7], lam=[0.0])
+    losses = np.stack([epoch.metrics["running_loss"][0] for epoch in run(configs, 6)])
+    # At the high η the loss rises and falls from epoch to epoch.
+    limit = losses[:, 1].max() - 1e-6
+    first = int(losses[:, 1].argmax()) + 1
+    assert 1 < first < 6
+    assert losses[:, 0].max() < limit
+    for number, epoch in enumerate(run(configs, 6, max_loss=float(limit)), 1):
+        assert epoch.diverged.tolist() == [[0, first if number >= first else 0]]
+        np.testing.assert_array_equal(np.isnan(epoch.metrics["val_acc"]), [[False, number >= first]])
+        np.testing.assert_array_equal(
+            np.isnan(epoch.history()["W_norm"][:, 0, 1]), np.arange(1, number + 1) >= first
+        )
 
 
 def test_a_schedule_is_eta_by_epoch_and_compiles_nothing_again():
-    configs, options = grid([0.1, 0.3], [7], [0.1]), {"shuffle": False, "augment": None}
+    configs, options = grid(eta=[0.1, 0.3], batch=[7], lam=[0.1]), {"shuffle": False, "augment": None}
     first, second = run(configs, schedule=lambda epochs: lambda done: [1.0, 0.5][done], **options)
     compiled = train_epoch._cache_size()
     np.testing.assert_allclose(weights(first), weights(run(configs, 1, **options)[0]), rtol=1e-12)
-    halved = [config._replace(eta=config.eta / 2) for config in configs]
+    halved = [config.replace(eta=config.eta / 2) for config in configs]
     for c in range(2):
         after_first = jax.tree.map(lambda leaf, c=c: jnp.array(leaf[0, c]), first.params())
         (expected,) = run(halved, 1, init=lambda seed, params=after_first: params, **options)
@@ -204,13 +215,20 @@ def test_mistakes_are_named():
     for configs, message in [
         ([], "at least one configuration"),
         ([Config(0.1, 61, 0.0)], "batch is 61: the training set holds 60"),
-        ([Config(-0.1, 6, 0.0)], "eta is -0.1"),
+        ([Config(eta=0.1)], "batch is missing"),
     ]:
         with pytest.raises(ValueError, match=message):
             run(configs)
     for average in (0, 3):
         with pytest.raises(ValueError, match=f"average is {average}: give 1 to 2"):
             run([Config(0.1, 6, 0.0)], average=average)
+
+
+@pytest.mark.parametrize("name", ["training examples", "standardizer", "running", "val_class"])
+def test_names_that_a_sweep_uses_itself_are_refused(name):
+    train, validation, _ = make_splits()
+    with pytest.raises(ValueError, match=f"an evaluation set is named '{name}', which means something else"):
+        sweep(GRID, train, {name: validation}, epochs=1)
 
 
 def move(key, image):
@@ -222,7 +240,7 @@ def noise(key, image):
 
 
 def test_results_do_not_depend_on_how_jax_is_set_up():
-    options = {"seeds": [0, 2**32 - 1], "augment": noise, "init": None, "optimizer": "adamw"}
+    options = {"seeds": [0, 2**32 - 1], "augment": noise, "init": "jax", "optimizer": "adamw"}
     with jax.numpy_dtype_promotion("standard"):
         expected = run(GRID, **options)[-1]
         with (
@@ -239,9 +257,9 @@ def test_results_do_not_depend_on_how_jax_is_set_up():
 
 def test_seeds_that_differ_have_other_random_numbers():
     seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
-    keys = [jax.random.key_data(engine.derive_key(seed, engine.KeyUse.EPOCH)).tobytes() for seed in seeds]
+    keys = [jax.random.key_data(derive_key(seed, EPOCH)).tobytes() for seed in seeds]
     assert len(set(keys)) == len(seeds)
-    words = jax.random.key_data(jax.random.fold_in(jax.random.key(2**31), engine.KeyUse.EPOCH))
+    words = jax.random.key_data(jax.random.fold_in(jax.random.key(2**31), EPOCH))
     assert words.tobytes() == keys[3]
 
 

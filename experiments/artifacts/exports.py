@@ -1,0 +1,140 @@
+"""The measurements of an experiment as files: results.csv, history.csv and best_params.npz."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.runner.folder import BEST, HISTORY, RESULTS
+from linear_cifar.atomic import atomic_text, atomic_write
+from linear_cifar.config import AXES
+from linear_cifar.data.dataset import SPLITS
+from linear_cifar.result import TRAIN, Result
+from linear_cifar.standardizer import Standardizer, fold_standardizer
+
+# Columns that identify a run: the name of its sweep, the data set, the configuration, the seed, and the fold
+# that it was trained without, or empty.
+KEYS = ("sweep", "dataset", *AXES, "seed", "fold")
+_METRICS = tuple(f"{split}_{metric}" for split in SPLITS for metric in ("loss", "acc"))
+# A row per run. `epochs` is the number of epochs trained, and the metrics are of the parameters after them.
+# `*_class_acc` are means of the accuracy on each class. `diverged` is the epoch in which the run diverged,
+# `stopped` the epoch after which halving stopped it; both may be empty. The cells of a split that the data
+# set does not have are empty. So are those that were not measured before a run was stopped.
+_CLASS_ACC = tuple(f"{split}_class_acc" for split in SPLITS if split != TRAIN)
+RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, *_CLASS_ACC, "diverged", "stopped")
+# A row per run and epoch, from 1. `running_*` are means over the epoch's batches, each before its update.
+# `W_norm` is Frobenius's. The cells of a split that was not measured after every epoch are empty.
+_HISTORY = ("running_loss", "running_acc", *_METRICS, "W_norm")
+HISTORY_COLUMNS = (*KEYS, "epoch", *_HISTORY)
+
+
+def write_results(folder: Path, results: Sequence[Result], complete: bool = True) -> None:
+    """Write the three files, with sweeps, replicates and configurations in the order of the command.
+
+    Runs that are not begun have no rows. If every configuration diverged, or none has begun from every seed,
+    there is no best one and no best_params.npz.
+
+    Args:
+      folder: the experiment's folder.
+      results: results of the sweeps, as far as they are trained.
+      complete: whether all sweeps are trained to their end.
+    """
+    write_csv(folder / RESULTS, RESULT_COLUMNS, (row for result in results for row in _result_rows(result)))
+    write_csv(folder / HISTORY, HISTORY_COLUMNS, (row for result in results for row in _history_rows(result)))
+    best = best_result(results, complete)
+    c = best.ranking()[0]
+    if best.stayed_finite[c] and best.epochs[:, c].all():
+        _write_best_params(folder / BEST, best)
+    else:
+        (folder / BEST).unlink(missing_ok=True)
+
+
+def best_result(results: Sequence[Result], complete: bool = True) -> Result:
+    """Return the best sweep by validation, among those validated on the same examples as the last one.
+
+    If the last one has no validation split, its configurations were chosen by an earlier one: it is the best,
+    unless its training was stopped, or all of it diverged.
+    """
+    last = results[-1]
+    if last.chosen_by is None and complete and last.stayed_finite.any():
+        return last
+    chosen = [result for result in results if result.chosen_by is not None]
+
+    def accuracy(result: Result) -> float:
+        mean = result.final[f"{result.chosen_by}_acc"][:, result.ranking()[0]].mean()
+        return float(np.nan_to_num(mean, nan=-1))
+
+    val = chosen[-1].identity.data[chosen[-1].chosen_by or ""]
+    comparable = [result for result in chosen if result.identity.data[result.chosen_by or ""] == val]
+    return max(comparable, key=accuracy)
+
+
+def run_keys(result: Result) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
+    """Yield the indices of replicate and configuration of each run that is begun, and its `KEYS`."""
+    for s in range(result.identity.size[0]):
+        for c in range(result.identity.size[1]):
+            if result.epochs[s, c]:
+                yield s, c, (result.about["sweep"], result.about["dataset"], *result.key(s, c))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file; None becomes an empty cell."""
+    with atomic_text(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        # str() of a NumPy scalar is the shortest text that reads back as the same number.
+        writer.writerows(["" if cell is None else str(cell) for cell in row] for row in rows)
+
+
+def _result_rows(result: Result) -> Iterator[Sequence[Any]]:
+    """Yield the rows of results.csv."""
+    measured = [result.final.get(name) for name in (*_METRICS, *_CLASS_ACC)]
+    in_history = [name in result.history for name in (*_METRICS, *_CLASS_ACC)]
+    for s, c, keys in run_keys(result):
+        stopped = int(result.stopped[s, c])
+        cells = (
+            None if column is None or (stopped and not known) else column[s, c]
+            for column, known in zip(measured, in_history, strict=True)
+        )
+        yield *keys, result.epochs[s, c], *cells, result.diverged[s, c] or None, stopped or None
+
+
+def _history_rows(result: Result) -> Iterator[Sequence[Any]]:
+    """Yield the rows of history.csv."""
+    columns = [result.history.get(name) for name in _HISTORY]
+    for s, c, keys in run_keys(result):
+        for epoch in range(result.epochs[s, c]):
+            yield *keys, epoch + 1, *(None if column is None else column[epoch, s, c] for column in columns)
+
+
+def _write_best_params(path: Path, result: Result) -> None:
+    """Write W [K, d] and b [K] of the best configuration's best run, with what is needed to use them.
+
+    `W_raw` and `b_raw` are for features that are not standardised. The file holds no Python objects, so it
+    can be loaded without pickles.
+    """
+    c = result.ranking()[0]
+    best = result.best_replicate(c)
+    replicate, about, d = result.identity.replicates[best], result.about, result.identity.settings["d"]
+    params = result.params_at(best, c)
+    standardizer = result.standardizer_of(best) or Standardizer(np.zeros(d), np.ones(d))
+    raw = fold_standardizer(params, standardizer)
+    content = {
+        **params._asdict(),
+        "W_raw": raw.W,
+        "b_raw": raw.b,
+        **standardizer._asdict(),
+        "standardize": about["standardize"],
+        "classes": about["classes"],
+        "dataset": about["dataset"],
+        "fingerprint": about["fingerprint"],
+        "sweep": about["sweep"],
+        "loss": result.identity.settings["loss"],
+        "seed": replicate.seed,
+        **({} if replicate.fold is None else {"fold": replicate.fold}),
+        **result.configs[c],
+    }
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{name: np.asarray(value) for name, value in content.items()})

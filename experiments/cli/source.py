@@ -1,0 +1,107 @@
+"""The data set that the flags of a training command name."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+
+from absl import flags
+
+from experiments.cli.flags import expand_path
+from experiments.cli.progress import download_bar, log
+from experiments.runner.errors import UsageError
+from experiments.runner.settings import Settings
+from linear_cifar.data.cifar10 import SIZES
+from linear_cifar.data.dataset import Dataset
+from linear_cifar.data.find import find_dataset
+from linear_cifar.data.formats import open_features
+from linear_cifar.data.prepare import Data, prepare_data
+from linear_cifar.rounding import check_resolution
+
+FLAGS = flags.FLAGS
+
+
+def open_source() -> tuple[dict[str, int], Callable[[Settings], Data]]:
+    """Open the data set that --data, or else --dataset and --data_dir, name.
+
+    Returns:
+      The number of examples of each split, known before any are read, and a function from settings to their
+      data. The data set is read when the function is first called, and prepared once for equal settings.
+
+    Raises:
+      UsageError: if both are given, or a setting is given that the data cannot have.
+      DataError: if the file cannot be used.
+    """
+    sizes, read = _open_file() or (SIZES, _find_dataset)
+    read_once, log_once = cache(read), cache(log)
+
+    @cache
+    def prepare_division(**division: str | int) -> Data:
+        data = prepare_data(read_once(), **division)  # type: ignore[arg-type]
+        for line in _describe_division(data):
+            log_once(f"note: {data.dataset.name} {line}")
+        return data
+
+    def prepare(settings: Settings) -> Data:
+        names = ("train", "val_size", "folds", "standardize", "dtype")
+        data = prepare_division(**{name: getattr(settings, name) for name in names})
+        _check_settings(settings, data)
+        return data
+
+    return sizes, prepare
+
+
+def _open_file() -> tuple[dict[str, int], Callable[[], Dataset]] | None:
+    """Open the file that --data names, if it is given."""
+    if getattr(FLAGS, "data", None) is None:
+        if getattr(FLAGS, "image_shape", None) is not None:
+            raise UsageError("--image_shape: it is for --data only, and CIFAR-10's images have their shape")
+        return None
+    for name in ("dataset", "data_dir"):
+        if FLAGS[name].present:
+            raise UsageError(f"--data and --{name} cannot be combined: choose one")
+    return open_features(expand_path(FLAGS.data), FLAGS.image_shape, log)
+
+
+def _find_dataset() -> Dataset:
+    with download_bar("CIFAR-10") as on_progress:
+        return find_dataset(FLAGS.dataset, FLAGS.data_dir, log, on_progress)
+
+
+def _describe_division(data: Data) -> Iterator[str]:
+    """Yield what a user may not expect of the division of a data set."""
+    splits, n = data.dataset.splits, len(data.sets["train"])
+    if "val" in splits and (data.folds or "val" not in data.sets):
+        yield f"has x_val: its examples join the training examples, {n:,} in all"
+    if data.folds:
+        m = data.size("val")
+        if len(data.folds) * m < n:
+            left_over = n - len(data.folds) * m
+            yield f"has {n:,} training examples: {left_over} are in no fold, so that each has {m:,}"
+    elif data.dataset.user_file and "val" not in splits and "val" in data.sets:
+        size = len(data.sets["val"])
+        yield (
+            f"has no x_val: {size:,} of its {n + size:,} training examples, drawn at random and stratified "
+            "by class, validate instead"
+        )
+    if "test" not in splits:
+        yield "has no x_test: nothing is reported as test"
+
+
+def _check_settings(settings: Settings, data: Data) -> None:
+    """Raise UsageError if the settings ask for something that the data do not have."""
+    name = data.dataset.name
+    augmentation = "flip" if settings.flip else "shift" if settings.shift else None
+    if augmentation and data.dataset.image_shape is None:
+        raise UsageError(
+            f"--{augmentation} is for images, and {name} holds features: leave it out, or give "
+            "--image_shape=channels,height,width"
+        )
+    # An augmentation changes features in their own units, before they are standardised.
+    for examples in data.sets.values() if augmentation else ():
+        try:
+            check_resolution(examples.features, settings.dtype)
+        except ValueError as error:
+            raise UsageError(f"--{augmentation}: {error}") from None
+    if "test" in settings.evaluate and settings.folds:
+        raise UsageError("--evaluate=test: with --folds only the refitted configurations are tested")
+    if "test" in settings.evaluate and "test" not in data.sets:
+        raise UsageError(f"--evaluate=test: {name} has no x_test")

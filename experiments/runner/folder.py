@@ -1,0 +1,8 @@
+"""The names of the files in an experiment's folder."""
+
+# Version of config.json, tables.json and the CSV files, see experiments/FILES.md.
+SCHEMA = 9
+CONFIG, TABLES = "config.json", "tables.json"
+RESULTS, HISTORY, MEASURES = "results.csv", "history.csv", "measures.csv"
+BEST, VALUES = "best_params.npz", "values.npz"
+BLOCKS = "blocks"

@@ -1,0 +1,178 @@
+"""The division of a data set into examples to train on, to validate on and to test on, or into folds."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Int, Integer
+
+from linear_cifar.arguments import as_seed, as_whole, check_choice
+from linear_cifar.data.dataset import BATCH_FILE_SIZE, SPLITS, DataError, Dataset, Split
+
+TrainSplit = Literal["full", "batch1"]
+# Seed of the rows that validate where there is no validation split, and of the folds. It is not a run's seed,
+# so that all runs on a data set are validated on the same rows.
+VALIDATION_SEED = 0
+
+
+def check_division(train: Any, val_size: Any, folds: Any = 0) -> None:
+    """Raise ValueError if `train` is unknown, or there can be no such `val_size` or number of `folds`."""
+    check_choice("train", train, get_args(TrainSplit))
+    as_whole("val_size", val_size, 0)
+    if as_whole("folds", folds, 0) == 1:
+        raise ValueError("folds is 1: give at least 2, or 0 for none")
+
+
+def train_size(sizes: Mapping[str, int], train: str, val_size: int, folds: int = 0) -> int:
+    """Return the number of examples that a run is trained on, from those of each split, see `divide`.
+
+    Raises:
+      ValueError: see `check_division`.
+    """
+    check_division(train, val_size, folds)
+    if train == "batch1":
+        sizes, val_size = {"train": BATCH_FILE_SIZE}, 0
+    if folds or val_size == 0:
+        n = sizes["train"] + sizes.get("val", 0)
+        return n // folds * (folds - 1) if folds else n
+    return sizes["train"] - (0 if "val" in sizes else val_size)
+
+
+def divide(dataset: Dataset, train: str = "full", val_size: int = 1_000, folds: int = 0) -> dict[str, Split]:
+    """Divide a data set into training, validation and test examples, by name.
+
+    Args:
+      dataset: the data set. Its validation split is kept where it has one.
+      train: `full` trains on all training examples less `val_size`, which validate: of published images the
+        last ones (the splits are views), of a user's own file a random choice, see `draw_stratified`.
+        `batch1` trains on the first published batch file and validates on the second.
+      val_size: number of validation examples to take with `full`. 0: there is no validation split, and all
+        training examples are trained on, with those of the data set's own validation split.
+      folds: if not 0, `train` has all training examples, which `find_folds` divides, and nothing is tested.
+
+    Raises:
+      DataError: if there are too few training examples, or no batch files.
+      ValueError: see `check_division`.
+    """
+    check_division(train, val_size, folds)
+    if dataset.user_file and train == "batch1":
+        raise DataError(f"{dataset.name} has no batch files as CIFAR-10 has: give train=full")
+    splits = dict(dataset.splits)
+    features, labels = splits["train"]
+    validates = val_size > 0 and not folds
+    if train == "batch1" or (validates and "val" not in splits):
+        train_rows, val_rows = _choose_rows(dataset, train, val_size)
+        splits["train"] = Split(features[train_rows], labels[train_rows])
+        splits["val"] = Split(features[val_rows], labels[val_rows])
+    elif "val" in splits and not validates:
+        pairs = zip(splits["train"], splits["val"], strict=True)
+        splits["train"] = Split(*map(np.concatenate, pairs))
+    used = {"train": True, "val": validates, "test": not folds}
+    return {name: splits[name] for name in SPLITS if name in splits and used[name]}
+
+
+def _choose_rows(
+    dataset: Dataset, train: str, val_size: int
+) -> tuple[slice | Int[np.ndarray, " n"], slice | Int[np.ndarray, " m"]]:
+    """Choose the rows of the training split to train on, and those to validate on."""
+    labels = dataset.splits["train"].labels
+    n = len(labels)
+    if dataset.user_file:
+        try:
+            rows = draw_stratified(labels, val_size)
+        except ValueError as error:
+            raise DataError(
+                f"{dataset.name} has no x_val to validate on, and val_{error}: each class keeps a row"
+            ) from None
+        return np.delete(np.arange(n), rows), rows
+    first, last = (BATCH_FILE_SIZE, 2 * BATCH_FILE_SIZE) if train == "batch1" else (n - val_size, n)
+    if not 0 < first < last <= n:
+        raise DataError(
+            f"{dataset.name} has {n} training images: too few for train={train} with val_size={val_size}"
+        )
+    return slice(first), slice(first, last)
+
+
+def find_folds(dataset: Dataset, labels: Integer[np.ndarray, " n"], folds: int) -> Int[np.ndarray, "folds m"]:
+    """Return the rows of each fold of all training examples: the published batch files, or a stratified draw.
+
+    Raises:
+      DataError: if a class has too few examples, see `draw_folds`.
+    """
+    n = len(labels)
+    if not dataset.user_file and n == folds * BATCH_FILE_SIZE:
+        return np.arange(n).reshape(folds, -1)
+    try:
+        return draw_folds(labels, folds)
+    except ValueError as error:
+        raise DataError(f"{dataset.name} cannot be divided into {folds} folds: {error}") from None
+
+
+def draw_folds(
+    labels: Integer[np.ndarray, " n"], folds: int, seed: int = VALIDATION_SEED
+) -> Int[np.ndarray, "folds m"]:
+    """Divide rows at random into folds of equal size m = ⌊n / folds⌋, with each class spread over all folds.
+
+    The numbers of a class in two folds differ by at most one. The n − m · folds rows that are left over are
+    in no fold; they are of the largest classes.
+
+    Args:
+      labels: class of each row, whole numbers from 0.
+      folds: number of folds.
+      seed: seed of the draw.
+
+    Returns:
+      Indices in ascending order.
+
+    Raises:
+      ValueError: if `folds` is no whole number from 2, or a class would have a row in one fold only.
+    """
+    as_whole("folds", folds, 2)
+    counts = np.bincount(labels)
+    random = np.random.default_rng(as_seed(seed)).random(len(labels))
+    # Dealt like cards: the rows of a class follow one another, and the smallest class comes first.
+    order = np.lexsort((random, labels, counts[labels]))
+    m = len(labels) // folds
+    dealt = order[: m * folds].reshape(m, folds).T
+    rare = np.flatnonzero((counts > 0) & (np.bincount(labels[dealt.ravel()], minlength=len(counts)) < 2))
+    if len(rare):
+        raise ValueError(f"class {rare[0]} has {counts[rare[0]]} of {len(labels)} rows, too few to divide")
+    return np.sort(dealt, axis=1)
+
+
+def draw_stratified(
+    labels: Integer[np.ndarray, " n"], size: int, seed: int = VALIDATION_SEED
+) -> Int[np.ndarray, " size"]:
+    """Draw rows at random so that each class has its share of them, and keeps at least one other row.
+
+    The shares are rounded down, and the rows that are left go to the classes with the largest remainders
+    (Hamilton's method).
+
+    Args:
+      labels: class of each row, whole numbers from 0.
+      size: number of rows to draw.
+      seed: seed of the draw.
+
+    Returns:
+      Indices in ascending order.
+
+    Raises:
+      ValueError: if `size` is no whole number from 1, or fewer than one row per class would be left.
+    """
+    counts = np.bincount(labels)
+    most = np.maximum(counts - 1, 0)
+    as_whole("size", size, 1, int(most.sum()))
+    quotas = counts * size / len(labels)
+    drawn = np.minimum(np.floor(quotas).astype(int), most)
+    by_remainder = np.argsort(drawn - quotas, kind="stable")
+    while drawn.sum() < size:
+        open_classes = by_remainder[drawn[by_remainder] < most[by_remainder]]
+        drawn[open_classes[: size - drawn.sum()]] += 1
+    rng = np.random.default_rng(as_seed(seed))
+    rows_by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    chosen = [
+        rng.choice(rows, count, replace=False)
+        for rows, count in zip(rows_by_class, drawn, strict=True)
+        if count
+    ]
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,143 @@
+"""A data set divided and scaled, ready to train on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Integer
+
+from linear_cifar.arguments import check_choice
+from linear_cifar.data.dataset import DataError, Dataset, Split
+from linear_cifar.data.division import divide, find_folds
+from linear_cifar.examples import Examples, make_examples
+from linear_cifar.memory import COPIES_OF_EXAMPLES, example_bytes, process_memory
+from linear_cifar.replicates import Replicate
+from linear_cifar.rounding import check_resolution
+from linear_cifar.standardizer import Standardizer, fit_standardizer, scale_to_unit_length
+
+# The scale of the features in training.
+STANDARD, CENTER, UNIT, NONE = STANDARDIZE = ("standard", "center", "unit", "none")
+
+
+class Data(NamedTuple):
+    """A data set divided and scaled: `fit(configs, data.sets["train"], data.sets, ...)` trains on it.
+
+    The call also takes `seeds=data.replicates(seeds)` and `standardizer=data.standardizer`. With folds, the
+    sets train and val are the same examples, of which each replicate has its rows.
+    """
+
+    dataset: Dataset
+    division: str  # in words, with the data set's fingerprint
+    sets: dict[str, Examples]  # train, and those of val and test that there are
+    standardizer: Standardizer | None  # of the training examples; None also where each fold has one
+    folds: tuple[Replicate, ...] = ()  # of seed 0
+
+    @property
+    def d(self) -> int:
+        """Number of features."""
+        return self.sets["train"].features.shape[1]
+
+    @property
+    def K(self) -> int:
+        """Number of classes."""
+        return len(self.dataset.classes)
+
+    def size(self, name: str) -> int:
+        """Return how many examples of a set a replicate is trained or measured on."""
+        rows = self.folds[0].evaluation_rows if self.folds else None
+        return len(self.sets[name] if rows is None else rows[name])
+
+    def labels(self, name: str) -> Integer[np.ndarray, " n"]:
+        """Return the classes of all examples of a set."""
+        return np.asarray(jnp.argmax(self.sets[name].targets, axis=1))
+
+    def replicates(self, seeds: Sequence[int]) -> tuple[Replicate, ...]:
+        """Return a replicate for each seed, or for each seed and fold, with its rows of all sets."""
+        folds = self.folds or (Replicate(0),)
+        return tuple(fold._replace(seed=seed) for seed in seeds for fold in folds)
+
+
+def prepare_data(
+    dataset: Dataset,
+    *,
+    train: str = "full",
+    val_size: int = 1_000,
+    folds: int = 0,
+    standardize: str = STANDARD,
+    dtype: str = "float32",
+) -> Data:
+    """Divide a data set, scale or standardise its features, and put the examples on the device.
+
+    Args:
+      dataset: the data set as it was read.
+      train, val_size, folds: division of the training examples, see `divide`.
+      standardize: `standard` brings each feature to mean 0 and standard deviation 1 over the training
+        examples, `center` to mean 0 only; `unit` scales each example to length 1; `none` changes nothing.
+      dtype: floating-point type of the arithmetic.
+
+    Raises:
+      DataError: if the data cannot be divided in this way, take more memory than there is, or have values
+        that the arithmetic cannot hold.
+      ValueError: if there is no such division or scale.
+    """
+    check_choice("standardize", standardize, STANDARDIZE)
+    splits = divide(dataset, train, val_size, folds)
+    left_out = list(find_folds(dataset, splits["train"].labels, folds)) if folds else []
+    _check_memory(dataset, splits, np.dtype(dtype).itemsize if standardize == UNIT else None)
+    # The name of the data set is left out, because a user's file may be renamed.
+    taken = f"folds {folds}" if folds else f"val_size {val_size}"
+    division = f"data {dataset.fingerprint}, train {train}, {taken}"
+    features = splits["train"].features
+    replicates = []
+    try:
+        sets = {
+            name: _make_examples(split, len(dataset.classes), standardize, dtype)
+            for name, split in splits.items()
+        }
+        standardizer = None if folds else _fit(features, standardize)
+        for fold, rows in enumerate(left_out):
+            kept = np.sort(np.concatenate(left_out[:fold] + left_out[fold + 1 :]))
+            # There may be very many replicates, and each has a copy of its rows.
+            by_set = {"train": kept.astype(np.int32), "val": rows.astype(np.int32)}
+            replicates.append(Replicate(0, fold, by_set["train"], _fit(features[kept], standardize), by_set))
+    except ValueError as error:
+        raise DataError(f"{dataset.name}: {error}") from None
+    for name, examples in sets.items():
+        examples.digest = f"{name} of {division}" + f", unit length in {dtype}" * (standardize == UNIT)
+    if folds:
+        sets["val"] = sets["train"]
+    return Data(dataset, division, sets, standardizer, tuple(replicates))
+
+
+def _make_examples(split: Split, K: int, standardize: str, dtype: str) -> Examples:
+    """Return a split as examples; raise ValueError if `dtype` cannot hold features that stay as they are."""
+    features = split.features
+    if standardize == UNIT:
+        features = scale_to_unit_length(features, dtype)
+    if standardize == NONE:
+        check_resolution(features, dtype)
+    return make_examples(features, split.labels, K)
+
+
+def _fit(features: np.ndarray, standardize: str) -> Standardizer | None:
+    """Return the standardiser of training features, or None if they are not standardised."""
+    if standardize not in (STANDARD, CENTER):
+        return None
+    standardizer = fit_standardizer(features)
+    if standardize == CENTER:  # what is constant stays out
+        return standardizer._replace(std=np.where(np.isinf(standardizer.std), np.inf, 1.0))
+    return standardizer
+
+
+def _check_memory(dataset: Dataset, splits: dict[str, Split], feature_bytes: int | None) -> None:
+    """Raise DataError if the examples do not fit into the memory."""
+    n = sum(len(split.labels) for split in splits.values())
+    features = splits["train"].features
+    d, K = features.shape[1], len(dataset.classes)
+    needed = n * example_bytes(d, K, feature_bytes or features.itemsize) * COPIES_OF_EXAMPLES
+    if needed > process_memory():
+        raise DataError(
+            f"{dataset.name} has {n:,} examples of {d:,} features and {K:,} classes, which take "
+            f"{needed / 1e9:,.3g} GB: this process may take {process_memory() / 1e9:,.3g} GB"
+        )

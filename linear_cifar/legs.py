@@ -1,0 +1,333 @@
+"""Training of one block: leg after leg, from its last checkpoint to its end, and its measurement.
+
+A leg ends at a rung of halving or after the last epoch. Without halving there is one.
+"""
+
+import itertools
+import math
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from linear_cifar.blocks import Block, split_runs
+from linear_cifar.checkpoints import Checkpoints
+from linear_cifar.descent import Epoch, evaluate_runs, mark_correct_of_runs, start_state, train_epochs
+from linear_cifar.evaluation import mean_class_accuracy
+from linear_cifar.examples import LABELS, TRAINING, Examples
+from linear_cifar.halving import Halving
+from linear_cifar.identity import Identity
+from linear_cifar.optimizers import without_velocity
+from linear_cifar.replicates import stack_rows
+from linear_cifar.result import ALL, TRAIN, Result, Weights, choose_set
+from linear_cifar.snapshots import Snapshot, join_snapshots
+from linear_cifar.standardizer import Standardizer
+from linear_cifar.training import Descent
+
+# Beginning of the names of the folders of a leg's parts, within that of their block.
+PART = "part-"
+
+
+class Progress(NamedTuple):
+    """A step of the training of a sweep: the start of a block with what it has on disk, or one epoch."""
+
+    advance: float  # epochs trained in this step, as a mean over all runs of the sweep
+    total: float  # epochs of the whole training, as such a mean
+    epoch: int  # epoch that the block has reached
+    resumed: bool  # whether the block starts here, from what is on disk
+    block: Identity
+    accuracy: float | None  # highest of any run in this epoch, on the set that configurations are chosen by
+
+
+def never() -> bool:
+    """Return False: training goes on."""
+    return False
+
+
+def ignore(progress: Progress) -> None:
+    """Do nothing with a step of the training."""
+
+
+class Trainer(NamedTuple):
+    """What all blocks of a sweep share: how their runs are trained, and what is called meanwhile.
+
+    All but the devices can be pickled, if the caller's own functions can; another machine has its own.
+    """
+
+    descent: Descent
+    sets: Mapping[str, Examples]  # prepared, see `prepare_sets`; those to train on are called `TRAINING`
+    standardizer: Standardizer | None  # prepared too; None: there is none, or replicates have their own
+    per_epoch: Sequence[str]  # names of the sets to measure after every epoch
+    halving: Halving | None  # with its rungs
+    runs_at_once: int  # largest number of a bracket's runs that train at a time
+    num_runs: int  # of the sweep
+    total: float  # epochs of the whole training, as a mean over these runs
+    save_every: int | None
+    about: Mapping[str, Any]
+    devices: Sequence[jax.Device] | None = None  # None: all local ones
+    should_stop: Callable[[], bool] = never
+    on_epoch: Callable[[Progress], None] = ignore
+    log: Callable[[str], None] = warnings.warn
+
+    def train_block(self, block: Block, folder: Path | None) -> Result | None:
+        """Train the runs of a block to their end, resuming from its last checkpoint, and measure them.
+
+        Args:
+          block: runs to train; its replicates are prepared as the sets are.
+          folder: folder of the block; None: nothing is saved.
+
+        Returns:
+          What the block's file holds once it is finished; or, after a stop, what was measured so far. None if
+          it was stopped before there was a state.
+        """
+        identity, halving = block.identity, self.halving
+        optimizer = without_velocity(self.descent.optimizer, identity.configs)
+        trainer = self._replace(descent=self.descent._replace(optimizer=optimizer))
+        checkpoints = trainer.open_checkpoints(folder, identity)
+        # A state after the last epoch serves only to train the block for longer.
+        extendable = block.keep == ALL and halving is None and trainer.is_extendable(identity)
+        finished = checkpoints and checkpoints.result()
+        if checkpoints and finished:
+            epochs = count_epochs(identity, halving)
+            trainer.report(identity, epochs, len(identity.epochs), resumed=True)
+            if not extendable:  # a process may have been killed before it removed them
+                checkpoints.remove_states()
+                _remove_parts(folder)
+            return replace(finished, about=dict(self.about))
+        snapshot = trainer.resume(identity, checkpoints)
+        done = snapshot.number if snapshot else 0
+        for end in (*(halving.rungs or () if halving else ()), len(identity.epochs)):
+            if end <= done:
+                continue
+            if self.should_stop():
+                break
+            reached = trainer.train_leg(block, snapshot, end, checkpoints, folder)
+            snapshot = reached or snapshot
+            if snapshot is None or snapshot.number < end:
+                break
+            is_last = end == len(identity.epochs)
+            if halving is not None and not is_last:
+                snapshot = snapshot.stop(halving.choose(snapshot, choose_set(self.per_epoch) or ""))
+            if checkpoints and (extendable or not is_last):
+                checkpoints.save_state(snapshot)
+                _remove_parts(folder)
+        if snapshot is None:
+            return None
+        result = trainer.measure(block, snapshot)
+        if result.complete:
+            result = result.keep(block.keep)
+            if checkpoints:
+                checkpoints.save_result(result, extendable)
+                _remove_parts(folder)
+        return result
+
+    def report(
+        self, part: Identity, epochs: float, number: int, resumed: bool = False, accuracy: float | None = None
+    ) -> None:
+        """Report that the runs of a part of the sweep trained further epochs, up to epoch `number`."""
+        advance = epochs * math.prod(part.size) / self.num_runs
+        self.on_epoch(Progress(advance, self.total, number, resumed, part, accuracy))
+
+    def is_extendable(self, identity: Identity) -> bool:
+        """Tell whether the first epochs would be the same if there were one more."""
+        longer = self.descent._replace(epochs=self.descent.epochs + 1)
+        return longer.describe_epochs(identity.settings["dtype"])[:-1] == identity.epochs
+
+    def open_checkpoints(self, folder: Path | None, identity: Identity) -> Checkpoints | None:
+        """Return the checkpoints in a folder; None without one."""
+        if folder is None:
+            return None
+        folder.mkdir(exist_ok=True)
+        settings = identity.settings
+        weights = (settings["d"] + 1) * settings["K"] * np.dtype(settings["dtype"]).itemsize
+        return Checkpoints(
+            folder, identity, self.log, self.save_every, 2 * math.prod(identity.size) * weights
+        )
+
+    def resume(self, identity: Identity, checkpoints: Checkpoints | None, done: int = 0) -> Snapshot | None:
+        """Return the newest state that this descent can resume, if there is one, and report the start.
+
+        `done` are the epochs that were reported already.
+        """
+
+        def accept(snapshot: Snapshot) -> Snapshot:
+            shape = (identity.settings["K"], identity.settings["d"])
+            start_state(identity.configs, (), self.descent, shape, snapshot)
+            return snapshot
+
+        snapshot = checkpoints.newest_state(accept) if checkpoints else None
+        epochs = float(snapshot.epochs.mean() if snapshot else done)
+        self.report(identity, epochs - done, snapshot.number if snapshot else done, resumed=True)
+        return snapshot
+
+    def train_leg(
+        self,
+        block: Block,
+        snapshot: Snapshot | None,
+        end: int,
+        checkpoints: Checkpoints | None,
+        folder: Path | None,
+    ) -> Snapshot | None:
+        """Train a block up to an epoch and return its state, after a stop that of an earlier epoch or None.
+
+        Too many runs train in parts, one after another, with checkpoints of their own.
+        """
+        S, C = block.identity.size
+        alive = snapshot.alive if snapshot else list(range(C))
+        parts = split_runs(range(S), alive, self.runs_at_once)
+        if len(parts) == 1:
+            return self._train(block, snapshot, end, checkpoints, share=len(alive) / C)
+        trained = []
+        for rows, columns in parts:
+            part = Block(block.identity.take(rows, columns), tuple(block.replicates[s] for s in rows))
+            own = self.open_checkpoints(folder and folder / f"{PART}{part.identity.hash()}", part.identity)
+            begun = snapshot and snapshot.take(rows, columns)
+            state = self.resume(part.identity, own, begun.number if begun else 0)
+            reached = self._train(part, state or begun, end, own, save_end=True)
+            if reached is None or reached.number < end:
+                return snapshot
+            trained.append(reached)
+        return join_parts(block.identity, snapshot, parts, trained)
+
+    def _train(
+        self,
+        block: Block,
+        snapshot: Snapshot | None,
+        end: int,
+        checkpoints: Checkpoints | None,
+        share: float = 1.0,
+        save_end: bool = False,
+    ) -> Snapshot | None:
+        """Train runs side by side up to an epoch or a stop, and return their state.
+
+        `share` is that of the runs that train on. The state at the end is only saved with `save_end`.
+        """
+        identity, chosen_by = block.identity, choose_set(self.per_epoch)
+        epochs = train_epochs(
+            identity.configs, self.sets, self.standardizer, block.replicates, self.per_epoch, self.descent,
+            identity.epochs, lambda: identity, self.devices, snapshot,
+        )  # fmt: skip
+        epoch: Epoch | None = None
+        try:
+            for epoch in itertools.islice(epochs, end - (snapshot.number if snapshot else 0)):
+                accuracy = epoch.metrics[f"{chosen_by}_acc"] if chosen_by else np.array([np.nan])
+                best = float(np.max(accuracy, where=np.isfinite(accuracy), initial=0))
+                self.report(identity, share, epoch.number, accuracy=best)
+                if epoch.number == end or self.should_stop():
+                    break
+                if checkpoints and checkpoints.should_save(epoch.number):
+                    checkpoints.save_state(epoch.snapshot())
+        except KeyboardInterrupt:  # in a notebook
+            if checkpoints and epoch:
+                checkpoints.save_state(epoch.snapshot())
+            raise
+        if epoch is None:
+            return snapshot
+        reached = epoch.snapshot()
+        if checkpoints and (save_end or epoch.number < end):
+            checkpoints.save_state(reached)
+        return reached
+
+    def measure(self, block: Block, snapshot: Snapshot) -> Result:
+        """Measure a block's runs on all evaluation sets, and return its result with all their weights.
+
+        What was measured after the last epoch is not measured again.
+        """
+        identity, spec, alive = block.identity, self.descent.spec, snapshot.alive
+        (S, C), epochs, dtype = identity.size, len(identity.epochs), snapshot.averaged.W.dtype
+        configs = [identity.configs[c] for c in alive]
+        final, marks, sizes, own_rows = {}, {}, {}, []
+
+        def spread(values: Any, filler: Any) -> np.ndarray:
+            """Return values [S, A, ...] of the runs that train on as [S, C, ...]."""
+            whole = np.full((S, C, *values.shape[2:]), filler, values.dtype)
+            whole[:, alive] = values
+            return whole
+
+        for name, examples in self.sets.items():
+            if name == TRAINING:
+                continue
+            rows = stack_rows(block.replicates, name)
+            sizes[name] = len(examples) if rows is None else rows.shape[1]
+            own_rows += [name] * (rows is not None)
+            options: dict[str, Any] = {
+                "seeds": block.replicates, "standardizer": self.standardizer, "precision": spec.precision,
+                "rows": rows, "devices": self.devices, "loss": spec.loss,
+            }  # fmt: skip
+            if name in self.per_epoch:
+                for column in (f"{name}_loss", f"{name}_acc"):
+                    last = snapshot.epochs[None] - 1
+                    final[column] = np.take_along_axis(snapshot.history[column], last, axis=0)[0]
+            else:
+                metrics = evaluate_runs(configs, snapshot.averaged, examples, **options)
+                final[f"{name}_loss"] = spread(metrics.loss, np.nan)
+                final[f"{name}_acc"] = spread(metrics.accuracy, np.nan)
+            if name != TRAIN:
+                correct = mark_correct_of_runs(configs, snapshot.averaged, examples, **options)
+                if examples.kind != LABELS:
+                    labels = np.asarray(examples.targets).argmax(axis=1)
+                    by_class = mean_class_accuracy(correct, labels if rows is None else labels[rows])
+                    final[f"{name}_class_acc"] = spread(by_class.astype(dtype), np.nan)
+                    correct = np.packbits(correct, axis=-1)
+                marks[name] = spread(correct, 0)
+        for values in final.values():
+            values[snapshot.diverged > 0] = np.nan
+        history = {
+            name: np.concatenate([values, np.full((epochs - len(values), S, C), np.nan, values.dtype)])
+            for name, values in snapshot.history.items()
+        }
+        replicates, columns = (index.reshape(-1) for index in np.meshgrid(range(S), alive, indexing="ij"))
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), snapshot.averaged)
+        return Result(
+            identity, history, final, snapshot.epochs, snapshot.diverged, snapshot.stopped, marks, sizes,
+            Weights(replicates.astype(np.int64), columns.astype(np.int64), flat),
+            block.standardizer, dict(self.about), tuple(own_rows),
+        )  # fmt: skip
+
+
+def join_parts(
+    identity: Identity,
+    before: Snapshot | None,
+    parts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    trained: Sequence[Snapshot],
+) -> Snapshot:
+    """Join the states of parts of a block after a leg.
+
+    Args:
+      identity: identity of the block.
+      before: state of the block before the leg, with the history of runs that were stopped; None: the start.
+      parts: indices of each part's replicates and configurations in the block, replicates in order.
+      trained: states of the parts.
+    """
+    by_rows = itertools.groupby(zip(parts, trained, strict=True), key=lambda pair: list(pair[0][0]))
+    rows = [join_snapshots([snapshot for _, snapshot in group]) for _, group in by_rows]
+    alive = join_snapshots(rows)
+    if before is None or len(before.alive) == len(identity.configs):
+        return alive
+    size, columns = identity.size, before.alive
+    diverged = before.diverged.copy()
+    diverged[:, columns] = alive.diverged
+    history = {}
+    for name, values in alive.history.items():
+        history[name] = np.full((len(values), *size), np.nan, values.dtype)
+        history[name][: before.number] = before.history[name]
+        history[name][:, :, columns] = values
+    whole = identity._replace(epochs=alive.identity.epochs)
+    return Snapshot(whole, history, diverged, before.stopped, *alive[4:])
+
+
+def count_epochs(identity: Identity, halving: Halving | None) -> float:
+    """Return the epochs that a block trains, as a mean over its runs."""
+    epochs = len(identity.epochs)
+    return float(epochs) if halving is None else halving.mean_epochs(identity.configs, epochs)
+
+
+def _remove_parts(folder: Path | None) -> None:
+    """Remove the checkpoints of the parts of a leg, whose joined state or result is saved."""
+    for part in folder.glob(f"{PART}*") if folder else ():
+        shutil.rmtree(part, ignore_errors=True)
