@@ -9,7 +9,7 @@ from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import drawing, figures, fonts, measures, search_figures
 from experiments.artifacts.plotting import Text, matplotlib
-from linear_cifar.config import Config, grid
+from linear_cifar.config import Config, Range, draw_configs, grid
 from linear_cifar.data.dataset import SPLITS
 from linear_cifar.uncertainty import DIVERGED, Interval
 
@@ -63,6 +63,15 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
         draw(tmp_path / name)
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
         assert "<svg" in (tmp_path / f"{name}.svg").read_text(encoding="utf-8"), name
+
+
+def test_long_names_of_configurations_are_drawn_whole(tmp_path, data):
+    axes = {"eta": Range(1e-4, 1.0), "batch": [100, 200], "lam": Range(1e-6, 0.1), "q": Range(0.0, 0.9)}
+    configs = draw_configs(32, **axes)
+    result = draw_result(make_sweep(configs), data)
+    figures.plot_differences(tmp_path / "differences", result, result.selection())
+    pixels = matplotlib.image.imread(tmp_path / "differences.png")
+    assert (pixels[:, :2] == 1).all()
 
 
 def test_figures_of_very_many_configurations_show_the_best(tmp_path, data):

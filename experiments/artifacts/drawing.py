@@ -25,7 +25,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 10,
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 160,
+    "figure.dpi": 160,
     "svg.hashsalt": "linear_cifar",  # equal figures are equal files
     "text.parse_math": False,  # a $ in the name of a class or a file is a $
 }
@@ -43,7 +43,8 @@ def draw_figure(path: Path, size: tuple[float, float], title: str) -> Iterator[F
     """Yield a figure of this size in inches, and save it with each suffix once the block has drawn it."""
     # The user's matplotlibrc must not change the figures that a command writes.
     with quiet(), style.context(["default", STYLE]):
-        figure = Figure(figsize=size)
+        # Text is not equally wide at each resolution, so the layout is computed at that of the file.
+        figure = Figure(figsize=size, dpi=min(STYLE["figure.dpi"], MAX_PIXELS / max(size)))
         heading = figure.suptitle(title)
         yield figure
         _fit_characters(figure)
@@ -53,8 +54,7 @@ def draw_figure(path: Path, size: tuple[float, float], title: str) -> Iterator[F
         figure.set_layout_engine("none")
         for suffix in SUFFIXES:
             with atomic_write(path.with_suffix(suffix)) as partial:
-                dpi = min(STYLE["savefig.dpi"], MAX_PIXELS / max(size))
-                figure.savefig(partial, dpi=dpi, metadata={"Date": None} if suffix == ".svg" else None)
+                figure.savefig(partial, metadata={"Date": None} if suffix == ".svg" else None)
 
 
 def _fit_characters(figure: Figure) -> None:
