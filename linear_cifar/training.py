@@ -315,7 +315,8 @@ def _train_replicate(
         features = train.features[chosen]
         if spec.augment is not None:
             features = jax.vmap(spec.augment)(take_rows(keys, start, size), features)
-        return _Chunk(features, train.targets[chosen].astype(dtype))
+        # Without the barrier XLA would look up the targets again in each step.
+        return _Chunk(features, jax.lax.optimization_barrier(train.targets[chosen].astype(dtype)))
 
     def train_group(carry: Carry, hyperparams: Hyperparams, chunk: _Chunk, size: int) -> Carry:
         """Train the configurations of one batch size through a chunk, as many side by side as is best."""
