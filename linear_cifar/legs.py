@@ -54,7 +54,7 @@ def ignore(progress: Progress) -> None:
 
 
 class Trainer(NamedTuple):
-    """What all blocks of a sweep share: how their runs are trained, and what is called meanwhile.
+    """The settings, data and callbacks that all blocks of a sweep share.
 
     All but the devices can be pickled, if the caller's own functions can; another machine has its own.
     """

@@ -130,14 +130,13 @@ def test_a_run_is_extended_by_values_seeds_and_epochs(folder):
     kills.finish(kills.start(out, caches, *plain, "--eta=0.001", "--seeds=1", "--epochs=2"))
     before = read_rows(out, HISTORY)
     assert len(before) == 2
-    # The first save shows that the training has begun; the epochs after it leave time for the signal.
-    extended = ("--eta=0.01,0.001", "--seeds=2", "--epochs=60", "--save_every=1")
+    extended = ("--eta=0.01,0.001", "--seeds=2", "--epochs=3")
     process = kills.start(out, caches, *plain, *extended)
     wait_for_training(process, out)
     process.send_signal(signal.SIGTERM)
     *_, line = wait_for_end(process, 143)
     # No epoch is named where the signal comes between two blocks.
-    assert re.match(r"stopped( after epoch \d+ of 60 of grid)?: state saved, ", line)
+    assert re.match(r"stopped( after epoch [12] of 3 of grid)?: state saved, ", line)
     # What was finished before is still there, whichever block was being trained.
     (key,) = {*run_keys(before)}
     assert key in run_keys(read_rows(out, RESULTS))
@@ -147,7 +146,7 @@ def test_a_run_is_extended_by_values_seeds_and_epochs(folder):
     assert run_keys(read_rows(out, RESULTS)) == [(0.01, 0), (0.001, 0), (0.01, 1), (0.001, 1)]
     in_both = [row for row in read_rows(out, HISTORY) if run_keys([row]) == [key]]
     assert in_both[:2] == before
-    assert len(in_both) == 60
+    assert len(in_both) == 3
 
 
 def test_a_broken_state_or_a_full_disk_costs_no_more_than_the_last_epoch(folder):

@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def test_the_second_signal_ends_the_process_at_once():
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - sent_at < 10  # and not after thirty seconds of work
+
+
+def test_a_signal_that_another_thread_receives_stops_the_work():
+    def work(stopped):
+        time.sleep(0.3)  # until the main thread waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        end = time.monotonic() + 10
+        while not stopped() and time.monotonic() < end:
+            time.sleep(0.01)
+        return stopped()
+
+    assert run_interruptible(work, lambda number: None) == (True, signal.SIGTERM)
 
 
 def test_errors_of_the_work_are_raised_and_the_handlers_are_restored():

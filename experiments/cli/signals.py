@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -12,6 +12,8 @@ Result = TypeVar("Result")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds within which a second signal counts as the first: some senders signal a process and its group.
 ECHO = 0.5
+# Seconds after which the main thread looks for a signal that did not wake it.
+LOOK = 0.1
 
 # The signals that came to this process outside of interruptible work.
 _received: list[int] = []
@@ -71,8 +73,12 @@ def run_interruptible(
     previous = {number: signal.signal(number, handle) for number in handled}
     try:
         with ThreadPoolExecutor(1) as pool:
-            result = pool.submit(work, lambda: bool(received)).result()
-            return result, received[0] if received else None
+            future = pool.submit(work, lambda: bool(received))
+            # The system may hand a signal to another thread, such as one that is starting a thread. Python
+            # only notes it there, and a main thread that waits without end would not act on it.
+            while not wait([future], LOOK).done:
+                pass
+            return future.result(), received[0] if received else None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What readers find on this machine: folders that a user names, files in them, and optional packages."""
+"""Local files and packages for readers of data: named folders, files in them, and optional packages."""
 
 import importlib
 import os
