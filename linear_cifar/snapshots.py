@@ -16,7 +16,7 @@ from linear_cifar.params import Params
 
 # Measurements by name, such as "val_acc": [S, C], or with a leading axis of epochs.
 Columns = dict[str, np.ndarray]
-# What is measured of the training batches and the weights in every epoch.
+# Measurements of the training batches and the weights in every epoch.
 RUNNING = ("running_loss", "running_acc", "W_norm")
 
 

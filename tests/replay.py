@@ -41,7 +41,7 @@ RULES = ("by batch size", "all together", "by loss")
 
 
 class Trial(NamedTuple):
-    """What halving would have done in one bracket, by some of the seeds."""
+    """The outcome of halving in one bracket, decided by some of the seeds."""
 
     work: float  # share of the epochs
     lost: bool  # whether the best was stopped

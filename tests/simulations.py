@@ -66,7 +66,7 @@ def draw_correct(
 
 
 class Coverage(NamedTuple):
-    """How often intervals cover the truth, and the mean half width of those over seeds and examples."""
+    """The share of intervals that cover the truth, and the mean half width over seeds and examples."""
 
     seeds_and_examples: float
     seeds_alone: float  # of the interval that takes the examples as given

@@ -282,7 +282,7 @@ def test_marks_are_those_of_the_weights(result, folds):
             assert marks.dtype == bool
             for s in (0, 1):
                 np.testing.assert_array_equal(marks[s], correct_by_numpy(result, s, c, examples))
-        # Those of all folds, each by the run that was trained without its fold.
+        # The marks of all folds, each by the run that was trained without its fold.
         expected = [
             np.concatenate([correct_by_numpy(folds, 2 * i + fold, c, TRAIN, FOLDS[fold]) for fold in (0, 1)])
             for i in (0, 1)

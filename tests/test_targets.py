@@ -1,4 +1,4 @@
-"""What counts as right: one class, soft classes, several labels, one output."""
+"""Tests of the kinds of targets: one class, soft classes, several labels, one output."""
 
 import jax
 import jax.numpy as jnp
