@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import TextIO
 
 # Characters of a file's name that its temporary name keeps.
 LONGEST = 50
+# Pattern of the temporary names.
+PARTIAL = ".*.????????.partial.*"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place once the block has written it.
 
-    The temporary file has the same suffix. If the block raises, `path` is as it was before.
+    The temporary file has the same suffix. Its name is its own, so that two processes may write `path`.
+    If the block raises, `path` is as it was before.
 
     Raises:
       OSError: if something else than a file is at `path`, such as a device.
@@ -23,7 +27,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "there is a directory or a device", str(path))
     # The longest name that a file may have leaves no room for more.
-    partial = path.with_name(f".{path.stem[:LONGEST]}.partial{path.suffix}")
+    partial = path.with_name(f".{path.stem[:LONGEST]}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield partial
         with partial.open("rb") as file:

@@ -5,7 +5,7 @@ identity and holds block.json beside its checkpoints. A sweep that is extended a
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -57,14 +57,14 @@ def block_folder(folder: Path, identity: Identity) -> Path:
     return folder / identity.hash()
 
 
-def write_block(folder: Path, block: Block, environment: Mapping[str, Any]) -> Path:
-    """Make the block's folder with its block.json, unless it exists, and return it."""
+def write_block(folder: Path, block: Block, devices: Sequence[str]) -> None:
+    """Make the folder of a block that is trained on these devices, with its block.json, unless it exists."""
     path = block_folder(folder, block.identity)
     path.mkdir(parents=True, exist_ok=True)
     if not (path / MANIFEST).exists():
+        environment = describe_numerics(block.identity, devices)
         content = {"identity": block.identity.to_json(), "keep": block.keep, "environment": environment}
         write_json(path / MANIFEST, content)
-    return path
 
 
 def write_sweep(folder: Path, whole: Identity) -> None:
@@ -253,10 +253,14 @@ def _split_evenly(items: Sequence[T], parts: int) -> list[Sequence[T]]:
     return [items[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def describe_numerics(identity: Identity, devices: Sequence[jax.Device]) -> dict[str, Any]:
+def describe_devices(devices: Sequence[jax.Device]) -> list[str]:
+    """Return the platform and kind of each device."""
+    return [f"{device.platform}: {device.device_kind}" for device in devices]
+
+
+def describe_numerics(identity: Identity, devices: Sequence[str]) -> dict[str, Any]:
     """Return the versions and devices that may change the last digits of a block."""
-    used = devices[: count_devices(*identity.size, len(devices))]
     return {
         "versions": {name: version(name) for name in NUMERICS},
-        "devices": [f"{device.platform}: {device.device_kind}" for device in used],
+        "devices": [*devices[: count_devices(*identity.size, len(devices))]],
     }

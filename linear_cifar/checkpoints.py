@@ -54,8 +54,6 @@ class Checkpoints:
           state_bytes: bytes of a state, about.
         """
         self._folder, self._identity, self._log, self._save_every = folder, identity, log, save_every
-        for partial in folder.glob(".*.partial.npz"):  # a process was killed while it wrote
-            partial.unlink(missing_ok=True)
         self._cost = SECONDS + state_bytes / BYTES_PER_SECOND
         self._since = time.monotonic()
 
@@ -138,6 +136,7 @@ class Checkpoints:
 
     def _write(self, kind: str, epoch: int, content: Snapshot | Result) -> None:
         try:
+            self._folder.mkdir(exist_ok=True)
             content.save(self._path(kind, epoch))
         except OSError as error:
             raise SaveError(

@@ -17,15 +17,15 @@ from linear_cifar.augment import Augmentation
 from linear_cifar.blocks import (
     Block,
     SavedBlock,
-    block_folder,
+    describe_devices,
     describe_numerics,
     find_difference,
     plan_blocks,
     read_blocks,
-    write_block,
     write_sweep,
 )
 from linear_cifar.checks import check_arguments
+from linear_cifar.cluster import Cluster
 from linear_cifar.config import Config, as_configs
 from linear_cifar.descent import describe_settings, prepare_sets
 from linear_cifar.examples import TRAINING, Examples
@@ -34,7 +34,7 @@ from linear_cifar.halving import Halving, split_brackets
 from linear_cifar.identity import Identity, check_names, identify
 from linear_cifar.legs import Progress, Trainer, count_epochs, ignore, never
 from linear_cifar.losses import Loss
-from linear_cifar.memory import device_memory, max_runs
+from linear_cifar.memory import max_runs
 from linear_cifar.model import FULL_PRECISION
 from linear_cifar.optimizers import Optimizer
 from linear_cifar.replicates import Replicate, as_replicates, stack_standardizers
@@ -77,6 +77,7 @@ def fit(
     block_runs: int | None = None,
     memory_bytes: int | None = None,
     devices: Sequence[jax.Device] | None = None,
+    cluster: Cluster | None = None,
     on_epoch: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     subset: bool = False,
@@ -101,9 +102,10 @@ def fit(
         2 % of the time.
       block_runs: largest number of runs that train at a time; None: as many as the memory holds.
       memory_bytes: memory to plan with; None: that of the devices.
+      cluster: connection to other machines that train the blocks in place of this process, see `Cluster`.
       on_epoch: called after every epoch of a block.
       should_stop: called after every epoch; True stops the training. The block then saves its state,
-        and the result is incomplete.
+        and the result is incomplete. It is so too where workers gave up a block, which `log` is told.
       subset: whether the folder may also hold configurations that this sweep leaves out.
       about: words that the result carries, for figures and tables; they change no number.
       log: gets a line about each file in the folder that cannot be used, and about other versions or devices.
@@ -145,12 +147,19 @@ def fit(
         d = train.features.shape[1]
         standardizer, all_sets = as_standardizer(standardizer, d), {TRAINING: train, **sets}
         whole = identify(configs, replicates, all_sets, standardizer, settings, each_epoch)
-        at_once = block_runs or _count_runs(whole, all_sets, local, memory_bytes)
+        needs, stopped = _describe_needs(whole, all_sets, memory_bytes), should_stop or never
+        if cluster is not None:
+            at_once = cluster.count_runs(
+                needs, math.prod(whole.size), block_runs, halving is not None, stopped
+            )
+        else:
+            at_once = block_runs or max_runs(local, **needs)
         wanted, keep = keep, keep or _choose_kept(whole, halving, bool(sets))
         # Once for all blocks.
         prepared, shared, own = prepare_sets(all_sets, standardizer, replicates, weights_dtype, augment)
         with locked_folder(Path(folder)) if folder is not None else nullcontext() as locked:
-            saved = [] if locked is None else _read_usable(locked, whole, halving, subset, wanted, local, log)
+            words = [describe_devices(local)] if cluster is None else cluster.devices
+            saved = [] if locked is None else _read_usable(locked, whole, halving, subset, wanted, words, log)
             if locked is not None:
                 write_sweep(locked, whole)
             planned = list(plan_blocks(whole, saved, at_once, halving, keep))
@@ -162,24 +171,26 @@ def fit(
                 total=float(np.dot(sizes, lengths)) / sum(sizes),
                 save_every=save_every,
                 about=about or {},
+                folder=locked,
                 devices=local,
-                should_stop=should_stop or never,
+                should_stop=stopped,
                 on_epoch=on_epoch or ignore,
                 log=log,
             )  # fmt: skip
             places = {replicate: s for s, replicate in enumerate(whole.replicates)}
-            results = []
+            results, missing = [], []
             for identity, kept in planned:
                 rows = [places[replicate] for replicate in identity.replicates]
                 raw = stack_standardizers([replicates[s] for s in rows]) or standardizer
                 raw = raw and Standardizer(*(np.asarray(leaf, np.float64) for leaf in raw))
                 block = Block(identity, tuple(own[s] for s in rows), kept, raw)
-                path = None
-                if trainer.should_stop() and (locked is None or not block_folder(locked, identity).exists()):
-                    continue  # after a stop, only what is begun
-                if locked is not None:
-                    path = write_block(locked, block, describe_numerics(identity, local))
-                result = trainer.train_block(block, path)
+                finished = trainer.read_block(block)
+                if finished is None:
+                    missing.append(block)
+                else:
+                    results.append(finished)
+            for block, trained in cluster.train(trainer, missing) if cluster else trainer.train_here(missing):
+                result = trainer.save_block(block, trained)
                 if result is not None:
                     results.append(result)
         if not results:
@@ -222,22 +233,21 @@ def _check_options(
     return tuple(name for name in sets if name in names)
 
 
-def _count_runs(
-    whole: Identity, sets: Mapping[str, Examples], devices: Sequence[jax.Device], memory_bytes: int | None
-) -> int:
-    """Return how many runs the memory holds."""
+def _describe_needs(
+    whole: Identity, sets: Mapping[str, Examples], memory_bytes: int | None
+) -> dict[str, Any]:
+    """Return the arguments of `max_runs` but for the devices."""
     settings, distinct = whole.settings, {id(examples): len(examples) for examples in sets.values()}
-    return max_runs(
-        devices,
-        device_memory(devices) if memory_bytes is None else memory_bytes,
-        n=sum(distinct.values()),
-        d=settings["d"],
-        K=settings["K"],
-        dtype=settings["dtype"],
-        largest_batch=max(config.batch for config in whole.configs),
-        num_configs=len(whole.configs),
-        feature_bytes=sets[TRAINING].features.dtype.itemsize,
-    )
+    return {
+        "memory_bytes": memory_bytes,
+        "n": sum(distinct.values()),
+        "d": settings["d"],
+        "K": settings["K"],
+        "dtype": settings["dtype"],
+        "largest_batch": max(config.batch for config in whole.configs),
+        "num_configs": len(whole.configs),
+        "feature_bytes": sets[TRAINING].features.dtype.itemsize,
+    }
 
 
 def _choose_kept(whole: Identity, halving: Halving | None, has_sets: bool) -> str:
@@ -260,10 +270,13 @@ def _read_usable(
     halving: Halving | None,
     subset: bool,
     keep: str | None,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Sequence[str]],
     log: Callable[[str], None],
 ) -> list[SavedBlock]:
-    """Return the blocks in a folder, all of which the sweep can use; raise FolderError if it cannot."""
+    """Return the blocks in a folder, all of which the sweep can use; raise FolderError if it cannot.
+
+    `devices` are those of each machine that may train the sweep, in words.
+    """
     saved = read_blocks(folder)
     for block in saved:
         difference = find_difference(block, whole, halving, subset, keep)
@@ -271,6 +284,9 @@ def _read_usable(
             raise FolderError(
                 folder, f"holds runs with {difference}: give the same, or choose another folder"
             )
-    if any(block.environment != describe_numerics(block.identity, devices) for block in saved):
+    if any(
+        block.environment not in [describe_numerics(block.identity, machine) for machine in devices]
+        for block in saved
+    ):
         log("note: begun with other versions or devices, see block.json: results agree up to rounding")
     return saved

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from linear_cifar.atomic import atomic_text
+from linear_cifar.atomic import PARTIAL, atomic_text
 
 LOCK = ".lock"
 # No JSON file of an experiment comes near this.
@@ -29,7 +29,7 @@ class SaveError(OSError):
 def locked_folder(path: Path) -> Iterator[Path]:
     """Make or take a folder for this process alone; remove it if it is left empty.
 
-    The lock dies with its process.
+    The lock dies with its process. Files that a killed process has not finished are removed.
 
     Raises:
       FolderError: if the folder cannot be made or written to, or another process works in it.
@@ -51,6 +51,9 @@ def locked_folder(path: Path) -> Iterator[Path]:
         _remove_empty(path, new)
         raise FolderError(path, f"cannot be written to: {error.strerror}") from None
     try:
+        for depth in ("", "*/", "*/*/"):  # of a sweep, of its blocks, and of their parts
+            for partial in path.glob(depth + PARTIAL):
+                partial.unlink(missing_ok=True)
         yield path
     finally:
         # Removed while the lock is held: a process that opened the file meanwhile sees that it is gone.

@@ -1,4 +1,4 @@
-"""Training of one block: leg after leg, from its last checkpoint to its end, and its measurement.
+"""Training of blocks: leg after leg, from the last checkpoint to the end, and the measurement of their runs.
 
 A leg ends at a rung of halving or after the last epoch. Without halving there is one.
 """
@@ -7,7 +7,7 @@ import itertools
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from linear_cifar.blocks import Block, split_runs
+from linear_cifar.blocks import Block, block_folder, describe_devices, split_runs, write_block
 from linear_cifar.checkpoints import Checkpoints
 from linear_cifar.descent import Epoch, evaluate_runs, mark_correct_of_runs, start_state, train_epochs
 from linear_cifar.evaluation import mean_class_accuracy
@@ -42,6 +42,7 @@ class Progress(NamedTuple):
     resumed: bool  # whether the block starts here, from what is on disk
     block: Identity
     accuracy: float | None  # highest of any run in this epoch, on the set that configurations are chosen by
+    note: str = ""  # words on the workers of a cluster
 
 
 def never() -> bool:
@@ -51,6 +52,13 @@ def never() -> bool:
 
 def ignore(progress: Progress) -> None:
     """Do nothing with a step of the training."""
+
+
+class Trained(NamedTuple):
+    """What the training of a block ends with."""
+
+    result: Result | None  # of all its runs, after a stop up to there; None: there was no state yet
+    state: Snapshot | None  # to save, where the training itself had no folder for it
 
 
 class Trainer(NamedTuple):
@@ -69,62 +77,103 @@ class Trainer(NamedTuple):
     total: float  # epochs of the whole training, as a mean over these runs
     save_every: int | None
     about: Mapping[str, Any]
+    folder: Path | None  # of the sweep, with a folder for each block; None: nothing is saved
     devices: Sequence[jax.Device] | None = None  # None: all local ones
     should_stop: Callable[[], bool] = never
     on_epoch: Callable[[Progress], None] = ignore
     log: Callable[[str], None] = warnings.warn
 
-    def train_block(self, block: Block, folder: Path | None) -> Result | None:
+    def read_block(self, block: Block) -> Result | None:
+        """Return the result of a block that is finished, from its folder; None if it is not."""
+        checkpoints = self.open_checkpoints(block.identity)
+        finished = checkpoints.result() if checkpoints else None
+        if checkpoints is None or finished is None:
+            return None
+        self.report(block.identity, self.count_epochs(block), len(block.identity.epochs), resumed=True)
+        if not self.is_extendable(block):  # a process may have been killed before it removed them
+            checkpoints.remove_states()
+            _remove_parts(self.block_folder(block))
+        return replace(finished, about=dict(self.about))
+
+    def train_here(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, Trained]]:
+        """Train blocks one after another in this process; after a stop only those that are begun."""
+        for block in blocks:
+            folder = self.block_folder(block)
+            if self.should_stop() and (folder is None or not folder.exists()):
+                continue
+            self.begin(block, describe_devices(self.devices or jax.local_devices()))
+            yield block, self.train_block(block)
+
+    def begin(self, block: Block, devices: Sequence[str]) -> None:
+        """Write the block.json of a block that is trained on these devices, unless it is there."""
+        if self.folder is not None:
+            write_block(self.folder, block, devices)
+
+    def train_block(self, block: Block, begun: Snapshot | None = None) -> Trained:
         """Train the runs of a block to their end, resuming from its last checkpoint, and measure them.
+
+        With a folder it saves states there, and nothing else.
 
         Args:
           block: runs to train; its replicates are prepared as the sets are.
-          folder: folder of the block; None: nothing is saved.
-
-        Returns:
-          What the block's file holds once it is finished; or, after a stop, what was measured so far. None if
-          it was stopped before there was a state.
+          begun: state to resume from, where there is no folder.
         """
-        identity, halving = block.identity, self.halving
-        optimizer = without_velocity(self.descent.optimizer, identity.configs)
-        trainer = self._replace(descent=self.descent._replace(optimizer=optimizer))
-        checkpoints = trainer.open_checkpoints(folder, identity)
-        # A state after the last epoch serves only to train the block for longer.
-        extendable = block.keep == ALL and halving is None and trainer.is_extendable(identity)
-        finished = checkpoints and checkpoints.result()
-        if checkpoints and finished:
-            epochs = count_epochs(identity, halving)
-            trainer.report(identity, epochs, len(identity.epochs), resumed=True)
-            if not extendable:  # a process may have been killed before it removed them
-                checkpoints.remove_states()
-                _remove_parts(folder)
-            return replace(finished, about=dict(self.about))
-        snapshot = trainer.resume(identity, checkpoints)
+        identity, halving, trainer = block.identity, self.halving, self._fit_optimizer(block.identity)
+        checkpoints = trainer.open_checkpoints(identity)
+        snapshot = trainer.resume(identity, checkpoints, begun)
         done = snapshot.number if snapshot else 0
         for end in (*(halving.rungs or () if halving else ()), len(identity.epochs)):
             if end <= done:
                 continue
             if self.should_stop():
                 break
-            reached = trainer.train_leg(block, snapshot, end, checkpoints, folder)
+            reached = trainer.train_leg(block, snapshot, end, checkpoints)
             snapshot = reached or snapshot
             if snapshot is None or snapshot.number < end:
                 break
             is_last = end == len(identity.epochs)
             if halving is not None and not is_last:
                 snapshot = snapshot.stop(halving.choose(snapshot, choose_set(self.per_epoch) or ""))
-            if checkpoints and (extendable or not is_last):
+            if checkpoints and (self.is_extendable(block) or not is_last):
                 checkpoints.save_state(snapshot)
-                _remove_parts(folder)
+                _remove_parts(self.block_folder(block))
         if snapshot is None:
-            return None
+            return Trained(None, None)
         result = trainer.measure(block, snapshot)
-        if result.complete:
-            result = result.keep(block.keep)
-            if checkpoints:
-                checkpoints.save_result(result, extendable)
-                _remove_parts(folder)
+        needed = checkpoints is None and (self.is_extendable(block) or not result.complete)
+        return Trained(result.keep(block.keep) if result.complete else result, snapshot if needed else None)
+
+    def save_block(self, block: Block, trained: Trained) -> Result | None:
+        """Save what the training of a block ended with, and return its result."""
+        result, state = trained
+        checkpoints = self.open_checkpoints(block.identity)
+        if checkpoints and state is not None:
+            checkpoints.save_state(state)
+        if checkpoints and result is not None and result.complete:
+            checkpoints.save_result(result, self.is_extendable(block))
+            _remove_parts(self.block_folder(block))
         return result
+
+    def read_state(self, block: Block) -> Snapshot | None:
+        """Return the newest state of a block on disk that can be resumed; None if there is none."""
+        checkpoints = self.open_checkpoints(block.identity)
+        if checkpoints is None:
+            return None
+        return self._fit_optimizer(block.identity).newest_state(block.identity, checkpoints)
+
+    def block_folder(self, block: Block) -> Path | None:
+        """Return the folder of a block; None without one."""
+        return self.folder and block_folder(self.folder, block.identity)
+
+    def count_epochs(self, block: Block) -> float:
+        """Return the epochs that a block trains, as a mean over its runs."""
+        return count_epochs(block.identity, self.halving)
+
+    def is_extendable(self, block: Block) -> bool:
+        """Tell whether a state after the last epoch serves to train the block for longer."""
+        longer = self.descent._replace(epochs=self.descent.epochs + 1)
+        epochs = longer.describe_epochs(block.identity.settings["dtype"])
+        return block.keep == ALL and self.halving is None and epochs[:-1] == block.identity.epochs
 
     def report(
         self, part: Identity, epochs: float, number: int, resumed: bool = False, accuracy: float | None = None
@@ -133,34 +182,44 @@ class Trainer(NamedTuple):
         advance = epochs * math.prod(part.size) / self.num_runs
         self.on_epoch(Progress(advance, self.total, number, resumed, part, accuracy))
 
-    def is_extendable(self, identity: Identity) -> bool:
-        """Tell whether the first epochs would be the same if there were one more."""
-        longer = self.descent._replace(epochs=self.descent.epochs + 1)
-        return longer.describe_epochs(identity.settings["dtype"])[:-1] == identity.epochs
+    def _fit_optimizer(self, identity: Identity) -> "Trainer":
+        """Return the trainer with an optimizer that has the state these configurations need."""
+        optimizer = without_velocity(self.descent.optimizer, identity.configs)
+        return self._replace(descent=self.descent._replace(optimizer=optimizer))
 
-    def open_checkpoints(self, folder: Path | None, identity: Identity) -> Checkpoints | None:
-        """Return the checkpoints in a folder; None without one."""
-        if folder is None:
+    def open_checkpoints(self, identity: Identity, part: str = "") -> Checkpoints | None:
+        """Return the checkpoints of a block, or of a part of it; None without a folder."""
+        if self.folder is None:
             return None
-        folder.mkdir(exist_ok=True)
+        folder = block_folder(self.folder, identity) if not part else self.folder / part
         settings = identity.settings
         weights = (settings["d"] + 1) * settings["K"] * np.dtype(settings["dtype"]).itemsize
         return Checkpoints(
             folder, identity, self.log, self.save_every, 2 * math.prod(identity.size) * weights
         )
 
-    def resume(self, identity: Identity, checkpoints: Checkpoints | None, done: int = 0) -> Snapshot | None:
-        """Return the newest state that this descent can resume, if there is one, and report the start.
-
-        `done` are the epochs that were reported already.
-        """
+    def newest_state(self, identity: Identity, checkpoints: Checkpoints) -> Snapshot | None:
+        """Return the newest state that this descent can resume."""
 
         def accept(snapshot: Snapshot) -> Snapshot:
             shape = (identity.settings["K"], identity.settings["d"])
             start_state(identity.configs, (), self.descent, shape, snapshot)
             return snapshot
 
-        snapshot = checkpoints.newest_state(accept) if checkpoints else None
+        return checkpoints.newest_state(accept)
+
+    def resume(
+        self,
+        identity: Identity,
+        checkpoints: Checkpoints | None,
+        begun: Snapshot | None = None,
+        done: int = 0,
+    ) -> Snapshot | None:
+        """Return the newest state, or `begun` where there is none on disk, and report the start.
+
+        `done` are the epochs that were reported already.
+        """
+        snapshot = (self.newest_state(identity, checkpoints) if checkpoints else None) or begun
         epochs = float(snapshot.epochs.mean() if snapshot else done)
         self.report(identity, epochs - done, snapshot.number if snapshot else done, resumed=True)
         return snapshot
@@ -171,7 +230,6 @@ class Trainer(NamedTuple):
         snapshot: Snapshot | None,
         end: int,
         checkpoints: Checkpoints | None,
-        folder: Path | None,
     ) -> Snapshot | None:
         """Train a block up to an epoch and return its state, after a stop that of an earlier epoch or None.
 
@@ -185,10 +243,12 @@ class Trainer(NamedTuple):
         trained = []
         for rows, columns in parts:
             part = Block(block.identity.take(rows, columns), tuple(block.replicates[s] for s in rows))
-            own = self.open_checkpoints(folder and folder / f"{PART}{part.identity.hash()}", part.identity)
+            own = self.open_checkpoints(
+                part.identity, f"{block.identity.hash()}/{PART}{part.identity.hash()}"
+            )
             begun = snapshot and snapshot.take(rows, columns)
-            state = self.resume(part.identity, own, begun.number if begun else 0)
-            reached = self._train(part, state or begun, end, own, save_end=True)
+            state = self.resume(part.identity, own, begun, begun.number if begun else 0)
+            reached = self._train(part, state, end, own, save_end=True)
             if reached is None or reached.number < end:
                 return snapshot
             trained.append(reached)

@@ -51,7 +51,7 @@ def replicate_bytes(d: int, feature_bytes: int, dtype: DTypeLike, largest_batch:
 
 def max_runs(
     devices: Sequence[jax.Device],
-    memory_bytes: int,
+    memory_bytes: int | None = None,
     *,
     n: int,
     d: int,
@@ -65,7 +65,8 @@ def max_runs(
 
     Args:
       devices: local devices. An accelerator holds the examples once; CPU devices share one memory.
-      memory_bytes: memory of each accelerator, or of the process on a CPU, see `device_memory`.
+      memory_bytes: memory of each accelerator, or of the process on a CPU; None: what there is, see
+        `device_memory`.
       n: number of examples of all splits.
       d: number of features.
       K: number of classes.
@@ -75,6 +76,7 @@ def max_runs(
       feature_bytes: bytes of one raw feature: 1 for uint8.
     """
     cpu = on_cpu(devices[0])
+    memory_bytes = device_memory(devices) if memory_bytes is None else memory_bytes
     data = n * example_bytes(d, K, feature_bytes)
     fixed = data * COPIES_OF_EXAMPLES + PROCESS_BYTES if cpu else data
     chunk = choose_loops(devices[0].platform, d * K * np.dtype(dtype).itemsize).chunk

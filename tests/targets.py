@@ -20,7 +20,16 @@ import test_tfds
 
 from experiments.artifacts.reader import ExperimentFolder, ReadError
 from experiments.runner.folder import BLOCKS, SCHEMA
-from linear_cifar.blocks import MANIFEST, SWEEP, Block, find_difference, plan_blocks, read_blocks, write_block
+from linear_cifar.blocks import (
+    MANIFEST,
+    SWEEP,
+    Block,
+    block_folder,
+    find_difference,
+    plan_blocks,
+    read_blocks,
+    write_block,
+)
 from linear_cifar.data.cifar10 import read_cifar10
 from linear_cifar.data.dataset import DataError
 from linear_cifar.data.division import divide, train_size
@@ -217,7 +226,8 @@ def manifest(folder: Path) -> Target:
     """Read block.json, compare it with a sweep, and plan its blocks."""
     whole = test_checkpoints.make_identity()
     replicates = tuple(Replicate(replicate.seed) for replicate in whole.replicates)
-    path = write_block(folder, Block(whole, replicates), {"devices": ["cpu: cpu"]}) / MANIFEST
+    write_block(folder, Block(whole, replicates), ["cpu: cpu"])
+    path = block_folder(folder, whole) / MANIFEST
 
     def read() -> None:
         blocks = read_blocks(folder)

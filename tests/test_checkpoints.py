@@ -244,12 +244,6 @@ def test_a_result_of_something_else_is_refused(folder, change, message):
     assert message in lines[0]
 
 
-def test_partial_files_of_a_killed_process_are_removed(folder):
-    (folder / ".state-7.partial.npz").write_bytes(b"half")
-    assert_equal(newest(open_states(folder)), make_state(5))
-    assert sorted(os.listdir(folder)) == ["state-3.npz", "state-5.npz"]
-
-
 def test_a_failed_save_is_one_line_and_leaves_the_earlier_states(folder, monkeypatch):
     def fail(*arguments):
         raise OSError(28, "No space left on device")

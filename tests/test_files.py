@@ -64,6 +64,30 @@ def test_a_folder_belongs_to_one_process_until_it_is_done(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_files_that_a_killed_process_has_not_finished_are_removed(tmp_path):
+    (tmp_path / "block" / "part-1").mkdir(parents=True)
+    paths = [tmp_path / "results.csv", tmp_path / "block" / "x.npz", tmp_path / "block" / "part-1" / "x.npz"]
+    for path in paths:
+        path.touch()
+        with atomic_write(path) as partial:
+            partial.write_bytes(b"half")
+            kept = partial.read_bytes()
+        partial.write_bytes(kept)
+    with locked_folder(tmp_path):
+        assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(
+            [*paths, tmp_path / LOCK]
+        )
+
+
+def test_two_processes_may_write_the_same_file(tmp_path):
+    path = tmp_path / "state.npz"
+    with atomic_write(path) as first, atomic_write(path) as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["state.npz"]
+
+
 def test_a_path_that_cannot_be_a_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):

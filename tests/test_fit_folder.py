@@ -455,10 +455,10 @@ def test_the_sets_are_in_the_order_of_the_call(tmp_path):
 def test_what_another_machine_needs_for_a_block_can_be_pickled(monkeypatch):
     trained = []
 
-    def train_elsewhere(self, block, folder):
+    def train_elsewhere(self, block):
         shipped = self._replace(devices=None, on_epoch=legs.ignore, should_stop=legs.never)
-        trainer, block, folder = pickle.loads(pickle.dumps((shipped, block, folder)))
-        trained.append(train_here(trainer, block, folder))
+        trainer, block = pickle.loads(pickle.dumps((shipped, block)))
+        trained.append(train_here(trainer, block))
         return pickle.loads(pickle.dumps(trained[-1]))
 
     expected = fit(block_runs=2)

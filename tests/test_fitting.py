@@ -82,9 +82,9 @@ def test_memory_decides_the_number_of_blocks(monkeypatch):
     blocks = []
     original = Trainer.train_block
 
-    def count_blocks(self, block, folder):
+    def count_blocks(self, block):
         blocks.append(block.identity.size)
-        return original(self, block, folder)
+        return original(self, block)
 
     monkeypatch.setattr(Trainer, "train_block", count_blocks)
     fit(epochs=1)

@@ -3,7 +3,14 @@ import pytest
 from small_runs import identify_sweep, make_sweep, small_data, train_sweep
 
 from experiments.artifacts import provenance
-from linear_cifar.blocks import Block, describe_numerics, read_blocks, write_block
+from linear_cifar.blocks import (
+    Block,
+    block_folder,
+    describe_devices,
+    describe_numerics,
+    read_blocks,
+    write_block,
+)
 from linear_cifar.config import grid
 from linear_cifar.layout import make_layout
 
@@ -34,8 +41,10 @@ def test_a_block_names_its_own_devices(tmp_path):
     whole = identify_sweep(sweep, small_data())
     part = whole.take([0], range(8))
     environment = provenance.describe_environment() | provenance.describe_use([whole.size])
-    numerics = describe_numerics(part, jax.local_devices())
-    (write_block(tmp_path, Block(part, ()), numerics) / "state.npz").touch()
+    devices = describe_devices(jax.local_devices())
+    numerics = describe_numerics(part, devices)
+    write_block(tmp_path, Block(part, ()), devices)
+    (block_folder(tmp_path, part) / "state.npz").touch()
     (block,) = read_blocks(tmp_path)
     # One seed is divided over more devices than five seeds are.
     assert (len(environment["devices"]), len(block.environment["devices"])) == (5, 8)

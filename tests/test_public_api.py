@@ -171,13 +171,17 @@ def classes_in(annotation):
             yield from classes_in(part)
 
 
+# Methods that only `fit` calls.
+INTERNAL = {lc.Cluster.train}
+
+
 def annotations_of(exported):
     """Yield the annotations of a function, or of a class's fields and public methods."""
     yield from inspect.get_annotations(exported).values()
     if inspect.isclass(exported):
         for name, member in vars(exported).items():
             function = getattr(member, "__func__", getattr(member, "fget", member))
-            if not name.startswith("_") and inspect.isfunction(function):
+            if not name.startswith("_") and inspect.isfunction(function) and member not in INTERNAL:
                 yield from inspect.get_annotations(function).values()
 
 

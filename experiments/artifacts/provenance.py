@@ -102,6 +102,12 @@ def describe_use(sizes: Iterable[tuple[int, int]]) -> dict[str, Any]:
     return {"devices": [f"{device.platform}: {device.device_kind}" for device in local[:used]]}
 
 
+def describe_workers(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the workers of a cluster, and their devices in place of this machine's."""
+    devices = {device for worker in workers for device in worker["devices"]}
+    return {"workers": [*workers], "devices": sorted(devices)}
+
+
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """Return which data set it is, where it was found, and its fingerprint."""
     return {

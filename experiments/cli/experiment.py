@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from experiments.runner.errors import Stopped, UsageError
 from experiments.runner.folder import BEST, BLOCKS, CONFIG, HISTORY, RESULTS, TABLES
 from experiments.runner.settings import Settings
 from experiments.runner.stages import Stage, Sweep
+from linear_cifar.cluster import Cluster, ClusterError
 from linear_cifar.config import Range, check_configs
 from linear_cifar.data.division import train_size
 from linear_cifar.data.prepare import Data
@@ -46,6 +47,7 @@ class _Experiment(NamedTuple):
     keep: str | None  # which weights `render` needs, see `fit`
     folder: Path
     prepare: Callable[[Settings], Data]  # divides and prepares the data, once for equal divisions
+    cluster: Cluster | None  # that trains in place of this process
     previous: ExperimentFolder | None  # what the folder held before
 
     @property
@@ -60,7 +62,7 @@ class _Experiment(NamedTuple):
     def describe(self, sweeps: Sequence[Sweep], results: Sequence[Result], complete: bool) -> dict[str, Any]:
         """Return the content of config.json; `results` are those of the first sweeps."""
         data = self.data(sweeps)
-        return provenance.describe_experiment(
+        described = provenance.describe_experiment(
             self.name,
             _flag_values(),
             sweeps,
@@ -68,6 +70,7 @@ class _Experiment(NamedTuple):
             {result.about["sweep"]: result for result in results},
             complete,
         )
+        return described | (provenance.describe_workers(self.cluster.describe()) if self.cluster else {})
 
 
 def run_experiment(name: str, stages: Sequence[Stage], render: Render, keep: str | None = None) -> None:
@@ -97,9 +100,26 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, keep: str
     with _explain_resuming(resume_command), locked_folder(folder):
         names = [sweep_name for stage in stages for sweep_name in stage.sweep_names]
         previous = _read_previous(folder, name, names)
-        tables = _train_and_write(_Experiment(name, stages, render, keep, folder, prepare, previous))
+        with _open_cluster() as cluster:
+            experiment = _Experiment(name, stages, render, keep, folder, prepare, cluster, previous)
+            tables = _train_and_write(experiment)
     print("\n\n".join(map(str, tables)))
     print(f"files: {folder}")
+
+
+def _open_cluster() -> AbstractContextManager[Cluster | None]:
+    """Connect to the cluster that the flags name, if they name one.
+
+    Raises:
+      ClusterError: if it cannot be reached.
+    """
+    if FLAGS.scheduler is None:
+        return nullcontext()
+    cluster = Cluster(FLAGS.scheduler, log)
+    log(f"training on the workers of {FLAGS.scheduler}; dashboard: {cluster.dashboard}")
+    if not FLAGS.scheduler.startswith("tls://"):
+        log("note: a Dask cluster runs any code that it is sent: keep it in a private network, or use TLS")
+    return cluster
 
 
 def check_sweep(sweep: Sweep, sizes: Mapping[str, int]) -> None:
@@ -175,10 +195,17 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
         write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
         write_json(folder / CONFIG, description)
         return tables
-    assert number is not None, "only a signal stops training before its end"
+    if results:
+        write_results(folder, results, complete=False)
+    if number is None:
+        held = (
+            f"{folder} holds the results of the others, marked incomplete"
+            if results
+            else "no other has ended"
+        )
+        raise ClusterError(f"blocks were given up, see above; {held}")
     if not results:
         raise Stopped(f"stopped; to resume: {experiment.resume_command}", number)
-    write_results(folder, results, complete=False)
     last, total = results[-1], len(results[-1].identity.epochs)
     unfinished = (last.epochs > 0) & (last.epochs < total) & (last.stopped == 0)
     epoch = ""
@@ -238,6 +265,7 @@ def _train_sweep(
                 folder=experiment.folder / BLOCKS / sweep.name,
                 save_every=FLAGS.save_every,
                 block_runs=FLAGS.block_runs,
+                cluster=experiment.cluster,
                 on_epoch=bar.show,
                 should_stop=stopped,
                 subset=subset,

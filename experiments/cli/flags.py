@@ -373,6 +373,14 @@ def _define_folder() -> None:
     flags.DEFINE_integer(
         "block_runs",
         None,
-        "largest number of runs that train at a time (default: as many as fit in memory)",
+        "largest number of runs that train at a time (default: as many as fit in memory; with --scheduler "
+        "about a quarter of each worker's share)",
         lower_bound=1,
+    )
+    flags.DEFINE_string(
+        "scheduler",
+        None,
+        "train on the workers of a Dask cluster: the address of its scheduler, such as tcp://host:8786, or "
+        "its scheduler file. A cluster runs any code that it is sent, so keep it in a private network or "
+        "behind TLS, see experiments/CLUSTER.md",
     )

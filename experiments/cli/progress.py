@@ -53,7 +53,8 @@ class EpochsBar:
         self._reused.clear()
         if not progress.resumed:
             self._best = max(self._best, progress.accuracy or 0.0)
-            self._bar.set_postfix_str(f"best val acc {self._best:.2%}" * bool(self._best), refresh=False)
+            words = [progress.note, f"best val acc {self._best:.2%}" * bool(self._best)]
+            self._bar.set_postfix_str(", ".join(filter(None, words)), refresh=False)
             # Rounded shares may sum to a little more than the whole.
             self._bar.update(min(progress.advance, progress.total - self._bar.n))
 
