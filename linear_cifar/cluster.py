@@ -85,6 +85,13 @@ class _Attempt:
         self.future: Future | None = None
         self.advance = 0.0  # epochs that it has reported, as a mean over all runs
 
+    def cancel(self) -> None:
+        """End it after its epoch; what it returns is of no use any more."""
+        if self.future is not None:
+            with suppress(Exception):  # as where the scheduler is gone
+                self.future.cancel()
+        self.machine.busy = False
+
 
 class _Training:
     """The blocks of a sweep that are to be trained, train, and have ended."""
@@ -246,21 +253,12 @@ class Cluster:
           should_stop: True ends the wait.
         """
         self._needs, self._at_once = dict(needs), at_once or 0
-        for machine in self._machines.values():
-            self._ask(machine)
-        until = time.monotonic() + ANSWERS
-        self._look()
-        waits = False
-        while True:
-            asked = any(machine.busy for machine in self._machines.values())
-            if self._fitting() and not (asked and time.monotonic() < until):
-                break
-            if should_stop():
+        with self._notice_loss():
+            for machine in self._machines.values():
+                self._ask(machine)
+            self._look()
+            if not self._wait_for_worker(should_stop):
                 return 1
-            if not asked and not waits:
-                self._log(f"waiting for a worker at {self._scheduler}")
-                waits = True
-            self._handle()
         if at_once is None:
             held = sorted(machine.description.runs for machine in self._fitting() if machine.description)
             share = num_runs if whole_blocks else -(-num_runs // (BLOCKS_PER_WORKER * len(held)))
@@ -282,11 +280,12 @@ class Cluster:
 
         if not blocks:
             return
-        allowed = self._client.run_on_scheduler(dask.config.get, "distributed.scheduler.allowed-failures")
-        self._allowed = int(allowed)
         training = self._training = _Training(trainer, blocks)
         try:
-            with _marker(trainer.folder, training.name) as marker:
+            with self._notice_loss(), _marker(trainer.folder, training.name) as marker:
+                self._allowed = int(
+                    self._client.run_on_scheduler(dask.config.get, "distributed.scheduler.allowed-failures")
+                )
                 while training.pending or training.attempts:
                     if trainer.should_stop() and not training.stopping:
                         self._stop(training)
@@ -299,11 +298,22 @@ class Cluster:
         finally:
             self._training = None
             for attempt in training.attempts.values():
-                if attempt.future is not None:
-                    attempt.future.cancel()
-                attempt.machine.busy = False
+                attempt.cancel()
 
     # ---- workers
+
+    def _wait_for_worker(self, should_stop: Callable[[], bool]) -> bool:
+        """Wait for the answers of the workers, and for one that fits; return False after a stop."""
+        until, told = time.monotonic() + ANSWERS, False
+        while not should_stop():
+            asked = any(machine.busy for machine in self._machines.values())
+            if self._fitting() and not (asked and time.monotonic() < until):
+                return True
+            if not asked and not told:
+                self._log(f"waiting for a worker at {self._scheduler}")
+                told = True
+            self._handle()
+        return False
 
     def _fitting(self) -> list[_Machine]:
         return [machine for machine in self._machines.values() if machine.fits]
@@ -319,12 +329,9 @@ class Cluster:
 
     def _look(self) -> None:
         """Ask workers that have joined to describe themselves, and retry the blocks of those that left."""
-        try:
-            present = self._client.scheduler_info(n_workers=-1)["workers"]
-        except (OSError, RuntimeError):
-            present = None
+        present = self._client.scheduler_info(n_workers=-1).get("workers")
         if present is None or self._client.status != "running":
-            raise ClusterError(f"the Dask scheduler at {self._scheduler} does not answer any more")
+            raise self._loss()
         for address in self._machines.keys() - present.keys():
             machine = self._machines.pop(address)
             self._lost.append(machine)
@@ -336,6 +343,19 @@ class Cluster:
             self._machines[address] = _Machine(address)
             self._ask(self._machines[address])
         self._looked_at = time.monotonic()
+
+    def _loss(self) -> ClusterError:
+        return ClusterError(f"the Dask scheduler at {self._scheduler} does not answer any more")
+
+    @contextmanager
+    def _notice_loss(self) -> Iterator[None]:
+        """Raise ClusterError for any error that comes of the loss of the scheduler."""
+        try:
+            yield
+        except Exception:
+            if self._client.status == "running":
+                raise
+            raise self._loss() from None
 
     def _call(self, machine: _Machine, function: Callable[..., Any], *futures: "Future") -> "Future":
         """Call a function on a worker, with the values of futures."""
@@ -354,11 +374,11 @@ class Cluster:
 
         def answer(future: "Future") -> None:
             machine.busy = False
-            if future.status == "finished":
-                machine.description = future.result()
+            machine.description, error = _outcome(future)
+            if machine.description is not None:
                 self._check(machine)
-            elif future.status == "error":
-                self._refuse(machine, one_line(future.exception()))
+            elif error is not None:
+                self._refuse(machine, one_line(error))
 
         machine.description, machine.refused, machine.busy = None, False, True
         self._when_done(self._call(machine, partial(describe_worker, self._needs)), answer)
@@ -408,15 +428,16 @@ class Cluster:
         missing = [digest for digest in training.parts if digest not in machine.held]
 
         def prepared(future: "Future") -> None:
-            machine.busy = False
-            if future.status == "finished":
+            machine.busy = False  # if this was lost, it is sent again for as long as the worker is there
+            sees_folder, error = _outcome(future)
+            if sees_folder is not None:
                 machine.held, machine.prepared_for = {*training.parts}, training.name
-                machine.sees_folder = future.result()
-            elif future.status == "error":
-                self._refuse(machine, one_line(future.exception()))
+                machine.sees_folder = sees_folder
+            elif error is not None:
+                self._refuse(machine, one_line(error))
 
         def failed() -> None:
-            machine.busy = False  # it is asked again as long as it is there
+            machine.busy = False
 
         try:
             parts = [training.parts[digest] for digest in missing]
@@ -434,13 +455,12 @@ class Cluster:
         attempt = training.attempts.get(key) if training else None
         if training is None or attempt is None:
             return
-        if future.status == "finished":
-            trained = future.result()
+        trained, error = _outcome(future)
+        if trained is not None:
             del training.attempts[key]
             attempt.machine.busy = False
             training.end(attempt, trained)
             return
-        error = future.exception() if future.status == "error" else None
         if isinstance(error, Unprepared):
             attempt.machine.held, attempt.machine.prepared_for = set(), None
         elif isinstance(error, MemoryError | RuntimeError):  # JAX's errors are RuntimeErrors
@@ -453,9 +473,7 @@ class Cluster:
         """Retry a block whose worker has not ended it."""
         assert self._training is not None
         attempt = self._training.attempts.pop(key)
-        attempt.machine.busy = False
-        if attempt.future is not None:
-            attempt.future.cancel()
+        attempt.cancel()
         self._training.retry(attempt, self._allowed)
 
     def _stop(self, training: _Training) -> None:
@@ -477,6 +495,18 @@ class Cluster:
         else:
             progress = (message[name] for name in ("advance", "epoch", "accuracy", "resumed"))
             training.report(attempt, *progress)
+
+
+def _outcome(future: "Future") -> tuple[Any, BaseException | None]:
+    """Return the value of a future or its error; neither, if its worker has left before it was fetched."""
+    try:
+        if future.status == "finished":
+            return future.result(), None
+        if future.status == "error":
+            return None, future.exception()
+    except Exception:  # Dask has many types for this
+        pass
+    return None, None
 
 
 def _on_host(tree: Tree) -> Tree:
