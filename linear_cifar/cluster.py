@@ -64,8 +64,9 @@ class _Machine:
     def __init__(self, address: str) -> None:
         self.address = address
         self.description: Description | None = None  # None: it has not answered yet
-        self.refused = False
+        self.refused, self.running = False, True  # Dask pauses a worker whose memory is short
         self.held: set[str] = set()  # digests of what it holds
+        self.holding: Future | None = None  # as long as it is kept, the worker keeps what it holds
         self.prepared_for: str | None = None  # the training whose data it holds
         self.sees_folder = False
         self.busy = False  # with a question, with data or with a block
@@ -96,13 +97,13 @@ class _Attempt:
 class _Training:
     """The blocks of a sweep that are to be trained, train, and have ended."""
 
-    def __init__(self, trainer: Trainer, blocks: Sequence[Block]) -> None:
+    def __init__(self, trainer: Trainer, blocks: Sequence[Block], allowed: int) -> None:
         from cloudpickle import dumps  # also takes functions of a notebook; Dask requires it
 
         self.trainer, self.name = trainer, secrets.token_hex(8)
         self.pending, self.attempts = deque(blocks), dict[str, _Attempt]()
         self.ended: list[tuple[Block, Trained]] = []
-        self.failures: Counter[str] = Counter()
+        self.failures, self.allowed = Counter[str](), allowed  # failures of each block
         self.stopping = False
         self.runs_done = trainer.num_runs - sum(math.prod(block.identity.size) for block in blocks)
         self.parts: dict[str, bytes] = {}  # what a worker has to hold, by its digest
@@ -144,17 +145,17 @@ class _Training:
             self.report(attempt, whole - attempt.advance, len(block.identity.epochs), None, resumed=False)
         self.ended.append((block, trained))
 
-    def retry(self, attempt: _Attempt, allowed: int) -> None:
+    def retry(self, attempt: _Attempt, failed: bool) -> None:
         """Train a block again that a worker did not end; give it up after more than the allowed failures."""
         block, log = attempt.block, self.trainer.log
         name = block.identity.hash()
         self.report(attempt, -attempt.advance, 0, None, resumed=False)
-        self.failures[name] += 1
-        if self.failures[name] > allowed:
-            configs, replicates = (len(axis) for axis in block.identity[:2])
+        self.failures[name] += failed
+        if self.failures[name] > self.allowed:
+            replicates, configs = block.identity.size
             log(
-                f"block {name} ({configs} configurations, {replicates} replicates) is given up: "
-                f"{self.failures[name]} workers were lost while they trained it"
+                f"block {name} ({configs} configurations in {replicates} replicates) is given up: "
+                f"{self.failures[name]} workers were lost or failed while they trained it"
             )
         elif not self.stopping:
             self.pending.appendleft(block)
@@ -196,9 +197,9 @@ class Cluster:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._looked_at = -LOOK
         self._senders = ThreadPoolExecutor(SENDERS)
-        self._topic = f"linear_cifar-{secrets.token_hex(8)}"
+        self._command = f"linear_cifar-{secrets.token_hex(8)}"  # name, and topic of messages
         self._client.subscribe_topic(
-            self._topic, lambda event: self._inbox.put(partial(self._take_message, event[1]))
+            self._command, lambda event: self._inbox.put(partial(self._take_message, event[1]))
         )
 
     def __enter__(self) -> "Cluster":
@@ -280,17 +281,17 @@ class Cluster:
 
         if not blocks:
             return
-        training = self._training = _Training(trainer, blocks)
+        with self._notice_loss():
+            name = "distributed.scheduler.allowed-failures"
+            training = _Training(trainer, blocks, int(self._client.run_on_scheduler(dask.config.get, name)))
+        self._training = training
         try:
             with self._notice_loss(), _marker(trainer.folder, training.name) as marker:
-                self._allowed = int(
-                    self._client.run_on_scheduler(dask.config.get, "distributed.scheduler.allowed-failures")
-                )
                 while training.pending or training.attempts:
                     if trainer.should_stop() and not training.stopping:
                         self._stop(training)
                     for machine in self._fitting():
-                        if not machine.busy and training.pending:
+                        if machine.running and not machine.busy and training.pending:
                             self._employ(machine, training, marker)
                     self._handle()
                     yield from training.ended
@@ -342,6 +343,8 @@ class Cluster:
         for address in present.keys() - self._machines.keys():
             self._machines[address] = _Machine(address)
             self._ask(self._machines[address])
+        for address, machine in self._machines.items():
+            machine.running = present[address]["status"] == "running"
         self._looked_at = time.monotonic()
 
     def _loss(self) -> ClusterError:
@@ -419,7 +422,7 @@ class Cluster:
         block = block._replace(replicates=_on_host(block.replicates))
         attempt = training.attempts[key] = _Attempt(block, machine)
         attempt.future = self._call(
-            machine, partial(train, training.key, training.name, key, self._topic, block, folder, begun)
+            machine, partial(train, self._command, training.key, training.name, key, block, folder, begun)
         )
         self._when_done(attempt.future, partial(self._end, key))
 
@@ -432,7 +435,9 @@ class Cluster:
             sees_folder, error = _outcome(future)
             if sees_folder is not None:
                 machine.held, machine.prepared_for = {*training.parts}, training.name
-                machine.sees_folder = sees_folder
+                machine.sees_folder, machine.holding = sees_folder, future
+            elif isinstance(error, Unprepared):
+                machine.held = set()
             elif error is not None:
                 self._refuse(machine, one_line(error))
 
@@ -442,7 +447,9 @@ class Cluster:
         try:
             parts = [training.parts[digest] for digest in missing]
             sent = self._client.scatter(parts, workers=[machine.address], hash=False) if parts else []
-            future = self._call(machine, partial(hold, [*training.parts], missing, marker), *sent)
+            future = self._call(
+                machine, partial(hold, self._command, [*training.parts], missing, marker), *sent
+            )
         except Exception:  # Dask raises errors of many types where the worker has left meanwhile
             time.sleep(LOOK)
             self._inbox.put(failed)
@@ -461,20 +468,21 @@ class Cluster:
             attempt.machine.busy = False
             training.end(attempt, trained)
             return
-        if isinstance(error, Unprepared):
+        unprepared = isinstance(error, Unprepared)
+        if unprepared:
             attempt.machine.held, attempt.machine.prepared_for = set(), None
         elif isinstance(error, MemoryError | RuntimeError):  # JAX's errors are RuntimeErrors
             self._refuse(attempt.machine, f"it failed on a block: {one_line(error)}")
         elif error is not None:
             raise error
-        self._fail(key)
+        self._fail(key, failed=not unprepared)
 
-    def _fail(self, key: str) -> None:
+    def _fail(self, key: str, failed: bool = True) -> None:
         """Retry a block whose worker has not ended it."""
         assert self._training is not None
         attempt = self._training.attempts.pop(key)
         attempt.cancel()
-        self._training.retry(attempt, self._allowed)
+        self._training.retry(attempt, failed)
 
     def _stop(self, training: _Training) -> None:
         """Let the blocks under way end after their epoch, and begin no others."""

@@ -27,8 +27,8 @@ from linear_cifar.snapshots import Snapshot
 # Seconds from one message on the progress of a block to the next.
 REPORT = 0.5
 
-# What a command has sent, by its digest, and the trainings that are to stop.
-_held: dict[str, Any] = {}
+# What each command has sent, and the trainings that are to stop.
+_held: dict[str, "Held"] = {}
 _stopping: set[str] = set()
 
 
@@ -43,6 +43,13 @@ class Description(NamedTuple):
     host: str
     devices: list[str]
     runs: int  # that its memory holds
+
+
+class Held(NamedTuple):
+    """What a command has sent."""
+
+    task: Any  # that has brought it; Dask forgets the task when the command has left
+    parts: dict[str, Any]  # by digest
 
 
 class Shipped(NamedTuple):
@@ -73,31 +80,48 @@ def describe_worker(needs: Mapping[str, Any]) -> Description:
     )
 
 
-def hold(keep: Sequence[str], keys: Sequence[str], marker: Path | None, *parts: bytes) -> bool:
+def hold(
+    command: str, needed: Sequence[str], digests: Sequence[str], marker: Path | None, *parts: bytes
+) -> bool:
     """Hold what a training needs, and tell whether this worker sees the folder of the sweep.
 
+    What commands that have left have sent is dropped.
+
     Args:
-      keep: digests of all that is needed; everything else is dropped.
-      keys: digests of `parts`.
+      command: name of the command.
+      needed: digests of all that is needed; whatever else this command has sent is dropped.
+      digests: digests of `parts`.
       marker: file that shows that the folder is the same one.
       parts: pickled objects.
+
+    Raises:
+      Unprepared: if a part is missing that was sent before.
     """
-    _held.update({key: pickle.loads(part) for key, part in zip(keys, parts, strict=True)})
-    for key in _held.keys() - {*keep}:
-        del _held[key]
+    from distributed import get_worker
+
+    worker = get_worker()
+    for name, held in [*_held.items()]:
+        if held.task not in worker.state.tasks:
+            del _held[name]
+    old = _held[command].parts if command in _held else {}
+    new = {digest: pickle.loads(part) for digest, part in zip(digests, parts, strict=True)}
+    try:
+        _held[command] = Held(worker.get_current_task(), {digest: (old | new)[digest] for digest in needed})
+    except KeyError:
+        raise Unprepared from None
     return marker is not None and marker.exists()
 
 
 def train(
-    key: str, run: str, attempt: str, topic: str, block: Block, folder: Path | None, begun: Snapshot | None
+    command: str, key: str, run: str, attempt: str, block: Block, folder: Path | None, begun: Snapshot | None
 ) -> Trained:
     """Train a block.
 
     Args:
+      command: name of the command, and topic of the messages to it.
       key: digest of the trainer.
       run: name of the training, see `stop`.
       attempt: name of this attempt, which its messages carry.
-      topic: topic of the messages.
       block: the block.
       folder: folder of the sweep, if this worker sees it.
       begun: state to resume from, where it does not see it.
@@ -127,18 +151,19 @@ def train(
         advance += progress.advance
         if progress.resumed or time.monotonic() - sent_at >= REPORT:
             content = {"advance": advance, "epoch": progress.epoch, "resumed": progress.resumed}
-            worker.log_event(topic, {"attempt": attempt, "accuracy": progress.accuracy, **content})
+            worker.log_event(command, {"attempt": attempt, "accuracy": progress.accuracy, **content})
             advance, sent_at = 0.0, time.monotonic()
 
     try:
-        trainer, sets, descent = _held[key]
+        parts = _held[command].parts
+        trainer, sets, descent = parts[key]
         trainer = trainer._replace(
-            descent=_held[descent],
-            sets={name: _held[digest] for name, digest in sets.items()},
+            descent=parts[descent],
+            sets={name: parts[digest] for name, digest in sets.items()},
             folder=folder,
             should_stop=should_stop,
             on_epoch=report,
-            log=lambda line: worker.log_event(topic, {"attempt": attempt, "line": line}),
+            log=lambda line: worker.log_event(command, {"attempt": attempt, "line": line}),
         )
     except KeyError:
         raise Unprepared from None

@@ -137,7 +137,7 @@ def test_a_block_that_kills_its_workers_is_given_up_and_the_others_finish(proces
         result = fit(tmp_path, cluster=cluster, log=lines.append, **options)
     given_up = [line for line in lines if "given up" in line]
     assert len(given_up) == 1
-    assert "(2 configurations, 1 replicates) is given up: 2 workers were lost" in given_up[0]
+    assert "(2 configurations in 1 replicates) is given up: 2 workers were lost" in given_up[0]
     assert result.epochs.tolist() == [[0, 0], [3, 3], [3, 3]]
     expected = fit(seeds=(1, 2), block_runs=2)
     np.testing.assert_array_equal(result.history["val_loss"][:, 1:], expected.history["val_loss"])
