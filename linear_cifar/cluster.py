@@ -179,13 +179,16 @@ class Cluster:
           ClusterError: if Dask is not installed, or no scheduler answers.
         """
         try:
-            from distributed import Client
+            from distributed import Client, Security
         except ModuleNotFoundError:
             raise ClusterError("Dask is not installed: pip install 'linear_cifar[cluster]'") from None
         self._scheduler, self._log = scheduler, log
         try:
             address = read_json(Path(scheduler))["address"] if Path(scheduler).is_file() else scheduler
-            self._client = Client(str(address), timeout=CONNECT, set_as_default=False)
+            security = Security()  # from Dask's configuration
+            if str(address).startswith("tls:") and not security.get_connection_args("client")["ssl_context"]:
+                raise ValueError("Dask's configuration names no certificates for TLS")
+            self._client = Client(str(address), security=security, timeout=CONNECT, set_as_default=False)
         except (OSError, ValueError, KeyError) as error:
             raise ClusterError(f"no Dask scheduler answers at {scheduler}: {one_line(error)}") from None
         self._machines: dict[str, _Machine] = {}

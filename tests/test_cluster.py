@@ -12,7 +12,7 @@ import kills
 import numpy as np
 import pytest
 import small_sweep
-from dask_processes import DaskProcesses
+from dask_processes import DaskProcesses, count_held
 from test_fit_folder import EVERYTHING, assert_same, fit
 
 import linear_cifar as lc
@@ -78,6 +78,29 @@ def test_what_differs_between_replicates_travels_too(cluster):
     arguments |= {"evaluation_sets": {"val": small_sweep.TRAIN}, "epochs": 2, "init": small_sweep.init}
     expected = lc.fit(**arguments, seeds=folds, block_runs=4)
     assert_same(lc.fit(**arguments, seeds=folds, block_runs=4, cluster=cluster), expected, rtol=0)
+
+
+def test_commands_share_a_worker_which_drops_what_those_that_have_left_sent(processes, cluster, monkeypatch):
+    def held():
+        (count,) = cluster._client.run(count_held).values()
+        return count
+
+    sent = []
+    scatter = cluster._client.scatter
+    monkeypatch.setattr(
+        cluster._client,
+        "scatter",
+        lambda parts, **options: sent.append(len(parts)) or scatter(parts, **options),
+    )
+    expected = fit()
+    with lc.Cluster(str(processes.file)) as other:
+        for connection in (cluster, other, cluster):
+            assert_same(fit(cluster=connection, block_runs=4), expected, rtol=0)
+        assert held() == 2
+    fit(cluster=cluster, block_runs=4, epochs=2)
+    assert held() == 1
+    # Three sets, the descent and the trainer; then nothing; then another descent and its trainer.
+    assert sent == [5, 2]
 
 
 def test_the_states_of_workers_that_do_not_see_the_folder_come_back(cluster, tmp_path, monkeypatch):
@@ -171,7 +194,7 @@ def test_no_scheduler_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster_module, "CONNECT", 0.2)
     broken = tmp_path / "scheduler.json"
     broken.write_text("{}", encoding="utf-8")
-    for scheduler in ("tcp://127.0.0.1:1", "nowhere", "http://127.0.0.1:1", str(broken)):
+    for scheduler in ("tcp://127.0.0.1:1", "nowhere", "http://127.0.0.1:1", "tls://127.0.0.1:1", str(broken)):
         with pytest.raises(lc.ClusterError, match=f"^no Dask scheduler answers at {scheduler}: [^\n]+$"):
             lc.Cluster(scheduler)
 
