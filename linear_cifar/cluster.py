@@ -44,8 +44,11 @@ if TYPE_CHECKING:
 
 Tree = TypeVar("Tree")
 
-# Blocks per worker, unless memory asks for more or a bracket for fewer.
+# Blocks per worker, so that at the end no worker waits long for another.
 BLOCKS_PER_WORKER = 4
+# Runs of a block, however few of such blocks there are for each worker: they share the work on the examples,
+# which on a CPU costs as much as eight runs of CIFAR-10.
+FEWEST_RUNS = 24
 # Seconds to wait for the scheduler, and for the answers of the workers that are there.
 CONNECT, ANSWERS = 10, 60
 # Seconds from one look at who is there to the next.
@@ -246,8 +249,9 @@ class Cluster:
     ) -> int:
         """Return how many runs train at a time on each worker; wait until there is one.
 
-        By default there are `BLOCKS_PER_WORKER` blocks for each worker, or more where the memory of half of
-        the workers would not hold them. Workers with less memory are refused.
+        By default there are `BLOCKS_PER_WORKER` blocks for each worker, but none has fewer than `FEWEST_RUNS`
+        runs where each worker has as many. There are more where the memory of half of the workers would not
+        hold them. Workers with less memory are refused.
 
         Args:
           needs: arguments of `max_runs`, which decide how many runs the memory of a worker holds.
@@ -265,7 +269,8 @@ class Cluster:
                 return 1
         if at_once is None:
             held = sorted(machine.description.runs for machine in self._fitting() if machine.description)
-            share = num_runs if whole_blocks else -(-num_runs // (BLOCKS_PER_WORKER * len(held)))
+            each = num_runs if whole_blocks else math.ceil(num_runs / len(held))
+            share = each if whole_blocks else max(math.ceil(each / BLOCKS_PER_WORKER), min(each, FEWEST_RUNS))
             self._at_once = min(share, held[(len(held) - 1) // 2])
             for machine in self._fitting():
                 self._check(machine)

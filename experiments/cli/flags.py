@@ -373,8 +373,8 @@ def _define_folder() -> None:
     flags.DEFINE_integer(
         "block_runs",
         None,
-        "largest number of runs that train at a time (default: as many as fit in memory; with --scheduler "
-        "about a quarter of each worker's share)",
+        "largest number of runs that train at a time (default: as many as fit in memory; with "
+        "--scheduler, see experiments/CLUSTER.md)",
         lower_bound=1,
     )
     flags.DEFINE_string(
