@@ -47,7 +47,7 @@ Tree = TypeVar("Tree")
 # Blocks per worker, so that at the end no worker waits long for another.
 BLOCKS_PER_WORKER = 4
 # Runs of a block, however few of such blocks there are for each worker: they share the work on the examples,
-# which on a CPU costs as much as eight runs of CIFAR-10.
+# which on a CPU costs as much as four runs of CIFAR-10.
 FEWEST_RUNS = 24
 # Seconds to wait for the scheduler, and for the answers of the workers that are there.
 CONNECT, ANSWERS = 10, 60

@@ -25,7 +25,7 @@ from linear_cifar.config import grid
 
 ROOT = Path(__file__).parent.parent
 FILES = ("README.md", "experiments/README.md", "experiments/FILES.md", "experiments/RESULTS.md",
-         "linear_cifar/README.md", "experiments/benchmark/README.md")  # fmt: skip
+         "linear_cifar/README.md", "experiments/benchmark/README.md", "experiments/CLUSTER.md")  # fmt: skip
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
 COMMANDS = ("grid", "search", "table1", "bce", "improve", "report", "bench")
 
