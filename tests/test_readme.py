@@ -67,7 +67,7 @@ def test_the_examples_have_types(tmp_path):
     command = [sys.executable, "-m", "mypy", *options, f"--cache-dir={ROOT / '.cache/mypy'}", *programs]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert len(programs) == 4
+    assert len(programs) == 5
 
 
 def test_help_names_every_option_of_fit_with_its_default():
