@@ -31,7 +31,15 @@ jaxtyping.install_import_hook("linear_cifar", "beartype.beartype")
 
 
 # The files that take longest, so that no core is left with one of them at the end.
-FIRST = ("test_resume", "test_table1", "test_readme", "test_descent", "test_download", "test_report")
+FIRST = (
+    "test_resume",
+    "test_table1",
+    "test_readme",
+    "test_descent",
+    "test_download",
+    "test_report",
+    "test_cluster",
+)
 
 
 def pytest_collection_modifyitems(items):
