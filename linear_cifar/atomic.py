@@ -14,6 +14,12 @@ LONGEST = 50
 PARTIAL = ".*.????????.partial.*"
 
 
+def remove_unfinished(folder: Path, depth: str = "") -> None:
+    """Remove the temporary files that a killed process has left; `depth` is a pattern of folders below."""
+    for path in folder.glob(depth + PARTIAL):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place once the block has written it.

@@ -5,7 +5,7 @@ identity and holds block.json beside its checkpoints. A sweep that is extended a
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -184,7 +184,7 @@ def find_difference(
 def plan_blocks(
     whole: Identity,
     saved: Sequence[SavedBlock],
-    at_once: int,
+    at_once: Callable[[], int],
     halving: Halving | None = None,
     keep: str = ALL,
 ) -> Iterator[tuple[Identity, str]]:
@@ -196,7 +196,7 @@ def plan_blocks(
     Args:
       whole: identity of the sweep.
       saved: blocks on disk that the sweep can use; they may have further configurations.
-      at_once: largest number of runs in a new block.
+      at_once: returns the largest number of runs in a new block; asked only where there is one.
       halving: how the sweep stops runs.
       keep: which weights the sweep keeps.
     """
@@ -219,7 +219,7 @@ def plan_blocks(
                 (replicates, sorted(part, key=lambda config: config.batch)) for part in brackets
             ]
         else:
-            parts = split_runs(replicates, configs, at_once)
+            parts = split_runs(replicates, configs, at_once())
         for rows, columns in parts:
             has_all = len(rows) == len(whole.replicates)
             kept = keep if has_all or keep != BEST else PER_CONFIG

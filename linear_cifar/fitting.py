@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from linear_cifar.arguments import as_whole, check_choice, describe, one_line
+from linear_cifar.atomic import remove_unfinished
 from linear_cifar.augment import Augmentation
 from linear_cifar.blocks import (
     Block,
@@ -147,26 +149,31 @@ def fit(
         d = train.features.shape[1]
         standardizer, all_sets = as_standardizer(standardizer, d), {TRAINING: train, **sets}
         whole = identify(configs, replicates, all_sets, standardizer, settings, each_epoch)
-        needs, stopped = _describe_needs(whole, all_sets, memory_bytes), should_stop or never
-        if cluster is not None:
-            at_once = cluster.count_runs(
-                needs, math.prod(whole.size), block_runs, halving is not None, stopped
-            )
-        else:
-            at_once = block_runs or max_runs(local, **needs)
+        stopped = should_stop or never
+
+        @cache
+        def count_runs() -> int:
+            """Return the largest number of runs that train at a time; with a cluster, wait for a worker."""
+            needs = _describe_needs(whole, all_sets, memory_bytes)
+            if cluster is None:
+                return block_runs or max_runs(local, **needs)
+            num_runs = math.prod(whole.size)
+            bracket = halving and min(halving.bracket, len(configs)) * len(replicates)
+            return cluster.count_runs(needs, num_runs, block_runs, bracket, stopped)
+
         wanted, keep = keep, keep or _choose_kept(whole, halving, bool(sets))
         # Once for all blocks.
         prepared, shared, own = prepare_sets(all_sets, standardizer, replicates, weights_dtype, augment)
         with locked_folder(Path(folder)) if folder is not None else nullcontext() as locked:
-            words = [describe_devices(local)] if cluster is None else cluster.devices
-            saved = [] if locked is None else _read_usable(locked, whole, halving, subset, wanted, words, log)
+            saved = [] if locked is None else _read_usable(locked, whole, halving, subset, wanted)
             if locked is not None:
                 write_sweep(locked, whole)
-            planned = list(plan_blocks(whole, saved, at_once, halving, keep))
+            planned = list(plan_blocks(whole, saved, count_runs, halving, keep))
             sizes = [math.prod(identity.size) for identity, _ in planned]
             lengths = [count_epochs(identity, halving) for identity, _ in planned]
             trainer = Trainer(
-                descent, prepared, shared, measured, halving, at_once,
+                descent, prepared, shared, measured, halving,
+                runs_at_once=0,
                 num_runs=sum(sizes),
                 total=float(np.dot(sizes, lengths)) / sum(sizes),
                 save_every=save_every,
@@ -189,7 +196,13 @@ def fit(
                     missing.append(block)
                 else:
                     results.append(finished)
-            for block, trained in cluster.train(trainer, missing) if cluster else trainer.train_here(missing):
+            if missing:
+                trainer = trainer._replace(runs_at_once=count_runs())
+                _compare_environments(
+                    saved, [describe_devices(local)] if cluster is None else cluster.devices, log
+                )
+            train_blocks = trainer.train_here if cluster is None else partial(cluster.train, trainer)
+            for block, trained in train_blocks(missing):
                 result = trainer.save_block(block, trained)
                 if result is not None:
                     results.append(result)
@@ -265,18 +278,14 @@ def _choose_kept(whole: Identity, halving: Halving | None, has_sets: bool) -> st
 
 
 def _read_usable(
-    folder: Path,
-    whole: Identity,
-    halving: Halving | None,
-    subset: bool,
-    keep: str | None,
-    devices: Sequence[Sequence[str]],
-    log: Callable[[str], None],
+    folder: Path, whole: Identity, halving: Halving | None, subset: bool, keep: str | None
 ) -> list[SavedBlock]:
     """Return the blocks in a folder, all of which the sweep can use; raise FolderError if it cannot.
 
-    `devices` are those of each machine that may train the sweep, in words.
+    Files that a killed process has not finished are removed.
     """
+    for depth in ("*/", "*/*/"):  # of blocks and of their parts
+        remove_unfinished(folder, depth)
     saved = read_blocks(folder)
     for block in saved:
         difference = find_difference(block, whole, halving, subset, keep)
@@ -284,9 +293,15 @@ def _read_usable(
             raise FolderError(
                 folder, f"holds runs with {difference}: give the same, or choose another folder"
             )
-    if any(
-        block.environment not in [describe_numerics(block.identity, machine) for machine in devices]
-        for block in saved
-    ):
-        log("note: begun with other versions or devices, see block.json: results agree up to rounding")
     return saved
+
+
+def _compare_environments(
+    saved: Sequence[SavedBlock], devices: Sequence[Sequence[str]], log: Callable[[str], None]
+) -> None:
+    """Log a line if a block was begun with other versions or devices than those that each machine has."""
+    for block in saved:
+        here = [describe_numerics(block.identity, machine) for machine in devices]
+        if here and block.environment not in here:
+            log("note: begun with other versions or devices, see block.json: results agree up to rounding")
+            return

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from linear_cifar.atomic import PARTIAL, atomic_text
+from linear_cifar.atomic import atomic_text, remove_unfinished
 
 LOCK = ".lock"
 # No JSON file of an experiment comes near this.
@@ -51,9 +51,7 @@ def locked_folder(path: Path) -> Iterator[Path]:
         _remove_empty(path, new)
         raise FolderError(path, f"cannot be written to: {error.strerror}") from None
     try:
-        for depth in ("", "*/", "*/*/"):  # of a sweep, of its blocks, and of their parts
-            for partial in path.glob(depth + PARTIAL):
-                partial.unlink(missing_ok=True)
+        remove_unfinished(path)
         yield path
     finally:
         # Removed while the lock is held: a process that opened the file meanwhile sees that it is gone.

@@ -55,7 +55,7 @@ def ignore(progress: Progress) -> None:
 
 
 class Trained(NamedTuple):
-    """What the training of a block ends with."""
+    """Result of training a block."""
 
     result: Result | None  # of all its runs, after a stop up to there; None: there was no state yet
     state: Snapshot | None  # to save, where the training itself had no folder for it
@@ -109,18 +109,18 @@ class Trainer(NamedTuple):
         if self.folder is not None:
             write_block(self.folder, block, devices)
 
-    def train_block(self, block: Block, begun: Snapshot | None = None) -> Trained:
+    def train_block(self, block: Block, resume_from: Snapshot | None = None) -> Trained:
         """Train the runs of a block to their end, resuming from its last checkpoint, and measure them.
 
         With a folder it saves states there, and nothing else.
 
         Args:
           block: runs to train; its replicates are prepared as the sets are.
-          begun: state to resume from, where there is no folder.
+          resume_from: state to resume from, where there is no folder.
         """
         identity, halving, trainer = block.identity, self.halving, self._fit_optimizer(block.identity)
         checkpoints = trainer.open_checkpoints(identity)
-        snapshot = trainer.resume(identity, checkpoints, begun)
+        snapshot = trainer.resume(identity, checkpoints, resume_from)
         done = snapshot.number if snapshot else 0
         for end in (*(halving.rungs or () if halving else ()), len(identity.epochs)):
             if end <= done:
@@ -212,14 +212,14 @@ class Trainer(NamedTuple):
         self,
         identity: Identity,
         checkpoints: Checkpoints | None,
-        begun: Snapshot | None = None,
+        resume_from: Snapshot | None = None,
         done: int = 0,
     ) -> Snapshot | None:
-        """Return the newest state, or `begun` where there is none on disk, and report the start.
+        """Return the newest state, or `resume_from` where there is none on disk, and report the start.
 
         `done` are the epochs that were reported already.
         """
-        snapshot = (self.newest_state(identity, checkpoints) if checkpoints else None) or begun
+        snapshot = (self.newest_state(identity, checkpoints) if checkpoints else None) or resume_from
         epochs = float(snapshot.epochs.mean() if snapshot else done)
         self.report(identity, epochs - done, snapshot.number if snapshot else done, resumed=True)
         return snapshot

@@ -1,7 +1,7 @@
 """The part of a sweep that runs on a Dask worker: it describes itself, holds the data, and trains blocks.
 
 `linear_cifar.cluster` calls these functions from another process, usually on another machine. A worker writes
-nothing but states, and these only where it sees the folder of the sweep.
+nothing but checkpoints, and these only where it sees the folder of the sweep.
 """
 
 import ctypes
@@ -9,6 +9,7 @@ import hashlib
 import pickle
 import platform
 import socket
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ REPORT = 0.5
 # Parameters of glibc's allocator, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
-# What each command has sent, and the trainings that are to stop.
+# The data of each command, and the names of the trainings that are to stop.
 _held: dict[str, "Held"] = {}
 _stopping: set[str] = set()
 
@@ -41,7 +42,7 @@ class Unprepared(Exception):
 
 
 class Description(NamedTuple):
-    """What a command asks a worker before it sends any data."""
+    """Description of a worker, which a command asks for before it sends any data."""
 
     code: dict[str, str]  # versions, see `describe_code`
     host: str
@@ -50,13 +51,13 @@ class Description(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What a command has sent."""
+    """Data that a command has sent."""
 
-    task: Any  # that has brought it; Dask forgets the task when the command has left
-    parts: dict[str, Any]  # by digest
+    task: Any  # Dask's task that has brought them; Dask forgets it when the command has left
+    data: dict[str, Any]  # by digest
 
 
-class Shipped(NamedTuple):
+class Shipment(NamedTuple):
     """A trainer without its data, which a worker holds by their digests."""
 
     trainer: Trainer
@@ -85,50 +86,65 @@ def describe_worker(needs: Mapping[str, Any]) -> Description:
 
 
 def hold(
-    command: str, needed: Sequence[str], digests: Sequence[str], marker: Path | None, *parts: bytes
+    command: str, needed: Sequence[str], digests: Sequence[str], marker: Path | None, *pickled: bytes
 ) -> bool:
-    """Hold what a training needs, and tell whether this worker sees the folder of the sweep.
+    """Hold the data of a training, and tell whether this worker can write to the folder of the sweep.
 
-    What commands that have left have sent is dropped.
+    Drop the data of commands that have left.
 
     Args:
       command: name of the command.
-      needed: digests of all that is needed; whatever else this command has sent is dropped.
-      digests: digests of `parts`.
+      needed: digests of all that is needed; all else that this command has sent is dropped.
+      digests: digests of `pickled`.
       marker: file that shows that the folder is the same one.
-      parts: pickled objects.
+      pickled: objects that this worker does not hold yet.
 
     Raises:
-      Unprepared: if a part is missing that was sent before.
+      Unprepared: if an object is missing that was sent before.
     """
     from distributed import get_worker
 
     worker = get_worker()
     for name, held in [*_held.items()]:
         if held.task not in worker.state.tasks:
-            del _held[name]
-    old = _held[command].parts if command in _held else {}
-    new = {digest: pickle.loads(part) for digest, part in zip(digests, parts, strict=True)}
+            drop(name)
+    old = _held[command].data if command in _held else {}
+    new = {digest: pickle.loads(content) for digest, content in zip(digests, pickled, strict=True)}
     try:
         _held[command] = Held(worker.get_current_task(), {digest: (old | new)[digest] for digest in needed})
     except KeyError:
         raise Unprepared from None
-    return marker is not None and marker.exists()
+    if marker is None or not marker.exists():
+        return False
+    with suppress(OSError), tempfile.TemporaryFile(dir=marker.parent):
+        return True
+    return False
+
+
+def drop(command: str) -> None:
+    """Drop the data that a command has sent."""
+    _held.pop(command, None)
 
 
 def train(
-    command: str, key: str, run: str, attempt: str, block: Block, folder: Path | None, begun: Snapshot | None
+    command: str,
+    shipment: str,
+    training: str,
+    attempt: str,
+    block: Block,
+    folder: Path | None,
+    resume_from: Snapshot | None,
 ) -> Trained:
     """Train a block.
 
     Args:
       command: name of the command, and topic of the messages to it.
-      key: digest of the trainer.
-      run: name of the training, see `stop`.
+      shipment: digest of the `Shipment`.
+      training: name of the training, see `stop`.
       attempt: name of this attempt, which its messages carry.
       block: the block.
       folder: folder of the sweep, if this worker sees it.
-      begun: state to resume from, where it does not see it.
+      resume_from: state to resume from, where it does not see the folder.
 
     Raises:
       Unprepared: if this worker does not hold the trainer or its data.
@@ -142,7 +158,7 @@ def train(
         """Tell whether the command asks to stop, has left, or the scheduler has."""
         state = worker.state.tasks.get(task)
         return (
-            run in _stopping
+            training in _stopping
             or state is None
             or state.state == "cancelled"
             or worker.status.name.startswith("clos")
@@ -159,11 +175,11 @@ def train(
             advance, sent_at = 0.0, time.monotonic()
 
     try:
-        parts = _held[command].parts
-        trainer, sets, descent = parts[key]
+        data = _held[command].data
+        trainer, sets, descent = data[shipment]
         trainer = trainer._replace(
-            descent=parts[descent],
-            sets={name: parts[digest] for name, digest in sets.items()},
+            descent=data[descent],
+            sets={name: data[digest] for name, digest in sets.items()},
             folder=folder,
             should_stop=should_stop,
             on_epoch=report,
@@ -172,12 +188,12 @@ def train(
     except KeyError:
         raise Unprepared from None
     with jax.enable_x64(block.identity.settings["dtype"] == "float64"):
-        return trainer.train_block(block, begun)
+        return trainer.train_block(block, resume_from)
 
 
-def stop(run: str) -> None:
+def stop(training: str) -> None:
     """Ask the blocks of a training to end after their epoch."""
-    _stopping.add(run)
+    _stopping.add(training)
 
 
 @cache

@@ -232,7 +232,7 @@ def manifest(folder: Path) -> Target:
     def read() -> None:
         blocks = read_blocks(folder)
         if all(find_difference(block, whole) is None for block in blocks):
-            assert list(plan_blocks(whole, blocks, 2))
+            assert list(plan_blocks(whole, blocks, lambda: 2))
 
     return _files(folder, [str(path.relative_to(folder))], read, FolderError)
 

@@ -18,7 +18,7 @@ from test_fit_folder import EVERYTHING, assert_same, fit
 import linear_cifar as lc
 from linear_cifar import cluster as cluster_module
 from linear_cifar.blocks import MANIFEST
-from linear_cifar.worker import describe_code
+from linear_cifar.worker import Description, describe_code
 
 # So many epochs that a block is under way for a while.
 MANY = 200
@@ -127,26 +127,26 @@ def test_the_states_of_workers_that_do_not_see_the_folder_come_back(cluster, tmp
 
 def test_a_killed_workers_block_is_resumed_by_one_that_joins(processes, lines, tmp_path):
     victim = processes.running[-1]
-    seen = []
+    seen, epochs = [], 3 * MANY
 
     def kill(progress):
         seen.append(progress)
-        if progress.epoch > 50 and not lines and victim.poll() is None:
+        if 50 < progress.epoch < epochs and not lines and victim.poll() is None:
             victim.kill()
             processes.worker()
 
     with lc.Cluster(str(processes.file), lines.append) as cluster:
-        options = {"epochs": MANY, "block_runs": 2, "seeds": (0, 1, 2), "save_every": 20}
+        options = {"epochs": epochs, "block_runs": 2, "save_every": 20}
         result = fit(tmp_path, cluster=cluster, on_epoch=kill, **options)
         blocks = [worker["blocks"] for worker in cluster.describe()]
     assert_same(result, fit(**options), rtol=0)
     assert len(blocks) == 2
-    assert sum(blocks) == 3
+    assert sum(blocks) == 2
     assert len(lines) == 1
     assert lines[0].endswith(" has left")
     assert max(progress.epoch for progress in seen if progress.resumed) >= 40  # from its last checkpoint
-    assert sum(progress.advance for progress in seen) == pytest.approx(MANY)
-    assert "6/6 runs" in seen[-1].note
+    assert sum(progress.advance for progress in seen) == pytest.approx(epochs)
+    assert "4/4 runs" in seen[-1].note
 
 
 def test_a_block_that_kills_its_workers_is_given_up_and_the_others_finish(processes, lines, tmp_path):
@@ -160,7 +160,7 @@ def test_a_block_that_kills_its_workers_is_given_up_and_the_others_finish(proces
         result = fit(tmp_path, cluster=cluster, log=lines.append, **options)
     given_up = [line for line in lines if "given up" in line]
     assert len(given_up) == 1
-    assert "(2 configurations in 1 replicates) is given up: 2 workers were lost" in given_up[0]
+    assert "(2 runs) is given up: 2 workers died or failed in training it" in given_up[0]
     assert result.epochs.tolist() == [[0, 0], [3, 3], [3, 3]]
     expected = fit(seeds=(1, 2), block_runs=2)
     np.testing.assert_array_equal(result.history["val_loss"][:, 1:], expected.history["val_loss"])
@@ -170,28 +170,60 @@ def test_a_block_that_kills_its_workers_is_given_up_and_the_others_finish(proces
     ("described", "reason"),
     [
         ({"code": {**describe_code(), "jax": "0.0"}}, "it has jax 0.0, not "),
-        ({"code": {}}, "it has Python None, not "),
-        ({"runs": 1}, "its memory holds 1 runs at a time, not 2: give smaller blocks (block_runs)"),
+        ({"code": {}}, "it has Python unknown, not "),
+        ({"runs": 1}, "its memory holds 1 run at a time, not 2: give smaller blocks (block_runs)"),
     ],
 )
 def test_a_worker_that_does_not_fit_is_left_out_in_one_line(cluster, lines, monkeypatch, described, reason):
+    monkeypatch.setattr(cluster_module, "PATIENCE", 0.6)
     check = cluster_module.Cluster._check
 
-    def check_another(self, machine):
-        machine.description = machine.description._replace(**described)
-        check(self, machine)
+    def check_another(self, worker):
+        worker.description = worker.description._replace(**described)
+        check(self, worker)
 
     monkeypatch.setattr(cluster_module.Cluster, "_check", check_another)
     with pytest.raises(lc.NothingTrained):
         fit(cluster=cluster, block_runs=2, should_stop=lambda: len(lines) > 1)
-    (address,) = cluster._machines
-    assert lines[0].startswith(f"worker {address} (")
-    assert f") is left out: {reason}" in lines[0]
-    assert lines[1].startswith("waiting for a worker at ")
+    (address,) = cluster._workers
+    left_out, waiting = sorted(lines, key=lambda line: line.startswith("waiting for a worker at "))
+    assert left_out.startswith(f"worker {address} (")
+    assert f") is left out: {reason}" in left_out
+    assert waiting.endswith(": each that is there is busy, has not answered, or is left out")
+
+
+def test_a_finished_sweep_needs_no_worker(cluster, monkeypatch, tmp_path):
+    expected = fit(tmp_path)
+    monkeypatch.setattr(lc.Cluster, "count_runs", pytest.fail)
+    assert_same(fit(tmp_path, cluster=cluster), expected, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("memory", "num_runs", "largest_block", "at_once"),
+    [
+        ([1000], 10, None, 24),
+        ([1000] * 3, 6400, None, 100),
+        ([1000] * 32, 6400, None, 50),
+        ([10, 40, 90], 10**6, None, 40),
+        ([300, 2000], 4096, 256, 256),
+    ],
+)
+def test_the_size_of_blocks_follows_from_runs_workers_and_memory(
+    cluster, monkeypatch, memory, num_runs, largest_block, at_once
+):
+    workers = [cluster_module._Worker(f"tcp://{i}", "") for i in range(len(memory))]
+    for worker, runs in zip(workers, memory, strict=True):
+        worker.description = Description(describe_code(), "host", ["cpu: cpu"], runs)
+    cluster._workers = {worker.address: worker for worker in workers}
+    for name in ("_ask", "_poll"):
+        monkeypatch.setattr(lc.Cluster, name, lambda *_: None)
+    assert cluster.count_runs({}, num_runs, None, largest_block) == at_once
+    assert [worker.fits for worker in workers] == [runs >= at_once for runs in memory]
+    cluster._workers.clear()
 
 
 def test_no_scheduler_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(cluster_module, "CONNECT", 0.2)
+    monkeypatch.setattr(cluster_module, "CONNECT_TIMEOUT", 0.2)
     broken = tmp_path / "scheduler.json"
     broken.write_text("{}", encoding="utf-8")
     for scheduler in ("tcp://127.0.0.1:1", "nowhere", "http://127.0.0.1:1", "tls://127.0.0.1:1", str(broken)):

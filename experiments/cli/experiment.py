@@ -116,8 +116,8 @@ def _open_cluster() -> AbstractContextManager[Cluster | None]:
     if FLAGS.scheduler is None:
         return nullcontext()
     cluster = Cluster(FLAGS.scheduler, log)
-    log(f"training on the workers of {FLAGS.scheduler}; dashboard: {cluster.dashboard}")
-    if not FLAGS.scheduler.startswith("tls://"):
+    log(f"training on the workers of {cluster.address}; dashboard: {cluster.dashboard}")
+    if not cluster.address.startswith("tls:"):
         log("note: a Dask cluster runs any code that it is sent: keep it in a private network, or use TLS")
     return cluster
 
@@ -198,12 +198,9 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
     if results:
         write_results(folder, results, complete=False)
     if number is None:
-        held = (
-            f"{folder} holds the results of the others, marked incomplete"
-            if results
-            else "no other has ended"
+        raise ClusterError(
+            f"blocks were given up, see above; {folder} holds what the others have, incomplete"
         )
-        raise ClusterError(f"blocks were given up, see above; {held}")
     if not results:
         raise Stopped(f"stopped; to resume: {experiment.resume_command}", number)
     last, total = results[-1], len(results[-1].identity.epochs)
