@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from linear_cifar import folders
-from linear_cifar.atomic import atomic_text, atomic_write
+from linear_cifar.atomic import atomic_text, atomic_write, remove_unfinished
 from linear_cifar.folders import LOCK, FolderError, locked_folder, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -65,18 +65,21 @@ def test_a_folder_belongs_to_one_process_until_it_is_done(tmp_path):
 
 
 def test_files_that_a_killed_process_has_not_finished_are_removed(tmp_path):
-    (tmp_path / "block" / "part-1").mkdir(parents=True)
-    paths = [tmp_path / "results.csv", tmp_path / "block" / "x.npz", tmp_path / "block" / "part-1" / "x.npz"]
-    for path in paths:
-        path.touch()
-        with atomic_write(path) as partial:
-            partial.write_bytes(b"half")
-            kept = partial.read_bytes()
-        partial.write_bytes(kept)
-    with locked_folder(tmp_path):
-        assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(
-            [*paths, tmp_path / LOCK]
-        )
+    path, below = tmp_path / "results.csv", tmp_path / "block" / "state-1.npz"
+    below.parent.mkdir()
+    unfinished = []
+    for kept in (path, below):
+        kept.touch()
+        with atomic_write(kept) as partial:
+            partial.touch()
+        partial.write_bytes(b"half")
+        unfinished.append(partial)
+    with locked_folder(tmp_path):  # another process may hold the lock of a folder below
+        assert [partial.exists() for partial in unfinished] == [False, True]
+    remove_unfinished(tmp_path, "*/")
+    assert not unfinished[1].exists()
+    assert path.exists()
+    assert below.exists()
 
 
 def test_two_processes_may_write_the_same_file(tmp_path):
