@@ -198,9 +198,8 @@ def fit(
                     results.append(finished)
             if missing:
                 trainer = trainer._replace(runs_at_once=count_runs())
-                _compare_environments(
-                    saved, [describe_devices(local)] if cluster is None else cluster.devices, log
-                )
+            machines = [describe_devices(local)] if cluster is None else cluster.devices
+            _compare_environments(saved, machines, log)
             train_blocks = trainer.train_here if cluster is None else partial(cluster.train, trainer)
             for block, trained in train_blocks(missing):
                 result = trainer.save_block(block, trained)
