@@ -48,7 +48,9 @@ class DaskProcesses:
     def worker(self, *more: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a worker without a nanny, so that a killed one does not come back."""
         options = ("--scheduler-file", str(self.file), "--nthreads", "1", "--no-nanny", "--no-dashboard")
-        return self.start(["worker", *options, "--memory-limit", "0", *more], **environment)
+        # A worker whose scheduler dies while it starts would wait for ever.
+        limits = ("--memory-limit", "0", "--death-timeout", "30")
+        return self.start(["worker", *options, *limits, *more], **environment)
 
     def start(self, words: Sequence[str], **environment: str) -> subprocess.Popen[Any]:
         """Start a command of Dask; its output goes to a file in the folder."""
