@@ -6,8 +6,8 @@ needs root, and Linux with `ip`, `unshare` and `nsenter`; it takes about three m
 namespace with an address of its own and a mount namespace with a file system of its own, on one machine. The
 scheduler and the command run on the first host, beside a worker that sees the folder of the results. The
 worker on the second host sees no file of the first, neither results nor data. While the sweep trains, the
-second host is cut off until its worker is taken for dead, and is then connected again. Dask ends such a worker.
-The results equal those of one process, bit for bit.
+second host is cut off until its worker is taken for dead, and is then connected again; Dask ends such a
+worker. The results equal those of one process, bit for bit.
 """
 
 import json
