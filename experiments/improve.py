@@ -33,7 +33,7 @@ from experiments.runner.stages import fixed_stage
 from linear_cifar.config import AXES, Config, grid
 from linear_cifar.data.prepare import Data
 from linear_cifar.result import Result
-from linear_cifar.uncertainty import DIVERGED, paired_interval
+from linear_cifar.uncertainty import DIVERGED, estimate_difference
 
 FLAGS = flags.FLAGS
 
@@ -177,7 +177,7 @@ def _gain(result: Result, base: Result) -> str:
     pair = [(member, member.ranking()[0]) for member in (result, base)]
     if not all(member.stayed_finite[c] for member, c in pair):
         return tables.format_difference(DIVERGED)
-    return tables.format_difference(paired_interval(*(member.values("test", c) for member, c in pair)))
+    return tables.format_difference(estimate_difference(*(member.values("test", c) for member, c in pair)))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,6 @@ from linear_cifar.training import (
 )  # fmt: skip
 from linear_cifar.uncertainty import (
     Estimate,
-    Interval,
     Selection,
     best_per_seed,
     confidence_set,
@@ -82,7 +81,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AXES", "LOSSES", "OPTIMIZERS", "SCHEDULES", "Augmentation", "Axis", "Best", "Cluster",
     "ClusterError", "Config", "Epoch", "Estimate", "Examples", "FolderError", "Halving", "Hyperparams",
-    "Identity", "Initializer", "Interval", "LabelMetrics", "Layout", "Loops", "Loss", "Metrics",
+    "Identity", "Initializer", "LabelMetrics", "Layout", "Loops", "Loss", "Metrics",
     "NothingTrained", "Optimizer", "Params", "Progress", "Range", "Reliability", "Replicate",
     "ReplicateData", "ReplicateId", "Result", "RunState", "SaveError", "Schedule", "Selection",
     "Snapshot", "Standardizer", "TrainSpec", "Weights", "__version__", "adamw", "best_per_seed", "chain",

@@ -23,9 +23,9 @@ from linear_cifar.snapshots import Columns, as_indices, take_columns, take_histo
 from linear_cifar.standardizer import Standardizer, standardize
 from linear_cifar.uncertainty import (
     DIVERGED,
-    Interval,
+    Estimate,
     Selection,
-    interval_over_examples,
+    estimate_accuracy,
     interval_over_seeds,
     rank,
     select_best,
@@ -362,7 +362,7 @@ class Result:
             return marks.reshape(len(self.seeds), self.folds, -1).mean(axis=1)
         return marks.reshape(len(self.seeds), -1)
 
-    def interval(self, name: str, config: int) -> Interval:
+    def interval(self, name: str, config: int) -> Estimate:
         """Return the mean accuracy of a configuration on an evaluation set, with its 95 % interval.
 
         It is over seeds and examples, see `estimate_accuracy`. The training examples are taken as given: on
@@ -371,7 +371,7 @@ class Result:
         if not self.stayed_finite[config]:
             return DIVERGED
         if name in self.marks:
-            return interval_over_examples(self.values(name, config))
+            return estimate_accuracy(self.values(name, config))
         self._check_set(name)
         accuracy = np.asarray(self.final[f"{name}_acc"][self.order_replicates(), config], np.float64)
         return interval_over_seeds(accuracy.reshape(len(self.seeds), -1))

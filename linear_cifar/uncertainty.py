@@ -13,10 +13,23 @@ $$\mathrm{MS}_a = \frac{n}{S-1} \sum_s (y_{s\cdot} - y_{\cdot\cdot})^2, \quad
 \mathrm{MS}_b = \frac{S}{n-1} \sum_i (y_{\cdot i} - y_{\cdot\cdot})^2, \quad
 \mathrm{MS}_e = \frac{\sum_{si} (y_{si} - y_{s\cdot} - y_{\cdot i} + y_{\cdot\cdot})^2}{(S-1)(n-1)}$$
 
-as $\max(\mathrm{MS}_a - \mathrm{MS}_e, 0) / (S n)$, $\max(\mathrm{MS}_b - \mathrm{MS}_e, 0) / (S n)$ and
-$\mathrm{MS}_e / (S n)$. The intervals are Student's t. Their degrees of freedom are those of Satterthwaite
-(1946, "An Approximate Distribution of Estimates of Variance Components"), and at least min(S, n) − 1.
-`tests/simulations.py` measures how often they cover the truth.
+as $V_a = \max(\mathrm{MS}_a - \mathrm{MS}_e, 0) / (S n)$, $V_b = \max(\mathrm{MS}_b - \mathrm{MS}_e, 0) /
+(S n)$ and $V_e = \mathrm{MS}_e / (S n)$. The half width h of an interval is given by $h^2 = t_{S-1}^2 V_a +
+t_{n-1}^2 (V_b + V_e)$ (Howe 1974, "Approximate Confidence Limits on the Mean of X + Y Where X and Y Are Two
+Tabled Independent Random Variables").
+
+Near 0 and 100 % an interval ± h would be too short, and reach beyond them. So an accuracy p has the limits
+of Clopper & Pearson (1934) for as many independent examples as h implies, n for one seed (Korn & Graubard
+1998, "Confidence Intervals for Proportions with Small Expected Number of Positive Counts Estimated from
+Survey Data"). There, 1/n allows for rare errors, as if one more example were wrong with all seeds:
+
+$$n^* = \frac{p (1 - p) + 1/n}{h^2 (n-1) / (n \, t_{n-1}^2) + 1/n^2}$$
+
+A difference is u − v, where u and v are the shares on which only the first or only the second is right. It
+has the variance u + v − (u − v)² in place of p (1 − p). The limits of u and v are joined as by Newcombe
+(1998, "Improved Confidence Intervals for the Difference between Binomial Proportions Based on Paired Data").
+`tests/simulations.py` measures how often the intervals cover the truth. They are too high where seeds scatter
+to one side, as chaotic ones near 100 %, because few seeds seldom show the worst.
 
 With one seed there is only the variance over examples: the interval is about these weights on other examples.
 """
@@ -29,6 +42,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from linear_cifar.arguments import as_marks, as_pair, as_values
+from linear_cifar.moderation import MAX_CONFIGS, MIN_CONFIGS, describe_pairs, fit_trend
 
 # Confidence level of intervals.
 CONFIDENCE = 0.95
@@ -42,32 +56,36 @@ CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE = 500, 10**8
 
 
 class Estimate(NamedTuple):
-    """A mean over S seeds and n examples, and its standard error in three parts.
+    """A mean over S seeds and n examples, its 95 % interval, and its standard error in three parts.
 
     `stderr`² is the sum of the squares of the parts. With one seed, `from_seeds` and `from_interaction` are
-    NaN, and the interval is about these weights on other examples.
+    NaN, and the interval is about these weights on other examples. One example gives a mean only.
     """
 
     mean: float
-    stderr: float
-    half_width: float  # of the 95 % confidence interval around the mean
-    from_seeds: float
-    from_examples: float
-    from_interaction: float
+    low: float
+    high: float
+    stderr: float = np.nan
+    from_seeds: float = np.nan
+    from_examples: float = np.nan
+    from_interaction: float = np.nan
 
 
-class _Spread(NamedTuple):
-    """Variances of means, and degrees of freedom of their sum; floats, or arrays for many means at once."""
+class _Squares(NamedTuple):
+    """Means of values and of their squares, and the mean squares of their analysis of variance."""
 
+    mean: Means
+    square: Means
     seeds: Means
     examples: Means
-    interaction: Means
-    degrees: Means
+    rest: Means
+    S: int
+    n: int
 
-    @property
-    def stderr(self) -> Means:
-        """The standard errors."""
-        return np.sqrt(self.seeds + self.examples + self.interaction)
+    def variances(self) -> list[Means]:
+        """Return the variance of the mean in its parts: from the seeds, the examples, and both together."""
+        seeds, examples = (np.maximum(part - self.rest, 0) for part in (self.seeds, self.examples))
+        return [part / (self.S * self.n) for part in (seeds, examples, self.rest)]
 
 
 def estimate_accuracy(correct: Values) -> Estimate:
@@ -75,30 +93,14 @@ def estimate_accuracy(correct: Values) -> Estimate:
 
     Args:
       correct: whether each seed's prediction of each example was right. Of other values, such as the
-        probability of a class, the mean is estimated; it is NaN if one of them is.
+        probability of a class, the mean is estimated; it is NaN if one of them is. Where they are not between
+        0 and 1, the interval is mean ± h, see above.
 
     Raises:
-      ValueError: if there is no seed, or fewer than two examples.
+      ValueError: if there is no seed or no example.
     """
-    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
-    from scipy.special import stdtrit
-
-    values = as_values("correct", correct, "seeds, examples").astype(np.float64)
-    S, n = values.shape
-    _check_shape(S, n)
-    mean, by_seed, by_example = values.mean(), values.mean(axis=1), values.mean(axis=0)
-    spread = _spread(
-        n * np.sum((by_seed - mean) ** 2),
-        S * np.sum((by_example - mean) ** 2),
-        np.sum((values - by_seed[:, None] - by_example + mean) ** 2),
-        S,
-        n,
-    )
-    half = stdtrit(spread.degrees, (1 + CONFIDENCE) / 2) * spread.stderr
-    parts = [float(np.sqrt(variance)) for variance in spread[:3]]
-    if S == 1:
-        parts[0] = parts[2] = np.nan
-    return Estimate(float(mean), float(spread.stderr), float(half), *parts)
+    values = as_values("correct", correct, "seeds, examples")
+    return _estimate(np.asarray(values, np.float64), paired=False)
 
 
 def estimate_difference(
@@ -113,10 +115,10 @@ def estimate_difference(
         or other values, see `estimate_accuracy`.
 
     Raises:
-      ValueError: if the shapes differ, there is no seed, or there are fewer than two examples.
+      ValueError: if the shapes differ, or there is no seed or no example.
     """
-    first, second = as_pair("seeds, examples", first=first, second=second)
-    return estimate_accuracy(first.astype(np.float64) - second)
+    pair = as_pair("seeds, examples", first=first, second=second)
+    return _estimate(np.subtract(*pair, dtype=np.float64), paired=True)
 
 
 def linearize_ratio(
@@ -154,9 +156,9 @@ def confidence_set(
     aim is that of multiple comparisons with the best (Hsu 1984, "Constrained Simultaneous Confidence
     Intervals for Multiple Comparisons with the Best").
 
-    The confidence holds from ten seeds on. With fewer, the set may miss the best, or be very large: where
-    seeds matter much, it held the best of 48 configurations in 89 % of simulations with three seeds. With one
-    seed it is about these weights on other examples.
+    The variance between seeds is moderated by a trend over the configurations, see `linear_cifar.moderation`.
+    With fewer than ten of them each pair has only its own, and the set is large with two or three seeds. With
+    one seed it is about these weights on other examples.
 
     Args:
       correct: whether the predictions were right, or how far, from 0 to 1.
@@ -173,7 +175,8 @@ def confidence_set(
     """
     correct = as_values("correct", correct, "seeds, configurations, examples")
     S, C, n = correct.shape
-    _check_shape(S, n)
+    if S == 0 or n < 2:
+        raise ValueError(f"there are {S} seeds and {n} examples: give at least one seed and two examples")
     if not np.isfinite(correct).all():
         raise ValueError("correct holds NaN or infinity: say by diverged which runs to leave out")
     finite: Bool[np.ndarray, " C"] = np.ones(C, bool)
@@ -186,17 +189,9 @@ def confidence_set(
         raise ValueError("there is no configuration that did not diverge")
     if not isinstance(confidence, Real) or not 0.5 <= confidence < 1:
         raise ValueError(f"confidence is {confidence}: give 0.5 to below 1")
-    level = 1 - (1 - confidence) / max(1, finite.sum() - 1)
-    chosen = finite.copy()
-    # The best rivals leave most configurations out, and only the others are compared with all.
     order = np.argsort(-correct.mean(axis=(0, 2)), kind="stable")
-    order = order[finite[order]]
-    at_once = max(1, min(CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE // (S * n)))
-    for rivals in (order[:10], *_split(order[10:], at_once)):
-        for candidates in _split(np.flatnonzero(chosen), at_once):
-            worse = _are_worse(correct[:, candidates], correct[:, rivals], level)
-            chosen[candidates] = ~worse.any(axis=1)
-    return chosen
+    (_, high), _ = _compare_with_rivals(correct, order[finite[order]], confidence)
+    return high >= 0
 
 
 def cross_validate_selection(accuracy: Float[Array | np.ndarray, "S F C"]) -> Float[np.ndarray, " F"]:
@@ -232,54 +227,31 @@ def cross_validate_selection(accuracy: Float[Array | np.ndarray, "S F C"]) -> Fl
     return by_fold[np.arange(F), chosen]
 
 
-class Interval(NamedTuple):
-    """A mean and the ends of its 95 % interval; all NaN where a run diverged."""
-
-    mean: float
-    low: float  # NaN also where one seed or one example gives no interval
-    high: float
-
-    @property
-    def half_width(self) -> float:
-        """Half of the interval."""
-        return (self.high - self.low) / 2
-
-
 class Selection(NamedTuple):
-    """The choice of the best of C configurations, and how sure it is."""
+    """The choice of the best of C configurations, and how sure it is.
 
-    difference: Sequence[Interval]  # accuracy − that of the best, of each configuration
+    The interval of a difference decides whether the configuration may be the best: it may if `high` is at
+    least 0. `high` is the lowest upper limit of its differences from all rivals, `low` the lower limit of its
+    difference from the best. Each limit has the level of `confidence_set`, which allows for all rivals.
+    """
+
+    difference: Sequence[Estimate]  # accuracy − that of the best, of each configuration
     may_be_best: Bool[np.ndarray, " C"]  # see `confidence_set`
     expected: float  # accuracy that choosing is expected to reach, see `cross_validate_selection`; or NaN
     parts: int  # folds, or parts of the examples, by which it was estimated
+    trend_degrees: float  # degrees of freedom that the trend adds to a pair's, see `Trend`; 0: there is none
 
 
-DIVERGED = Interval(np.nan, np.nan, np.nan)
+DIVERGED = Estimate(np.nan, np.nan, np.nan)
 # Without folds, the examples are divided into so many parts to cross-validate the selection.
 PARTS = 5
 
 
-def interval_over_seeds(values: Float[np.ndarray, "S folds"]) -> Interval:
-    """Return the mean of values of seeds and their folds, with its interval by Student's t over the seeds."""
+def interval_over_seeds(values: Float[np.ndarray, "S folds"]) -> Estimate:
+    """Return the mean accuracy of seeds and folds, with its interval by Student's t over the seeds."""
     by_seed = values.mean(axis=1)
     mean, half = float(by_seed.mean()), float(half_width(by_seed))
-    return Interval(mean, mean - half, mean + half)
-
-
-def interval_over_examples(values: Values) -> Interval:
-    """Return the mean of values per example, with its interval over seeds and examples.
-
-    One example gives no interval.
-    """
-    if values.shape[1] == 1:
-        return Interval(float(values.mean()), np.nan, np.nan)
-    estimate = estimate_accuracy(values)
-    return Interval(estimate.mean, estimate.mean - estimate.half_width, estimate.mean + estimate.half_width)
-
-
-def paired_interval(first: Values, second: Bool[np.ndarray, "_ _"] | Float[np.ndarray, "_ _"]) -> Interval:
-    """Return the accuracy of one configuration minus that of another, paired by seed and example."""
-    return interval_over_examples(first.astype(np.float64) - second)
+    return Estimate(mean, *np.clip([mean - half, mean + half], 0, 1).tolist())
 
 
 def select_best(
@@ -301,14 +273,18 @@ def select_best(
         before, leaving out a part of them now would not show its luck.
     """
     C, n = correct.shape[1:]
-    difference = [
-        paired_interval(correct[:, c], correct[:, best]) if finite[c] else DIVERGED for c in range(C)
-    ]
-    if n == 1 or not finite.any():
-        return Selection(difference, finite, np.nan, 0)
-    may_be_best = confidence_set(correct, np.broadcast_to(~finite, (len(correct), C)))
-    if C == 1 or not estimate:
-        return Selection(difference, may_be_best, np.nan, 0)
+    accuracy = correct.mean(axis=(0, 2), dtype=np.float64)
+    ends, trend_degrees, may_be_best = np.full((2, C), np.nan), 0.0, finite
+    if n > 1 and finite.any():
+        order = np.argsort(-accuracy, kind="stable")
+        order = np.concatenate([[best], order[finite[order] & (order != best)]])
+        ends, trend_degrees = _compare_with_rivals(correct, order, CONFIDENCE)
+        may_be_best = ends[1] >= 0
+        ends[:, best] = 0
+    differences = np.where(finite, accuracy - accuracy[best], np.nan)
+    difference = [Estimate(*row) for row in np.stack([differences, *ends], axis=1).tolist()]
+    if C == 1 or n == 1 or not estimate or not finite.any():
+        return Selection(difference, may_be_best, np.nan, 0, trend_degrees)
     # Without folds, not one part after another, because a file may hold its classes one after another.
     count = min(PARTS, n)
     parts = (
@@ -317,7 +293,7 @@ def select_best(
     accuracy = np.stack([part.mean(axis=2) for part in parts], axis=1)  # [S, parts, C]
     accuracy[:, :, ~finite] = np.nan
     expected = cross_validate_selection(accuracy)
-    return Selection(difference, may_be_best, float(expected.mean()), len(parts))
+    return Selection(difference, may_be_best, float(expected.mean()), len(parts), trend_degrees)
 
 
 def rank(loss: Float[Array | np.ndarray, "S C"], accuracy: Float[Array | np.ndarray, "S C"]) -> list[int]:
@@ -373,25 +349,80 @@ def _split(indices: Int[np.ndarray, " C"], length: int) -> list[Int[np.ndarray, 
     return np.split(indices, range(length, len(indices), length))
 
 
-def _are_worse(
-    candidates: Shaped[np.ndarray, "S A n"], rivals: Shaped[np.ndarray, "S B n"], level: float
-) -> Bool[np.ndarray, "A B"]:
-    """Test for each candidate whether it is significantly worse than each rival."""
-    from scipy.special import ndtri, stdtrit
+def _estimate(values: Float[np.ndarray, "S n"], paired: bool) -> Estimate:
+    """Return the estimate of the mean of values [S, n], which are differences of two if they are paired."""
+    S, n = values.shape
+    if S == 0 or n == 0:
+        raise ValueError(f"there are {S} seeds and {n} examples: give at least one of each")
+    if n == 1:
+        return Estimate(float(values.mean()), np.nan, np.nan)
+    mean, by_seed, by_example = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    degrees = max(S - 1, 1)
+    seeds = n * np.sum((by_seed - mean) ** 2) / degrees
+    examples = S * np.sum((by_example - mean) ** 2) / (n - 1)
+    rest = np.sum((values - by_seed[:, None] - by_example + mean) ** 2) / (degrees * (n - 1))
+    squares = _Squares(mean, np.mean(values**2), seeds, examples, rest, S, n)
+    level = (1 + CONFIDENCE) / 2
+    half = _half_width(squares, level)
+    low, high = mean - half, mean + half
+    if not paired and 0 <= values.min() <= values.max() <= 1:
+        low, high = _clopper_pearson(mean, mean - mean**2, half, n, level)
+    elif paired and np.abs(values).max() <= 1:
+        low = -_limit_above(squares._replace(mean=-mean), half, level)
+        high = _limit_above(squares, half, level)
+    parts = [float(np.sqrt(variance)) for variance in squares.variances()]
+    stderr = float(np.linalg.norm(parts))
+    if S == 1:
+        parts[0] = parts[2] = np.nan
+    return Estimate(float(mean), float(low), float(high), stderr, *parts)
 
-    difference, spread = _compare_pairs(candidates, rivals)
-    stderr, degrees = np.asarray(spread.stderr), np.asarray(spread.degrees)
-    # Student's quantiles are slow for many pairs. As the level is at least 1/2, they are larger than the
-    # normal one, and are only needed where that calls a candidate worse.
-    worse = difference + ndtri(level) * stderr < 0
-    worse[worse] = difference[worse] + stdtrit(degrees[worse], level) * stderr[worse] < 0
-    return worse
+
+def _compare_with_rivals(
+    correct: Shaped[np.ndarray, "S C n"], order: Int[np.ndarray, " c"], confidence: float
+) -> tuple[Float[np.ndarray, "2 C"], float]:
+    """Return the ends of each configuration's difference from the best, and the degrees that a trend adds.
+
+    The upper end is the lowest limit of its differences from all rivals, or from as many as it took to leave
+    it out. Only the configurations in `order` are compared, the best first; the ends of others are NaN.
+    """
+    S, C, n = correct.shape
+    level = 1 - min((1 - confidence) / max(1, len(order) - 1), 0.4999)  # at 1/2 all widths are 0
+    at_once = max(MIN_CONFIGS, min(CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE // (S * n)))
+    trend = None
+
+    def limit(first: Int[np.ndarray, " A"], second: Int[np.ndarray, " B"]) -> Float[np.ndarray, "A B"]:
+        """Return upper limits of the differences of all pairs; infinity for one and the same."""
+        squares, columns = _compare_pairs(correct[:, first], correct[:, second])
+        degrees = None
+        if trend:
+            moderated, degrees = trend.moderate(np.asarray(squares.seeds), columns)
+            squares = squares._replace(seeds=moderated)
+        limits = _limit_above(squares, _half_width(squares, level, degrees), level)
+        return np.where(first[:, None] == second, np.inf, limits)
+
+    if S > 1 and len(order) >= MIN_CONFIGS:
+        count = min(len(order), MAX_CONFIGS, at_once)
+        some = order[np.linspace(0, len(order) - 1, count).astype(int)]
+        pairs = np.triu_indices(count, 1)
+        squares, columns = _compare_pairs(correct[:, some], correct[:, some])
+        trend = fit_trend(np.asarray(squares.seeds)[pairs] + 1 / (12 * n), columns[pairs], S - 1, count)
+    ends = np.full((2, C), np.nan)
+    low, high = ends
+    high[order] = np.inf
+    # The best rivals leave most configurations out, and only the others are compared with all.
+    for rivals in (order[:10], *_split(order[10:], at_once)):
+        for candidates in _split(np.flatnonzero(high >= 0), at_once):
+            limits = limit(candidates, rivals).min(axis=1, initial=np.inf)
+            high[candidates] = np.minimum(high[candidates], limits)
+    for others in _split(order, at_once):
+        low[others] = -limit(order[:1], others)[0]
+    return ends, trend.degrees if trend else 0.0
 
 
 def _compare_pairs(
     first: Shaped[np.ndarray, "S A n"], second: Shaped[np.ndarray, "S B n"]
-) -> tuple[Float[np.ndarray, "A B"], _Spread]:
-    """Return the differences in accuracy, first − second, of all pairs of configurations, and their spread.
+) -> tuple[_Squares, Float[np.ndarray, "A B 3"]]:
+    """Return the squares of the differences of all pairs, first − second [A, B], and what the trend follows.
 
     The sums of squares of a difference follow from inner products of the two, and so all pairs together take
     three matrix products.
@@ -410,30 +441,47 @@ def _compare_pairs(
     )
     by_seed = [side.mean(axis=2).T for side in (first, second)]
     by_example = [side.mean(axis=0) for side in (first, second)]
-    difference = by_seed[0].mean(axis=1)[:, None] - by_seed[1].mean(axis=1)[None, :]
+    accuracies = [side.mean(axis=1) for side in by_seed]
+    difference = np.subtract.outer(*accuracies)
     between_seeds = n * squared_distances(*by_seed)
     between_examples = S * squared_distances(*by_example)
-    mean_square = S * n * difference**2
-    rest = np.maximum(total - between_seeds - between_examples + mean_square, 0)
-    seeds, examples = (np.maximum(part - mean_square, 0) for part in (between_seeds, between_examples))
-    return difference, _spread(seeds, examples, rest, S, n)
+    of_mean = S * n * difference**2
+    rest = np.maximum(total - between_seeds - between_examples + of_mean, 0)
+    seeds, examples = (np.maximum(part - of_mean, 0) for part in (between_seeds, between_examples))
+    degrees = max(S - 1, 1)
+    mean_squares = seeds / degrees, examples / (n - 1), rest / (degrees * (n - 1))
+    # 1 / (12 n) is the mean square of rounding accuracies to multiples of 1 / n: no logarithm is of less.
+    columns = describe_pairs(mean_squares[2] + 1 / (12 * n), np.minimum.outer(*accuracies))
+    return _Squares(difference, total / (S * n), *mean_squares, S, n), columns
 
 
-def _spread(between_seeds: Means, between_examples: Means, rest: Means, S: int, n: int) -> _Spread:
-    """Return the spread of means from the three sums of squares of the analysis of variance."""
-    ms_examples = np.asarray(between_examples / (n - 1))
-    if S == 1:
-        zero = np.zeros_like(ms_examples)
-        return _Spread(zero, ms_examples / n, zero, zero + (n - 1))
-    ms_seeds, ms_rest = np.asarray(between_seeds / (S - 1)), np.asarray(rest / ((S - 1) * (n - 1)))
-    seeds, examples = (np.maximum(ms - ms_rest, 0) for ms in (ms_seeds, ms_examples))
-    total = seeds + examples + ms_rest
-    denominator = ms_seeds**2 / (S - 1) + ms_examples**2 / (n - 1) + ms_rest**2 / ((S - 1) * (n - 1))
-    # Where all values are equal there is no spread, and any number of degrees will do.
-    degrees = np.maximum(total**2 / np.where(denominator > 0, denominator, 1), min(S, n) - 1)
-    return _Spread(seeds / (S * n), examples / (S * n), ms_rest / (S * n), degrees)
+def _half_width(squares: _Squares, level: float, degrees: Means | None = None) -> Means:
+    """Return h, see above, for a one-sided level, and degrees of freedom between seeds other than S − 1."""
+    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
+    from scipy.special import stdtrit
+
+    seeds, examples, rest = squares.variances()
+    t_seeds = stdtrit(max(squares.S - 1, 1) if degrees is None else degrees, level)
+    return np.sqrt(t_seeds**2 * seeds + stdtrit(squares.n - 1, level) ** 2 * (examples + rest))
 
 
-def _check_shape(S: int, n: int) -> None:
-    if S == 0 or n < 2:
-        raise ValueError(f"there are {S} seeds and {n} examples: give at least one seed and two examples")
+def _clopper_pearson(share: Means, variance: Means, half: Means, n: int, level: float) -> tuple[Means, Means]:
+    """Return the limits of a share of n* examples, see above, each of a one-sided level."""
+    from scipy.special import betaincinv, stdtrit
+
+    count = (variance + 1 / n) / ((half / stdtrit(n - 1, level)) ** 2 * (n - 1) / n + 1 / n**2)
+    right, wrong = (np.maximum(part * count, 1e-9) for part in (share, 1 - share))
+    return betaincinv(right, wrong + 1, 1 - level), betaincinv(right + 1, wrong, level)
+
+
+def _limit_above(squares: _Squares, half: Means, level: float) -> Means:
+    """Return the upper limit of differences between −1 and 1, see above, of a one-sided level."""
+    mean = squares.mean
+    either = np.maximum(squares.square, np.abs(mean))
+    first, second = (either + mean) / 2, (either - mean) / 2
+    own = either - mean**2, half, squares.n, level
+    above = _clopper_pearson(first, *own)[1] - first
+    below = second - _clopper_pearson(second, *own)[0]
+    # Two shares of one sample are correlated: this is −r.
+    correlation = np.sqrt(first * second / np.maximum((1 - first) * (1 - second), 1e-9))
+    return mean + np.sqrt(above**2 + below**2 + 2 * correlation * above * below)

@@ -11,7 +11,7 @@ from experiments.artifacts import drawing, figures, fonts, measures, search_figu
 from experiments.artifacts.plotting import Text, matplotlib
 from linear_cifar.config import Config, Range, draw_configs, grid
 from linear_cifar.data.dataset import SPLITS
-from linear_cifar.uncertainty import DIVERGED, Interval
+from linear_cifar.uncertainty import DIVERGED, Estimate
 
 SEEDS = (3, 4)
 # The last one diverges.
@@ -39,7 +39,7 @@ def test_every_figure_is_drawn(tmp_path, data, diverged):
     result = draw_result(sweep, data, diverged)
     predictions = measures.predict(result, data)
     selections = [(result, 0, predictions), (result, result.ranking()[0], predictions)]
-    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan])], [Interval(0.35, 0.25, 0.45), DIVERGED]
+    accuracies, intervals = [np.array([0.3, 0.4]), np.array([np.nan])], [Estimate(0.35, 0.25, 0.45), DIVERGED]
     selection = result.selection()
     drawings = {
         "heatmap": lambda path: figures.plot_heatmap(path, result, selection),
@@ -180,7 +180,7 @@ def test_a_diverged_selection_is_named_and_hides_no_legend(tmp_path, data):
 def test_a_diverged_step_has_a_note(tmp_path):
     accuracies, intervals = (
         [np.array([0.3, 0.4]), np.array([np.nan, 0.4])],
-        [Interval(0.35, 0.25, 0.45), DIVERGED],
+        [Estimate(0.35, 0.25, 0.45), DIVERGED],
     )
     figures.plot_steps(tmp_path / "steps", ["a", "b"], accuracies, intervals, "synthetic")
     assert read_svg(tmp_path / "steps").count("<!-- diverged -->") == 1

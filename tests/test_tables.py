@@ -11,7 +11,7 @@ from experiments.artifacts.tables import MAY_BE_BEST, PRINTED_ROWS, format_diffe
 from linear_cifar.config import Config, grid
 from linear_cifar.data.prepare import prepare_data
 from linear_cifar.data.synthetic import make_synthetic
-from linear_cifar.uncertainty import DIVERGED, Interval, estimate_accuracy, estimate_difference
+from linear_cifar.uncertainty import DIVERGED, Estimate, estimate_accuracy, interval_over_seeds
 
 SEEDS = (3, 4)
 # The last one diverges.
@@ -23,7 +23,7 @@ def ranking_table(result):
 
 
 def interval(mean, half_width):
-    return Interval(mean, mean - half_width, mean + half_width)
+    return Estimate(mean, mean - half_width, mean + half_width)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,11 @@ def test_the_ranking_names_the_data_the_seeds_and_what_diverged(result):
     text = str(ranking_table(result))
     lines = text.splitlines()
     assert len(lines) == len(CONFIGS) + 5
-    assert lines[0].startswith(
-        "synthetic (± half of the 95 % interval over seeds 3-4 and examples; train: seeds)"
-    )
+    assert lines[0].startswith("synthetic (95 % intervals over seeds 3-4 and examples; train: seeds)")
     assert "diverged in epoch 1" in lines[-4]
     assert lines[-3].startswith("synthetic, best:")
     assert " of 9 configurations may be the best: with 95 % confidence" in lines[-2]
-    assert "That takes 10 seeds" in lines[-2]
+    assert "too few for a trend" in lines[-2]
     assert lines[-1].startswith("Choosing the best is expected to reach ")
 
 
@@ -71,19 +69,16 @@ def test_configurations_are_compared_with_the_best_by_seed_and_example(result):
     changed = with_marks(result.take(range(3)), marks)
     np.testing.assert_array_equal(changed.values("test", 1), marks["test"][:, 1])
     table = ranking_table(changed)
-    assert table.columns[-2:] == ["val − best", ""]
+    assert table.columns[-2:] == ["val − best, simultaneous", ""]
     order = sorted(range(3), key=lambda c: -marks["val"][:, c].mean())
     for place, (c, row) in enumerate(zip(order, table.rows, strict=True)):
         for split, cell in (("val", row[5]), ("test", row[6])):
-            accuracy = estimate_accuracy(marks[split][:, c])
-            assert cell == format_interval(interval(accuracy.mean, accuracy.half_width))
+            assert cell == format_interval(estimate_accuracy(marks[split][:, c]))
         if place:
-            difference = estimate_difference(marks["val"][:, c], marks["val"][:, order[0]])
-            assert row[-2] == f"{100 * difference.mean:.2f} ± {100 * difference.half_width:.2f}"
-    # Training accuracies have Student's interval over the seeds: of two it is ± 12.706 · |difference| / 2.
-    train = marks["val"].mean(axis=2)
-    expected = 100 * 12.706 * np.abs(train[0] - train[1])[order[0]] / 2
-    assert float(table.rows[0][4].split(" ± ")[1]) == pytest.approx(expected, abs=0.01)
+            assert row[-2] == format_interval(changed.selection().difference[c])
+    # Training accuracies have intervals over the seeds.
+    train = marks["val"].mean(axis=2)[:, order[:1]]
+    assert table.rows[0][4] == format_interval(interval_over_seeds(train))
 
 
 def test_the_set_of_the_best_is_marked_and_counted(result):
@@ -114,7 +109,7 @@ def test_one_seed_gives_intervals_over_examples():
     assert {len(row) for row in table.rows} == {len(table.columns)}
     assert "over examples, for these weights" in table.title
     assert "±" not in table.rows[0][4]  # there is none over one seed
-    assert "±" in table.rows[0][5]
+    assert " to " in table.rows[0][5]
     assert "each seed" not in table.note
 
 
@@ -124,13 +119,30 @@ def test_a_difference_has_its_sign():
     assert format_interval(DIVERGED) == "-"
 
 
+def test_an_interval_that_is_not_symmetric_has_both_ends():
+    assert format_interval(Estimate(0.99, 0.9455, 0.9997)) == "99.00 (94.55 to 99.97)"
+    assert format_interval(Estimate(1.0, 0.88, 1.0)) == "100.00 (88.00 to 100.00)"
+    assert format_interval(Estimate(0.4, 0.37, 0.432)) == "40.00 ± 3.10"
+    assert format_difference(Estimate(0.01, -0.002, 0.05)) == "+1.00 (-0.20 to 5.00)"
+
+
+def test_no_luck_is_said_where_there_is_none():
+    configs = grid(eta=[0.001, 0.01], batch=[20], lam=[0.0])
+    marks = np.zeros((1, 2, 50), bool)
+    marks[:, 0, :40], marks[:, 1, :10] = True, True
+    drawn = with_marks(draw_result(make_sweep(configs), small_data()), {"val": marks, "test": marks})
+    note = ranking_table(drawn).note
+    assert "expected to reach 80.00" in note
+    assert "luck" not in note
+
+
 @pytest.mark.parametrize("val_size", [1, 3])
 def test_very_few_validation_examples_are_enough_for_a_table(val_size):
     data = prepare_data(make_synthetic(n_train=300, n_test=1), val_size=val_size)
     table = ranking_table(draw_result(make_sweep(CONFIGS[:3], seeds=SEEDS, val_size=val_size), data))
     assert len(table.rows) == 3
-    assert ("±" in table.rows[0][5]) == (val_size > 1)
-    assert "±" not in table.rows[0][6]
+    assert (" to " in table.rows[0][5]) == (val_size > 1)
+    assert " to " not in table.rows[0][6]
     assert ("cross-validated over 3 parts" in table.note) == (val_size > 1)
 
 
@@ -175,7 +187,7 @@ def test_refitted_configurations_keep_the_order_of_the_selection():
     for c, row in enumerate(table.rows):
         W, b = (leaf[:, c].mean(axis=0) for leaf in refit.params())
         accuracy = ((x @ W.T + b).argmax(axis=1) == labels).mean()
-        assert row[-2].startswith(f"{100 * accuracy:.2f} ± ")
+        assert row[-2].startswith(f"{100 * accuracy:.2f} (")
 
 
 def test_a_table_says_when_every_configuration_diverged():

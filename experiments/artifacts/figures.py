@@ -36,7 +36,7 @@ from linear_cifar.config import AXES
 from linear_cifar.data.dataset import Dataset, ImageShape
 from linear_cifar.data.formats import CHANNELS
 from linear_cifar.result import Result
-from linear_cifar.uncertainty import Interval, Selection
+from linear_cifar.uncertainty import Estimate, Selection
 
 # A sweep, the index of one of its configurations, and the sweep's predictions.
 Shown = tuple[Result, int, Predictions]
@@ -113,12 +113,14 @@ def plot_heatmap(path: Path, result: Result, selection: Selection) -> None:
 def plot_differences(path: Path, result: Result, selection: Selection) -> None:
     """Draw how far each configuration's validation accuracy is below the best one's, with its interval.
 
+    The intervals are simultaneous, see `Selection`: a configuration whose interval reaches 0 may be the best.
     The best is at the top. Of very many configurations only the first are drawn, and none that diverged.
     """
     finite = [c for c in result.ranking() if result.stayed_finite[c]]
     drawn = finite[:MAX_DIFFERENCES]
     selected = f", the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
-    title = f"{interval_heading(result, with_train=False)}:\nvalidation accuracy − that of the best{selected}"
+    title = f"{interval_heading(result, with_train=False)}:\nvalidation accuracy − that of the best"
+    title += f", simultaneous{selected}"
     with draw_figure(path, (7.2, 1.4 + 0.2 * len(drawn)), title) as figure:
         panel = figure.subplots()
         for in_set, color, marker, label in (
@@ -128,10 +130,8 @@ def plot_differences(path: Path, result: Result, selection: Selection) -> None:
             rows = [row for row, c in enumerate(drawn) if selection.may_be_best[c] == in_set]
             if rows:
                 intervals = [selection.difference[drawn[row]] for row in rows]
-                means = [100 * interval.mean for interval in intervals]
-                half_widths = [100 * interval.half_width for interval in intervals]
                 style: dict[str, Any] = {"color": color, "markersize": 4, "capsize": 2, "label": label}
-                panel.errorbar(means, rows, xerr=half_widths, fmt=marker, **style)
+                _draw_intervals(panel, intervals, rows, fmt=marker, **style)
         panel.axvline(0, color="0.6", linewidth=1, linestyle=":")
         panel.set_yticks(range(len(drawn)), [configuration_name(result, c) for c in drawn], fontsize=7)
         panel.set_ylim(max(1, len(drawn)) - 0.5, -0.5)
@@ -410,7 +410,7 @@ def plot_steps(
     path: Path,
     names: Sequence[str],
     accuracies: Sequence[Float[np.ndarray, " S"]],
-    intervals: Sequence[Interval],
+    intervals: Sequence[Estimate],
     title: str,
 ) -> None:
     """Draw the test accuracy of each step: a dot per seed, and a bar of the mean with its interval.
@@ -425,20 +425,24 @@ def plot_steps(
     with draw_figure(path, (6.4, 0.9 + 0.3 * len(names)), title) as figure:
         panel = figure.subplots()
         for row, (shares, interval) in enumerate(zip(accuracies, intervals, strict=True)):
-            mean, half_width = 100 * interval.mean, 100 * interval.half_width
-            if np.isnan(mean):
+            if np.isnan(interval.mean):
                 _mark_diverged(panel, row, panel.get_yaxis_transform())
                 continue
-            panel.errorbar(mean, row, xerr=half_width, fmt="D", color=BLUE, markersize=5, capsize=3)
+            _draw_intervals(panel, [interval], [row], fmt="D", color=BLUE, markersize=5, capsize=3)
             panel.plot(100 * shares, np.full(len(shares), row), ".", color=SKY, markersize=5)
-            panel.annotate(
-                f"{mean:.2f}", (mean + half_width, row), (6, 0), textcoords="offset points", va="center"
-            )
+            label, end = f"{100 * interval.mean:.2f}", 100 * np.nanmax(interval[:3])
+            panel.annotate(label, (end, row), (6, 0), textcoords="offset points", va="center")
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)  # the first step is at the top
         panel.margins(x=0.12)
         panel.grid(axis="x", color="0.9")
         panel.set_xlabel("test accuracy, %")
+
+
+def _draw_intervals(panel: Axes, intervals: Sequence[Estimate], rows: Sequence[int], **style: Any) -> None:
+    """Draw a mean and its interval, in percent, in each row."""
+    means, low, high = 100 * np.array([interval[:3] for interval in intervals]).T
+    panel.errorbar(means, rows, xerr=[means - low, high - means], **style)
 
 
 def _line(panel: Axes, values: ArrayLike, **style: Any) -> None:

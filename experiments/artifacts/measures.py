@@ -20,7 +20,7 @@ from linear_cifar.npz import write_npz
 from linear_cifar.params import Params
 from linear_cifar.result import Result
 from linear_cifar.standardizer import standardize
-from linear_cifar.uncertainty import DIVERGED, Interval, interval_over_examples, linearize_ratio
+from linear_cifar.uncertainty import DIVERGED, Estimate, estimate_accuracy, linearize_ratio
 
 # A wrong prediction of at least this probability is overconfident, and a label of at least this is predicted.
 THRESHOLD = 0.5
@@ -149,7 +149,7 @@ def write_measures(
     write_npz(folder / VALUES, arrays, {"configs": configs})
 
 
-def mean_weights_intervals(result: Result, data: Data) -> list[Interval]:
+def mean_weights_intervals(result: Result, data: Data) -> list[Estimate]:
     """Return the test accuracy of each configuration's mean weights over the seeds, which are one classifier.
 
     The intervals are over examples. The list is empty if there is one seed, no test split, or not all weights
@@ -162,4 +162,4 @@ def mean_weights_intervals(result: Result, data: Data) -> list[Interval]:
     with jax.enable_x64(settings["dtype"] == "float64"):
         mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), result.params())
         marks = mark_correct(mean, data.sets["test"], data.standardizer, settings["precision"])
-    return [interval_over_examples(marks[None, c]) if result.stayed_finite[c] else DIVERGED for c in range(C)]
+    return [estimate_accuracy(marks[None, c]) if result.stayed_finite[c] else DIVERGED for c in range(C)]

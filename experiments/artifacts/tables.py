@@ -8,12 +8,14 @@ from jax.typing import ArrayLike
 
 from linear_cifar.config import AXES, Config
 from linear_cifar.result import Result
-from linear_cifar.uncertainty import CONFIDENCE, Interval, Selection, best_per_seed
+from linear_cifar.uncertainty import CONFIDENCE, Estimate, Selection, best_per_seed
 
 # Rows of a table that are printed.
 PRINTED_ROWS = 100
-# With fewer seeds the set of the best is not reliable, see `confidence_set`.
-ENOUGH_SEEDS = 10
+# An interval is written as ± where its halves differ by less than this share of it.
+SYMMETRIC = 0.05
+# The column of the differences from the best, whose intervals allow for all comparisons, see `Selection`.
+DIFFERENCE = "val − best, simultaneous"
 # Marks a configuration in the set of `confidence_set`.
 MAY_BE_BEST = "may be the best"
 
@@ -53,7 +55,7 @@ def ranking_table(result: Result, selection: Selection, stops: str = "") -> Tabl
         measured = [*accuracies(result, c), by_class, _mean_loss(result, c), difference]
         rows.append([str(place), *axis_cells(result.configs[c], names), *measured, remark])
     accuracy_columns = [f"{split} acc" for split in result.sizes]
-    columns = ["", *names, *accuracy_columns, "val by class", "val loss", "val − best", ""]
+    columns = ["", *names, *accuracy_columns, "val by class", "val loss", DIFFERENCE, ""]
     lines = [_describe_best(result), *[stops] * bool(stops), *_describe_selection(result, selection)]
     note = "\n".join(lines)
     title = f"{interval_heading(result)}, by validation accuracy (%):"
@@ -76,7 +78,7 @@ def describe_stops(result: Result) -> str:
     )
 
 
-def refit_table(result: Result, of_mean_weights: Sequence[Interval], num_training: int) -> Table:
+def refit_table(result: Result, of_mean_weights: Sequence[Estimate], num_training: int) -> Table:
     """Return the accuracies of the configurations that were trained again on all training examples.
 
     Args:
@@ -112,7 +114,7 @@ def heading(result: Result, statistic: str = "mean ± standard deviation") -> st
 
 
 def interval_heading(result: Result, with_train: bool = True) -> str:
-    """Return the name of the data set, and what the ± of `accuracies` covers.
+    """Return the name of the data set, and what the intervals of `accuracies` cover.
 
     Args:
       result: the sweep.
@@ -122,7 +124,7 @@ def interval_heading(result: Result, with_train: bool = True) -> str:
     several = len(result.seeds) > 1
     of_train = "; train: seeds" * with_train
     covered = f"{over} and examples{of_train}" if several else "examples, for these weights"
-    return f"{result.about['label']} (± half of the {100 * CONFIDENCE:.0f} % interval over {covered})"
+    return f"{result.about['label']} ({100 * CONFIDENCE:.0f} % intervals over {covered})"
 
 
 def accuracies(result: Result, config: int) -> list[str]:
@@ -130,12 +132,19 @@ def accuracies(result: Result, config: int) -> list[str]:
     return [format_interval(result.interval(split, config)) for split in result.sizes]
 
 
-def format_interval(interval: Interval) -> str:
-    """Return a share in percent ± half of its interval, where there is one; "-" if a run diverged."""
-    mean, half_width = 100 * interval.mean, 100 * interval.half_width
+def format_interval(interval: Estimate) -> str:
+    """Return a share in percent with its interval: "95.33 ± 2.15", or "99.00 (94.55 to 99.97)" by its ends.
+
+    It is "95.33" if there is no interval, and "-" if a run diverged.
+    """
+    mean, low, high = (100 * value for value in interval[:3])
     if np.isnan(mean):
         return "-"
-    return f"{mean:.2f}" + (f" ± {half_width:.2f}" if np.isfinite(half_width) else "")
+    if np.isnan(high - low):
+        return f"{mean:.2f}"
+    if abs(low + high - 2 * mean) <= SYMMETRIC * (high - low):
+        return f"{mean:.2f} ± {(high - low) / 2:.2f}"
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"
 
 
 def shown_axes(result: Result) -> list[str]:
@@ -178,8 +187,8 @@ def percent(shares: ArrayLike) -> str:
     return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
 
 
-def format_difference(interval: Interval) -> str:
-    """Return a difference in points ± half of its interval, with its sign."""
+def format_difference(interval: Estimate) -> str:
+    """Return a difference in points and its interval, see `format_interval`, with its sign."""
     text = format_interval(interval)
     return text if text.startswith("-") else f"+{text}"
 
@@ -199,7 +208,7 @@ def _mean_loss(result: Result, config: int) -> str:
 
 
 def _mean_percent(shares: ArrayLike) -> str:
-    return format_interval(Interval(float(np.mean(shares, dtype=np.float64)), np.nan, np.nan))
+    return format_interval(Estimate(float(np.mean(shares, dtype=np.float64)), np.nan, np.nan))
 
 
 def _describe_divergence(result: Result, config: int) -> str:
@@ -224,18 +233,19 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
         num_seeds, num_best = len(result.seeds), int(selection.may_be_best.sum())
         covers = "other seeds and examples" if num_seeds > 1 else "other examples, for these weights,"
         scope = " of those that reached the end" if result.halved else ""
-        few = f" That takes {ENOUGH_SEEDS} seeds: with fewer, it may be missing, or the set is large."
         lines.append(
             f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
-            f"best{scope} on {covers} is among them." + few * (1 < num_seeds < ENOUGH_SEEDS)
+            f"best{scope} on {covers} is among them. Their intervals of {DIFFERENCE} reach 0."
         )
+        if num_seeds > 1 and not selection.trend_degrees:
+            lines[-1] += " They are too few for a trend of the variance between seeds."
     if np.isfinite(selection.expected):
         parts = "folds" if result.folds else "parts of the validation examples"
-        of_best = result.interval("val", best).mean
+        own, expected = _mean_percent(result.final["val_acc"][:, best]), _mean_percent(selection.expected)
         lines.append(
-            f"Choosing the best is expected to reach {100 * selection.expected:.2f} (cross-validated over "
-            f"{selection.parts} {parts}). The chosen one's own validation accuracy is {100 * of_best:.2f}, "
-            "which includes the luck of being chosen."
+            f"Choosing the best is expected to reach {expected} (cross-validated over {selection.parts} "
+            f"{parts}). The chosen one's own validation accuracy is {own}"
+            + (", which includes the luck of being chosen." if own != expected else ", too.")
         )
     if result.folds:
         lines.append(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from experiments.artifacts.reader import ExperimentFolder, MissingResult
 from experiments.artifacts.tables import format_difference, format_interval
 from linear_cifar.config import Config
-from linear_cifar.uncertainty import half_width, interval_over_examples
+from linear_cifar.uncertainty import estimate_accuracy, estimate_difference, half_width
 
 REPRODUCED, NOT_REPRODUCED, IN_DOUBT, NOT_RUN = "reproduced", "not reproduced", "in doubt", "not run"
 # In points: allows for images that are a re-compressed copy of the report's. Weights trained on the copy
@@ -19,7 +19,8 @@ TOLERANCE = 0.7
 MIN_SEEDS = 3
 
 RULE = (
-    "± is half of the 95 % interval over seeds and test images. "
+    "± is half of the 95 % interval over seeds and test images, whose ends are in brackets where it is not "
+    "symmetric. "
     "A comparison is reproduced if the interval of its difference, paired by seed and by image, lies above "
     "zero. It is not reproduced if the interval lies below zero. Otherwise it is in doubt. "
     f"A reported number is reproduced if the mean over seeds lies within {TOLERANCE} points of it, which "
@@ -113,18 +114,18 @@ def judge_difference(differences: Values) -> str:
     """Return the verdict on the claim that the mean of the differences lies above zero."""
     if len(differences) < MIN_SEEDS:
         return IN_DOUBT
-    interval = interval_over_examples(differences)
+    interval = estimate_difference(differences, np.zeros_like(differences))
     return REPRODUCED if interval.low > 0 else NOT_REPRODUCED if interval.high < 0 else IN_DOUBT
 
 
 def _percent(values: Values) -> str:
     """Return the mean of values in percent, with its interval."""
-    return format_interval(interval_over_examples(values))
+    return format_interval(estimate_accuracy(values))
 
 
 def _points(differences: Values) -> str:
     """Return the mean of differences in points, with its interval."""
-    return format_difference(interval_over_examples(differences))
+    return format_difference(estimate_difference(differences, np.zeros_like(differences)))
 
 
 def _accuracy(experiment: ExperimentFolder, sweep: str, config: Config | None = None) -> Values:
