@@ -65,7 +65,7 @@ def fit_trend(squares: Pairs, columns: Columns, own: int, configs: int) -> Trend
     from scipy.special import chdtri, polygamma
 
     logs = clipped = np.log(squares)
-    # The trend is fitted again without the excess of pairs above where chance puts one configuration.
+    # How far above the trend chance puts one configuration: what is beyond does not move the trend.
     far = np.log(chdtri(own, 1 / configs) / own) - _mean_log(own)
     for _ in range(5):
         coefficients = np.linalg.lstsq(columns, clipped, rcond=None)[0]

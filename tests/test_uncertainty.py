@@ -273,6 +273,11 @@ def test_one_example_gives_a_mean_and_none_is_refused():
         lc.confidence_set(np.zeros((3, 2, 1), bool))
 
 
+def test_a_confidence_of_a_half_leaves_out_what_is_worse():
+    correct = np.arange(200) < np.array([120, 80])[:, None]
+    assert lc.confidence_set(correct[None], confidence=0.5).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("confidence", [0.4, 1.0])
 def test_a_confidence_that_means_nothing_is_refused(confidence):
     with pytest.raises(ValueError, match=r"give 0.5 to below 1"):
@@ -377,7 +382,7 @@ def test_the_trend_and_its_degrees_are_found():
     found = []
     for _ in range(20):
         squares, rest, accuracy, _ = draw_squares(rng, 6)
-        trend = fit_trend(squares, describe_pairs(rest, accuracy, 10**9), 10**9, 2, 1_000)
+        trend = fit_trend(squares, describe_pairs(rest, accuracy), 2, 1_000)
         found.append([*trend.coefficients[1:], trend.degrees])
     slope, of_accuracy, degrees = np.mean(found, axis=0)
     assert slope == pytest.approx(0.5, abs=0.03)
@@ -388,8 +393,8 @@ def test_the_trend_and_its_degrees_are_found():
 def test_moderated_squares_are_nearer_to_the_true_ones_and_have_their_degrees():
     rng = np.random.default_rng(1)
     squares, rest, accuracy, true = draw_squares(rng, 6)
-    trend = fit_trend(squares, describe_pairs(rest, accuracy, 10**9), 10**9, 2, 1_000)
-    moderated, degrees = trend.moderate(squares, describe_pairs(rest, accuracy, 10**9))
+    trend = fit_trend(squares, describe_pairs(rest, accuracy), 2, 1_000)
+    moderated, degrees = trend.moderate(squares, describe_pairs(rest, accuracy))
     errors = [np.mean(np.log(values / true) ** 2) for values in (squares, moderated)]
     assert errors[1] < errors[0] / 3
     assert degrees.max() == pytest.approx(trend.degrees + 2)
@@ -414,8 +419,8 @@ def test_outliers_do_not_move_the_trend():
     rng = np.random.default_rng(2)
     squares, rest, accuracy, _ = draw_squares(rng, 6)
     squares[:60] *= 1_000
-    trend = fit_trend(squares, describe_pairs(rest, accuracy, 10**9), 10**9, 2, 1_000)
-    clean = fit_trend(squares[60:], describe_pairs(rest[60:], accuracy[60:], 10**9), 10**9, 2, 940)
+    trend = fit_trend(squares, describe_pairs(rest, accuracy), 2, 1_000)
+    clean = fit_trend(squares[60:], describe_pairs(rest[60:], accuracy[60:]), 2, 940)
     assert trend.coefficients == pytest.approx(clean.coefficients, abs=0.2)
 
 

@@ -61,13 +61,14 @@ def example(tmp_path_factory):
 def test_the_example_ends_in_a_ranked_table_with_deviations(example):
     _, output, errors, _ = example
     lines = output.splitlines()
-    assert re.match(r"digits.npz [0-9a-f]{8} \(± half of the 95 % interval over seeds 0-9 and ", lines[0])
-    assert re.search(r"^1 .* ± .* ± .* ± .* may be the best$", output, re.M)
+    assert re.match(r"digits.npz [0-9a-f]{8} \(95 % intervals over seeds 0-9 and ", lines[0])
+    assert re.search(r"^1 .* ± .* \(.* to .*\) .* may be the best$", output, re.M)
     assert "note: digits.npz has no x_val: 360 of its 1,437 training examples, drawn at random" in errors
-    # What the README shows is what the command prints, but for the rounding of other machines.
-    shown = re.search(r"^digits.npz [0-9a-f]{8} \(± half.*?(?=\n…)", README, re.M | re.S)[0].splitlines()
+    # The README shows what the command prints, but for some columns and the rounding of other machines.
+    shown = re.search(r"^digits.npz [0-9a-f]{8} \(95 %.*?(?=\n…)", README, re.M | re.S)[0].splitlines()
     assert shown[0][19:] == lines[0][19:]  # but for the fingerprint, which another version might change
-    assert shown[1] == lines[1]
+    shown = [line.split("  …")[0] for line in shown]
+    assert lines[1].startswith(shown[1])
     for row in shown[2:]:
         numbers = [float(number) for number in re.findall(r"[0-9.]+", row)]
         (same,) = [
@@ -75,7 +76,7 @@ def test_the_example_ends_in_a_ranked_table_with_deviations(example):
             for line in lines[2:11]
             if (found := [float(number) for number in re.findall(r"[0-9.]+", line)])[1:4] == numbers[1:4]
         ]
-        assert same[4:12:2] == pytest.approx(numbers[4:12:2], abs=0.5)
+        assert same[4:9] == pytest.approx(numbers[4:9], abs=0.5)
 
 
 def test_the_files_name_the_data_and_have_every_run(example):

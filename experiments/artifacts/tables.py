@@ -133,10 +133,7 @@ def accuracies(result: Result, config: int) -> list[str]:
 
 
 def format_interval(interval: Estimate) -> str:
-    """Return a share in percent with its interval: "95.33 ± 2.15", or "99.00 (94.55 to 99.97)" by its ends.
-
-    It is "95.33" if there is no interval, and "-" if a run diverged.
-    """
+    """Return a share in percent, such as "95.33 ± 2.15" or "99.00 (94.55 to 99.97)"; "-" if it diverged."""
     mean, low, high = (100 * value for value in interval[:3])
     if np.isnan(mean):
         return "-"
@@ -235,10 +232,10 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
         scope = " of those that reached the end" if result.halved else ""
         lines.append(
             f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
-            f"best{scope} on {covers} is among them. Their intervals of {DIFFERENCE} reach 0."
+            f"best{scope} on {covers} is among them: those whose simultaneous interval reaches 0."
         )
         if num_seeds > 1 and not selection.trend_degrees:
-            lines[-1] += " They are too few for a trend of the variance between seeds."
+            lines[-1] += " There are too few for a trend of the variance between seeds."
     if np.isfinite(selection.expected):
         parts = "folds" if result.folds else "parts of the validation examples"
         own, expected = _mean_percent(result.final["val_acc"][:, best]), _mean_percent(selection.expected)
