@@ -156,8 +156,8 @@ def confidence_set(
     Intervals for Multiple Comparisons with the Best").
 
     The variance between seeds is moderated by a trend over the configurations, see `linear_cifar.moderation`.
-    With fewer than ten of them each pair has only its own: then the set of three seeds is large, and it held the
-    best of five in 90 % of simulations at the worst. With one seed it is about these weights on other examples.
+    With fewer than ten of them each pair has only its own: then the set of three seeds is large, and held the
+    best of five in 90 % of simulations at the worst. With one seed, it is about these weights.
 
     Args:
       correct: whether the predictions were right, or how far, from 0 to 1.
