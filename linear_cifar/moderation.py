@@ -11,6 +11,9 @@ best estimate is $(d_0 s_0^2 + (S-1) s^2) / (d_0 + S - 1)$, with $d_0 + S - 1$ d
 "Linear Models and Empirical Bayes Methods for Assessing Differential Expression in Microarray Experiments";
 with a trend as in Law, Chen, Shi & Smyth 2014, "voom").
 
+The trend also tells by how much mean squares exceed $\mathrm{MS}_e$. So only a share of $\mathrm{MS}_e$,
+$(S-1) / (d_0 + S - 1)$, has the wide $t$ of few degrees of freedom. The rest has that of the examples.
+
 - $d_0$ follows from the variance of $\log s^2$ around the trend, which is $\psi'((S-1)/2) + \psi'(d_0/2)$.
   That variance is taken half a standard error too large, because too large a d_0 makes intervals too short.
 - Pairs far above the trend do not move it, and get a smaller $d_0$: in proportion to the probability of an F

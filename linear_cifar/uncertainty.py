@@ -14,23 +14,35 @@ $$\mathrm{MS}_a = \frac{n}{S-1} \sum_s (y_{s\cdot} - y_{\cdot\cdot})^2, \quad
 \mathrm{MS}_e = \frac{\sum_{si} (y_{si} - y_{s\cdot} - y_{\cdot i} + y_{\cdot\cdot})^2}{(S-1)(n-1)}$$
 
 as $V_a = \max(\mathrm{MS}_a - \mathrm{MS}_e, 0) / (S n)$, $V_b = \max(\mathrm{MS}_b - \mathrm{MS}_e, 0) /
-(S n)$ and $V_e = \mathrm{MS}_e / (S n)$. The half width h of an interval is given by $h^2 = t_{S-1}^2 V_a +
-t_{n-1}^2 (V_b + V_e)$ (Howe 1974, "Approximate Confidence Limits on the Mean of X + Y Where X and Y Are Two
-Tabled Independent Random Variables").
+(S n)$ and $V_e = \mathrm{MS}_e / (S n)$. As $\mathrm{MS}_a$ holds $\mathrm{MS}_e$, the half width h of an
+interval is given by $h^2 = t_{S-1}^2 \, \mathrm{MS}_a / (S n) + t_{n-1}^2 V_b$ (after Howe 1974, "Approximate
+Confidence Limits on the Mean of X + Y Where X and Y Are Two Tabled Independent Random Variables").
 
-Near 0 and 100 % an interval ± h would be too short, and reach beyond them. So an accuracy p has the limits
-of Clopper & Pearson (1934) for as many independent examples as h implies, n for one seed (Korn & Graubard
-1998, "Confidence Intervals for Proportions with Small Expected Number of Positive Counts Estimated from
-Survey Data"). There, 1/n allows for rare errors, as if one more example were wrong with all seeds:
+**Near 0 and 100 %** an interval ± h would be too short, and reach beyond them. Examples and seeds then have
+limits of their own, whose squared distances from the mean are added as those of h.
 
-$$n^* = \frac{p (1 - p) + 1/n}{h^2 (n-1) / (n \, t_{n-1}^2) + 1/n^2}$$
+- Examples: the limits of Clopper & Pearson (1934) for the number of independent examples that the variance
+  implies, n for one seed (Korn & Graubard 1998, "Confidence Intervals for Proportions with Small Expected
+  Number of Positive Counts Estimated from Survey Data"). With p the accuracy and h of the examples alone,
+
+$$n^* = \frac{p (1 - p) + g / n}{h^2 (n-1) / (n \, t_{n-1}^2) + g^2 / n^2}, \quad
+g = \min\left(1, \frac{1 / n + \mathrm{MS}_b / S}{1 / n + p (1 - p)}\right)$$
+
+  Here g allows for rare errors, as if one more example were wrong with a share g of the seeds: with all of
+  them if the seeds agree on the others.
+
+- Seeds: $\Phi^{-1}$ of their accuracies is taken to be normal, with mean m and variance s². Then the mean
+  accuracy is $\Phi(\theta)$, $\theta = m / \sqrt{1 + s^2}$. Its limits are $\Phi(\theta \pm t_{S-1} \sigma)$,
+  $\sigma^2 = s^2 / (S (1 + s^2)) + m^2 s^4 / (2 (S-1) (1 + s^2)^3)$, as Cox's for the mean of lognormal
+  values (Zhou & Gao 1997, "Confidence Intervals for the Log-Normal Mean"). So a few seeds whose accuracies
+  scatter leave room for one that is far worse.
 
 A difference is u − v, where u and v are the shares on which only the first or only the second is right. It
-has the variance u + v − (u − v)² in place of p (1 − p). The limits of u and v are joined as by Newcombe
-(1998, "Improved Confidence Intervals for the Difference between Binomial Proportions Based on Paired Data").
-`tests/simulations.py` measures how often the intervals cover the truth. They are too high where seeds scatter
-to one side, as chaotic ones near 100 %. With one seed there is only the variance over examples, and the
-interval is about these weights on other examples.
+has the variance u + v − (u − v)² in place of p (1 − p), and h from seeds and examples together. The limits of
+u and v are joined as by Newcombe (1998, "Improved Confidence Intervals for the Difference between Binomial
+Proportions Based on Paired Data"). `tests/simulations.py` measures how often the intervals cover the truth.
+
+With one seed there is only the variance over examples: the interval is about these weights on other examples.
 """
 
 from collections.abc import Sequence
@@ -80,6 +92,18 @@ class _Squares(NamedTuple):
     rest: Means
     S: int
     n: int
+    degrees: Means | float  # degrees of freedom of `seeds`: S − 1, or more where a trend moderates it
+
+    def half_width(self, level: float) -> Means:
+        """Return h, see above, for a one-sided level."""
+        # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
+        from scipy.special import stdtrit
+
+        of_trend = self.rest * (1 - max(self.S - 1, 1) / self.degrees)
+        of_seeds = np.maximum(self.seeds - of_trend, 0)
+        of_examples = np.maximum(self.examples - self.rest, 0) + of_trend
+        t_seeds, t_examples = stdtrit(self.degrees, level), stdtrit(self.n - 1, level)
+        return np.sqrt((t_seeds**2 * of_seeds + t_examples**2 * of_examples) / (self.S * self.n))
 
     def variances(self) -> list[Means]:
         """Return the variance of the mean in its parts: from the seeds, the examples, and both together."""
@@ -359,12 +383,12 @@ def _estimate(values: Float[np.ndarray, "S n"], paired: bool) -> Estimate:
     seeds = n * np.sum((by_seed - mean) ** 2) / degrees
     examples = S * np.sum((by_example - mean) ** 2) / (n - 1)
     rest = np.sum((values - by_seed[:, None] - by_example + mean) ** 2) / (degrees * (n - 1))
-    squares = _Squares(mean, np.mean(values**2), seeds, examples, rest, S, n)
+    squares = _Squares(mean, np.mean(values**2), seeds, examples, rest, S, n, degrees)
     level = (1 + CONFIDENCE) / 2
-    half = _half_width(squares, level)
+    half = squares.half_width(level)
     low, high = mean - half, mean + half
     if not paired and 0 <= values.min() <= values.max() <= 1:
-        low, high = _clopper_pearson(mean, mean - mean**2, half, n, level)
+        low, high = _limits(squares, by_seed, level)
     elif paired and np.abs(values).max() <= 1:
         low = -_limit_above(squares._replace(mean=-mean), half, level)
         high = _limit_above(squares, half, level)
@@ -391,11 +415,10 @@ def _compare_with_rivals(
     def limit(first: Int[np.ndarray, " A"], second: Int[np.ndarray, " B"]) -> Float[np.ndarray, "A B"]:
         """Return upper limits of the differences of all pairs; infinity for one and the same."""
         squares, columns = _compare_pairs(correct[:, first], correct[:, second])
-        degrees = None
         if trend:
             moderated, degrees = trend.moderate(np.asarray(squares.seeds), columns)
-            squares = squares._replace(seeds=moderated)
-        limits = _limit_above(squares, _half_width(squares, level, degrees), level)
+            squares = squares._replace(seeds=moderated, degrees=degrees)
+        limits = _limit_above(squares, squares.half_width(level), level)
         return np.where(first[:, None] == second, np.inf, limits)
 
     if S > 1 and len(order) >= MIN_CONFIGS:
@@ -450,25 +473,37 @@ def _compare_pairs(
     mean_squares = seeds / degrees, examples / (n - 1), rest / (degrees * (n - 1))
     # 1 / (12 n) is the mean square of rounding accuracies to multiples of 1 / n: no logarithm is of less.
     columns = describe_pairs(mean_squares[2] + 1 / (12 * n), np.minimum.outer(*accuracies))
-    return _Squares(difference, total / (S * n), *mean_squares, S, n), columns
+    return _Squares(difference, total / (S * n), *mean_squares, S, n, degrees), columns
 
 
-def _half_width(squares: _Squares, level: float, degrees: Means | None = None) -> Means:
-    """Return h, see above, for a one-sided level, and degrees of freedom between seeds other than S − 1."""
-    # Imported here, as the import takes a third of a second. JAX itself requires SciPy.
-    from scipy.special import stdtrit
+def _limits(squares: _Squares, by_seed: Float[np.ndarray, " S"], level: float) -> tuple[float, float]:
+    """Return the limits of an accuracy, see above, each of a one-sided level."""
+    from scipy.special import ndtr, ndtri, stdtrit
 
-    seeds, examples, rest = squares.variances()
-    t_seeds = stdtrit(max(squares.S - 1, 1) if degrees is None else degrees, level)
-    return np.sqrt(t_seeds**2 * seeds + stdtrit(squares.n - 1, level) ** 2 * (examples + rest))
+    mean, S, n = squares.mean, squares.S, squares.n
+    of_examples = squares._replace(seeds=np.float64(0)).half_width(level)
+    limits = np.array(_clopper_pearson(squares, mean, mean - mean**2, of_examples, level))
+    if np.ptp(by_seed) > 0:
+        probits = ndtri((n * by_seed + 0.5) / (n + 1))
+        m, variance = probits.mean(), probits.var(ddof=1)
+        total = 1 + variance
+        stderr = np.sqrt(variance / (S * total) + (m * variance) ** 2 / (2 * (S - 1) * total**3))
+        of_seeds = ndtr(m / np.sqrt(total) + stdtrit(S - 1, level) * stderr * np.array([-1, 1]))
+        below, above = np.hypot(limits - mean, np.maximum([mean, -mean] + of_seeds * [-1, 1], 0))
+        limits = np.clip([mean - below, mean + above], 0, 1)
+    return limits[0], limits[1]
 
 
-def _clopper_pearson(share: Means, variance: Means, half: Means, n: int, level: float) -> tuple[Means, Means]:
+def _clopper_pearson(
+    squares: _Squares, share: Means, variance: Means, half: Means, level: float
+) -> tuple[Means, Means]:
     """Return the limits of a share of n* examples, see above, each of a one-sided level."""
     from scipy.special import betaincinv, stdtrit
 
-    count = (variance + 1 / n) / ((half / stdtrit(n - 1, level)) ** 2 * (n - 1) / n + 1 / n**2)
-    right, wrong = (np.maximum(part * count, 1e-9) for part in (share, 1 - share))
+    n = squares.n
+    part = np.minimum((1 / n + squares.examples / squares.S) / (1 / n + variance), 1)  # g
+    count = (variance + part / n) / ((half / stdtrit(n - 1, level)) ** 2 * (n - 1) / n + (part / n) ** 2)
+    right, wrong = (np.maximum(side * count, 1e-9) for side in (share, 1 - share))
     return betaincinv(right, wrong + 1, 1 - level), betaincinv(right + 1, wrong, level)
 
 
@@ -477,9 +512,9 @@ def _limit_above(squares: _Squares, half: Means, level: float) -> Means:
     mean = squares.mean
     either = np.maximum(squares.square, np.abs(mean))
     first, second = (either + mean) / 2, (either - mean) / 2
-    own = either - mean**2, half, squares.n, level
-    above = _clopper_pearson(first, *own)[1] - first
-    below = second - _clopper_pearson(second, *own)[0]
+    variance = either - mean**2
+    above = _clopper_pearson(squares, first, variance, half, level)[1] - first
+    below = second - _clopper_pearson(squares, second, variance, half, level)[0]
     # Two shares of one sample are correlated: this is −r.
     correlation = np.sqrt(first * second / np.maximum((1 - first) * (1 - second), 1e-9))
     return mean + np.sqrt(above**2 + below**2 + 2 * correlation * above * below)

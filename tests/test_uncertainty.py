@@ -39,32 +39,60 @@ def anova(values):
     return seeds, examples, rest
 
 
-def limits(values, level=0.975, paired=False):
+def share_limits(share, variance, square, part, n, level):
+    """Return the limits of Clopper and Pearson for the effective number of examples."""
+    t = stats.t.ppf(level, n - 1)
+    count = (variance + part / n) / (square * (n - 1) / (n * t**2) + (part / n) ** 2)
+    return (
+        stats.beta.ppf(1 - level, share * count, (1 - share) * count + 1) if share > 0 else 0,
+        stats.beta.ppf(level, share * count + 1, (1 - share) * count) if share < 1 else 1,
+    )
+
+
+def describe(rest, accuracy, n):
+    """Return what the trend follows, for one pair."""
+    return describe_pairs(np.array([rest + 1 / (12 * n)]), np.array([accuracy]))
+
+
+def limits(values, level=0.975, paired=False, trend=None, accuracy=None):
     """Return the ends of an interval by the formulas of `linear_cifar.uncertainty`, from plain loops."""
     S, n = values.shape
     seeds, examples, rest = anova(values) if S > 1 else (0, values.var(ddof=1), 0)
-    t_seeds, t_examples = stats.t.ppf(level, max(S - 1, 1)), stats.t.ppf(level, n - 1)
-    square = t_seeds**2 * max(seeds - rest, 0) + t_examples**2 * (max(examples - rest, 0) + rest)
-    square /= S * n
+    degrees, of_trend = max(S - 1, 1), 0
+    if trend:
+        (seeds,), (degrees,) = trend.moderate(np.array([seeds]), describe(rest, accuracy, n))
+        of_trend = rest * (1 - (S - 1) / degrees)
+    t_seeds, t_examples = stats.t.ppf(level, degrees), stats.t.ppf(level, n - 1)
+    of_seeds = t_seeds**2 * max(seeds - of_trend, 0) / (S * n)
+    of_examples = t_examples**2 * (max(examples - rest, 0) + of_trend) / (S * n)
     mean = values.mean()
     u, v = (np.mean(sign * values > 0) for sign in (1, -1))
     variance = u + v - mean**2
-    count = (variance + 1 / n) / (square * (n - 1) / (n * t_examples**2) + 1 / n**2)
-    (low_u, high_u), (low_v, high_v) = (
-        (
-            stats.beta.ppf(1 - level, share * count, (1 - share) * count + 1) if share > 0 else 0,
-            stats.beta.ppf(level, share * count + 1, (1 - share) * count) if share < 1 else 1,
+    part = min((1 / n + examples / S) / (1 / n + variance), 1)
+    if paired:
+        square = of_seeds + of_examples
+        (low_u, high_u), (low_v, high_v) = (
+            share_limits(share, variance, square, part, n, level) for share in (u, v)
         )
-        for share in (u, v)
+        r = np.sqrt(u * v / ((1 - u) * (1 - v)))
+        below, above = (
+            np.sqrt(one**2 + other**2 + 2 * r * one * other)
+            for one, other in ((u - low_u, high_v - v), (high_u - u, v - low_v))
+        )
+        return mean - below, mean + above
+    low, high = share_limits(u, variance, of_examples, part, n, level)
+    if S == 1:
+        return low, high
+    probits = [stats.norm.ppf((sum(row) + 0.5) / (n + 1)) for row in values]
+    m, s = np.mean(probits), np.std(probits, ddof=1)
+    theta, total = m / np.sqrt(1 + s**2), 1 + s**2
+    sigma = np.sqrt(s**2 / S / total + m**2 * s**4 / (2 * (S - 1)) / total**3)
+    below = max(mean - stats.norm.cdf(theta - t_seeds * sigma), 0)
+    above = max(stats.norm.cdf(theta + t_seeds * sigma) - mean, 0)
+    return (
+        max(mean - np.sqrt((mean - low) ** 2 + below**2), 0),
+        min(mean + np.sqrt((high - mean) ** 2 + above**2), 1),
     )
-    if not paired:
-        return low_u, high_u
-    r = np.sqrt(u * v / ((1 - u) * (1 - v)))
-    below, above = (
-        np.sqrt(one**2 + other**2 + 2 * r * one * other)
-        for one, other in ((u - low_u, high_v - v), (high_u - u, v - low_v))
-    )
-    return mean - below, mean + above
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.9])
@@ -101,6 +129,8 @@ def test_seeds_that_agree_on_every_example_add_nothing():
     alone, repeated = lc.estimate_accuracy(once), lc.estimate_accuracy(np.repeat(once, 5, axis=0))
     assert repeated[:4] == pytest.approx(alone[:4])
     assert repeated.from_seeds == repeated.from_interaction == 0
+    perfect = lc.estimate_accuracy(np.ones((10, 30), bool))
+    assert (perfect.low, perfect.high) == pytest.approx((0.025 ** (1 / 30), 1))
     # Equal predictions on 100 examples do not show that others are equal.
     equal = lc.estimate_difference(once, once)
     exact = stats.binomtest(0, 100).proportion_ci(0.95, "exact").high
@@ -132,7 +162,7 @@ def test_only_the_seeds_differ():
     estimate = lc.estimate_accuracy(values)
     assert estimate.stderr == pytest.approx(stats.sem(right.astype(float)))
     assert (estimate.low, estimate.high) == pytest.approx(limits(values.astype(float)))
-    assert estimate.high - estimate.low > 0.9
+    assert estimate.high - estimate.low > 0.8
 
 
 def test_values_beyond_0_and_1_have_a_symmetric_interval():
@@ -150,15 +180,27 @@ def test_two_seeds_that_differ_much_have_an_interval_within_0_and_1():
     assert estimate[:3] == pytest.approx((values.mean(), values.mean() - half, values.mean() + half))
 
 
-def set_by_loop(correct):
-    """Return the set by one test for each pair, with plain loops and each pair's own variance."""
+def set_by_loop(correct, trend=None):
+    """Return the set by one test for each pair, with plain loops."""
     C = correct.shape[1]
     kept = np.ones(C, bool)
+    accuracies = correct.mean(axis=(0, 2))
     for c in range(C):
         for rival in set(range(C)) - {c}:
-            values = correct[:, c].astype(float) - correct[:, rival]
-            kept[c] &= limits(values, 1 - 0.05 / (C - 1), paired=True)[1] >= 0
+            values, lower = correct[:, c].astype(float) - correct[:, rival], accuracies[[c, rival]].min()
+            kept[c] &= limits(values, 1 - 0.05 / (C - 1), True, trend, lower)[1] >= 0
     return kept
+
+
+def trend_by_loop(correct):
+    """Return the trend over all pairs."""
+    S, C, n = correct.shape
+    accuracies, squares, columns = correct.mean(axis=(0, 2)), [], []
+    for c, rival in zip(*np.triu_indices(C, 1), strict=True):
+        seeds, _, rest = anova(correct[:, c].astype(float) - correct[:, rival])
+        squares.append(seeds + 1 / (12 * n))
+        columns.append(describe(rest, accuracies[[c, rival]].min(), n))
+    return fit_trend(np.array(squares), np.concatenate(columns), S - 1, C)
 
 
 @pytest.fixture
@@ -176,6 +218,16 @@ def test_the_set_tests_every_pair(C):
     assert chosen.tolist() == set_by_loop(correct).tolist()
     assert 1 <= chosen.sum() < C
     assert chosen[correct.mean(axis=(0, 2)).argmax()]
+
+
+@pytest.mark.parametrize("S", [2, 3])
+def test_the_set_tests_every_pair_by_the_trend(S):
+    C, n = 14, 40
+    rng = np.random.default_rng(S)
+    correct = rng.random((S, C, n)) < np.linspace(0.2, 0.9, C)[None, :, None]
+    chosen = lc.confidence_set(correct)
+    assert chosen.tolist() == set_by_loop(correct, trend_by_loop(correct)).tolist()
+    assert chosen.sum() < set_by_loop(correct).sum()
 
 
 @pytest.mark.usefixtures("without_trend")
@@ -353,6 +405,13 @@ def test_intervals_cover_the_truth(seeds):
             coverage = simulations.measure_coverage(regime, seeds, 100, 300, accuracies).seeds_and_examples
             # Two standard errors of 300 draws are 2.5 points.
             assert coverage >= 0.905, (regime, accuracies)
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_chaotic_seeds_leave_room_for_a_bad_one(seeds):
+    # The accuracies of the seeds are skewed: ± h covers 86 and 88 % of 200 draws.
+    coverage = simulations.measure_coverage(simulations.CHAOTIC, seeds, 3_000, 200, (0.99,))
+    assert coverage.seeds_and_examples >= 0.91
 
 
 def test_the_set_holds_the_best():
