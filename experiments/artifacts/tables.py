@@ -238,7 +238,7 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
             lines[-1] += " There are too few for a trend of the variance between seeds."
     if np.isfinite(selection.expected):
         parts = "folds" if result.folds else "parts of the validation examples"
-        own, expected = _mean_percent(result.final["val_acc"][:, best]), _mean_percent(selection.expected)
+        own, expected = (_mean_percent(x) for x in (result.interval("val", best).mean, selection.expected))
         lines.append(
             f"Choosing the best is expected to reach {expected} (cross-validated over {selection.parts} "
             f"{parts}). The chosen one's own validation accuracy is {own}"
