@@ -11,7 +11,7 @@ best estimate is $(d_0 s_0^2 + (S-1) s^2) / (d_0 + S - 1)$, with $d_0 + S - 1$ d
 "Linear Models and Empirical Bayes Methods for Assessing Differential Expression in Microarray Experiments";
 with a trend as in Law, Chen, Shi & Smyth 2014, "voom").
 
-The trend also tells by how much mean squares exceed $\mathrm{MS}_e$. So only a share of $\mathrm{MS}_e$,
+The trend also estimates by how much mean squares exceed $\mathrm{MS}_e$. So only a share of $\mathrm{MS}_e$,
 $(S-1) / (d_0 + S - 1)$, has the wide $t$ of few degrees of freedom. The rest has that of the examples.
 
 - $d_0$ follows from the variance of $\log s^2$ around the trend, which is $\psi'((S-1)/2) + \psi'(d_0/2)$.
@@ -19,7 +19,7 @@ $(S-1) / (d_0 + S - 1)$, has the wide $t$ of few degrees of freedom. The rest ha
 - Pairs far above the trend do not move it, and get a smaller $d_0$: in proportion to the probability of an F
   as large as $s^2 / s_0^2$, below 1 / C for C configurations (after Phipson, Lee, Majewski, Alexander & Smyth
   2016, "Robust Hyperparameter Estimation Protects against Hypervariable Genes"). If one is so far above it
-  that the sweep must have outliers, chance may hide others. Then all pairs above it get a smaller one.
+  that the sweep may have outliers, chance may hide others. Then all pairs above it get a smaller one.
 """
 
 from typing import NamedTuple
@@ -27,9 +27,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-# Configurations that a trend takes at least, and at most: among more, these are taken evenly by their ranks.
+# Fewest and most configurations that a trend is fitted to. Among more, these are taken evenly by their ranks.
 MIN_CONFIGS, MAX_CONFIGS = 10, 100
-# A sweep has outliers if chance puts fewer configurations than this as far above the trend as one is.
+# A sweep may have outliers if the lowest probability of a pair times the configurations is below this.
 EVIDENT = 0.1
 
 Pairs = Float[np.ndarray, "*pairs"]
@@ -58,13 +58,12 @@ class Trend(NamedTuple):
         return (added * prior + self.own * squares) / (added + self.own), added + self.own
 
 
-def describe_pairs(ms_rest: Pairs, accuracy: Pairs) -> Columns:
-    """Return what the trend of pairs follows: a constant, log MS_e, and the lower accuracy."""
-    return np.stack([np.ones_like(ms_rest), np.log(ms_rest), accuracy], axis=-1)
-
-
 def fit_trend(squares: Pairs, columns: Columns, own: int, configs: int) -> Trend:
-    """Fit the trend to the pairs of at least `MIN_CONFIGS` configurations; `own` is S − 1, at least 1."""
+    """Fit the trend to the pairs of at least `MIN_CONFIGS` configurations; `own` is S − 1, at least 1.
+
+    1 / (12 n) is added to the squares, and to MS_e in the columns. It is the mean square of rounding
+    accuracies to multiples of 1 / n.
+    """
     from scipy.special import chdtri, polygamma
 
     logs = clipped = np.log(squares)

@@ -31,11 +31,11 @@ g = \min\left(1, \frac{1 / n + \mathrm{MS}_b / S}{1 / n + p (1 - p)}\right)$$
   Here g allows for rare errors, as if one more example were wrong with a share g of the seeds: with all of
   them if the seeds agree on the others.
 
-- Seeds: $\Phi^{-1}$ of their accuracies is taken to be normal, with mean m and variance s². Then the mean
-  accuracy is $\Phi(\theta)$, $\theta = m / \sqrt{1 + s^2}$. Its limits are $\Phi(\theta \pm t_{S-1} \sigma)$,
-  $\sigma^2 = s^2 / (S (1 + s^2)) + m^2 s^4 / (2 (S-1) (1 + s^2)^3)$, as Cox's for the mean of lognormal
-  values (Zhou & Gao 1997, "Confidence Intervals for the Log-Normal Mean"). So a few seeds whose accuracies
-  scatter leave room for one that is far worse.
+- Seeds: $\Phi^{-1}((n y_{s\cdot} + 1/2) / (n + 1))$ is taken to be normal, with mean m and variance s². So
+  the mean accuracy is $\Phi(\theta)$ with $\theta = m / \sqrt{1 + s^2}$, and has the limits $\Phi(\theta
+  \pm t_{S-1} \sigma)$, $\sigma^2 = s^2 / (S (1 + s^2)) + m^2 s^4 / (2 (S-1) (1 + s^2)^3)$, as Cox's for the
+  mean of lognormal values (Zhou & Gao 1997, "Confidence Intervals for the Log-Normal Mean"). So a few seeds
+  whose accuracies scatter leave room for one that is far worse.
 
 A difference is u − v, where u and v are the shares on which only the first or only the second is right. It
 has the variance u + v − (u − v)² in place of p (1 − p), and h from seeds and examples together. The limits of
@@ -53,7 +53,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from linear_cifar.arguments import as_marks, as_pair, as_values
-from linear_cifar.moderation import MAX_CONFIGS, MIN_CONFIGS, describe_pairs, fit_trend
+from linear_cifar.moderation import MAX_CONFIGS, MIN_CONFIGS, fit_trend
 
 # Confidence level of intervals.
 CONFIDENCE = 0.95
@@ -104,11 +104,6 @@ class _Squares(NamedTuple):
         of_examples = np.maximum(self.examples - self.rest, 0) + of_trend
         t_seeds, t_examples = stdtrit(self.degrees, level), stdtrit(self.n - 1, level)
         return np.sqrt((t_seeds**2 * of_seeds + t_examples**2 * of_examples) / (self.S * self.n))
-
-    def variances(self) -> list[Means]:
-        """Return the variance of the mean in its parts: from the seeds, the examples, and both together."""
-        seeds, examples = (np.maximum(part - self.rest, 0) for part in (self.seeds, self.examples))
-        return [part / (self.S * self.n) for part in (seeds, examples, self.rest)]
 
 
 def estimate_accuracy(correct: Values) -> Estimate:
@@ -202,6 +197,8 @@ def confidence_set(
         raise ValueError(f"there are {S} seeds and {n} examples: give at least one seed and two examples")
     if not np.isfinite(correct).all():
         raise ValueError("correct holds NaN or infinity: say by diverged which runs to leave out")
+    if not 0 <= correct.min() <= correct.max() <= 1:
+        raise ValueError("correct holds values below 0 or above 1: give whether the predictions were right")
     finite: Bool[np.ndarray, " C"] = np.ones(C, bool)
     if diverged is not None:
         marks = as_marks("diverged", diverged, "seeds, configurations")
@@ -213,7 +210,7 @@ def confidence_set(
     if not isinstance(confidence, Real) or not 0.5 <= confidence < 1:
         raise ValueError(f"confidence is {confidence}: give 0.5 to below 1")
     order = np.argsort(-correct.mean(axis=(0, 2)), kind="stable")
-    (_, high), _ = _compare_with_rivals(correct, order[finite[order]], confidence)
+    _, high = _compare_with_rivals(correct, order[finite[order]], confidence)
     return high >= 0
 
 
@@ -253,15 +250,16 @@ def cross_validate_selection(accuracy: Float[Array | np.ndarray, "S F C"]) -> Fl
 class Selection(NamedTuple):
     """The choice of the best of C configurations, and how sure it is.
 
-    A configuration may be the best if the `high` of its difference is at least 0. That is the lowest upper
-    limit of its differences from all rivals, each of the level of `confidence_set`. `low` is about the best.
+    The upper end of a difference decides: the configuration may be the best if it is at least 0. It is the
+    lowest upper limit of the differences from all rivals, or from as many as it took to leave it out. The
+    lower end is that of the difference from the best. Each end is a one-sided limit of the level of
+    `confidence_set`, which allows for all rivals.
     """
 
     difference: Sequence[Estimate]  # accuracy − that of the best, of each configuration
     may_be_best: Bool[np.ndarray, " C"]  # see `confidence_set`
     expected: float  # accuracy that choosing is expected to reach, see `cross_validate_selection`; or NaN
     parts: int  # folds, or parts of the examples, by which it was estimated
-    trend_degrees: float  # degrees of freedom that the trend adds to a pair's, see `Trend`; 0: there is none
 
 
 DIVERGED = Estimate(np.nan, np.nan, np.nan)
@@ -296,17 +294,17 @@ def select_best(
     """
     C, n = correct.shape[1:]
     accuracy = correct.mean(axis=(0, 2), dtype=np.float64)
-    ends, trend_degrees, may_be_best = np.full((2, C), np.nan), 0.0, finite
+    ends, may_be_best = np.full((2, C), np.nan), finite
     if n > 1 and finite.any():
         order = np.argsort(-accuracy, kind="stable")
         order = np.concatenate([[best], order[finite[order] & (order != best)]])
-        ends, trend_degrees = _compare_with_rivals(correct, order, CONFIDENCE)
+        ends = _compare_with_rivals(correct, order, CONFIDENCE)
         may_be_best = ends[1] >= 0
         ends[:, best] = 0
     differences = np.where(finite, accuracy - accuracy[best], np.nan)
     difference = [Estimate(*row) for row in np.stack([differences, *ends], axis=1).tolist()]
     if C == 1 or n == 1 or not estimate or not finite.any():
-        return Selection(difference, may_be_best, np.nan, 0, trend_degrees)
+        return Selection(difference, may_be_best, np.nan, 0)
     # Without folds, not one part after another, because a file may hold its classes one after another.
     count = min(PARTS, n)
     parts = (
@@ -315,7 +313,7 @@ def select_best(
     accuracy = np.stack([part.mean(axis=2) for part in parts], axis=1)  # [S, parts, C]
     accuracy[:, :, ~finite] = np.nan
     expected = cross_validate_selection(accuracy)
-    return Selection(difference, may_be_best, float(expected.mean()), len(parts), trend_degrees)
+    return Selection(difference, may_be_best, float(expected.mean()), len(parts))
 
 
 def rank(loss: Float[Array | np.ndarray, "S C"], accuracy: Float[Array | np.ndarray, "S C"]) -> list[int]:
@@ -392,7 +390,7 @@ def _estimate(values: Float[np.ndarray, "S n"], paired: bool) -> Estimate:
     elif paired and np.abs(values).max() <= 1:
         low = -_limit_above(squares._replace(mean=-mean), half, level)
         high = _limit_above(squares, half, level)
-    parts = [float(np.sqrt(variance)) for variance in squares.variances()]
+    parts = np.sqrt(np.maximum([seeds - rest, examples - rest, rest], 0) / (S * n)).tolist()
     stderr = float(np.linalg.norm(parts))
     if S == 1:
         parts[0] = parts[2] = np.nan
@@ -401,11 +399,10 @@ def _estimate(values: Float[np.ndarray, "S n"], paired: bool) -> Estimate:
 
 def _compare_with_rivals(
     correct: Shaped[np.ndarray, "S C n"], order: Int[np.ndarray, " c"], confidence: float
-) -> tuple[Float[np.ndarray, "2 C"], float]:
-    """Return the ends of each configuration's difference from the best, and the degrees that a trend adds.
+) -> Float[np.ndarray, "2 C"]:
+    """Return the ends of each configuration's difference from the best, see `Selection`.
 
-    The upper end is the lowest limit of its differences from all rivals, or from as many as it took to leave
-    it out. Only the configurations in `order` are compared, the best first; the ends of others are NaN.
+    Only the configurations in `order` are compared, the best first; the ends of others are NaN.
     """
     S, C, n = correct.shape
     level = 1 - min((1 - confidence) / max(1, len(order) - 1), 0.4999)  # at 1/2 all widths are 0
@@ -437,7 +434,7 @@ def _compare_with_rivals(
             high[candidates] = np.minimum(high[candidates], limits)
     for others in _split(order, at_once):
         low[others] = -limit(order[:1], others)[0]
-    return ends, trend.degrees if trend else 0.0
+    return ends
 
 
 def _compare_pairs(
@@ -471,9 +468,9 @@ def _compare_pairs(
     seeds, examples = (np.maximum(part - of_mean, 0) for part in (between_seeds, between_examples))
     degrees = max(S - 1, 1)
     mean_squares = seeds / degrees, examples / (n - 1), rest / (degrees * (n - 1))
-    # 1 / (12 n) is the mean square of rounding accuracies to multiples of 1 / n: no logarithm is of less.
-    columns = describe_pairs(mean_squares[2] + 1 / (12 * n), np.minimum.outer(*accuracies))
-    return _Squares(difference, total / (S * n), *mean_squares, S, n, degrees), columns
+    # The floor of `fit_trend` keeps the logarithm finite.
+    columns = [np.ones_like(rest), np.log(mean_squares[2] + 1 / (12 * n)), np.minimum.outer(*accuracies)]
+    return _Squares(difference, total / (S * n), *mean_squares, S, n, degrees), np.stack(columns, axis=-1)
 
 
 def _limits(squares: _Squares, by_seed: Float[np.ndarray, " S"], level: float) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from experiments.artifacts.plotting import (
     matplotlib,
 )
 from experiments.artifacts.tables import (
+    DIFFERENCE,
     MAY_BE_BEST,
     configuration_name,
     configuration_symbols,
@@ -119,8 +120,7 @@ def plot_differences(path: Path, result: Result, selection: Selection) -> None:
     finite = [c for c in result.ranking() if result.stayed_finite[c]]
     drawn = finite[:MAX_DIFFERENCES]
     selected = f", the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
-    title = f"{interval_heading(result, with_train=False)}:\nvalidation accuracy − that of the best"
-    title += f", simultaneous{selected}"
+    title = f"{interval_heading(result, with_train=False)}:\n{DIFFERENCE}{selected}"
     with draw_figure(path, (7.2, 1.4 + 0.2 * len(drawn)), title) as figure:
         panel = figure.subplots()
         for in_set, color, marker, label in (

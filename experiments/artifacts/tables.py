@@ -7,13 +7,17 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linear_cifar.config import AXES, Config
+from linear_cifar.moderation import MIN_CONFIGS
 from linear_cifar.result import Result
 from linear_cifar.uncertainty import CONFIDENCE, Estimate, Selection, best_per_seed
 
 # Rows of a table that are printed.
 PRINTED_ROWS = 100
-# An interval is written as ± where its halves differ by less than this share of it.
+# An accuracy's interval is written as ± where its halves differ by at most this share of it. Both ends of a
+# difference are written, so that it is seen whether 0 is between them.
 SYMMETRIC = 0.05
+# With so many seeds a pair's own variance between seeds is known well enough.
+ENOUGH = 10
 # The column of the differences from the best, whose intervals allow for all comparisons, see `Selection`.
 DIFFERENCE = "val − best, simultaneous"
 # Marks a configuration in the set of `confidence_set`.
@@ -132,14 +136,14 @@ def accuracies(result: Result, config: int) -> list[str]:
     return [format_interval(result.interval(split, config)) for split in result.sizes]
 
 
-def format_interval(interval: Estimate) -> str:
+def format_interval(interval: Estimate, symmetric: float = SYMMETRIC) -> str:
     """Return a share in percent, such as "95.33 ± 2.15" or "99.00 (94.55 to 99.97)"; "-" if it diverged."""
     mean, low, high = (100 * value for value in interval[:3])
     if np.isnan(mean):
         return "-"
     if np.isnan(high - low):
         return f"{mean:.2f}"
-    if abs(low + high - 2 * mean) <= SYMMETRIC * (high - low):
+    if abs(low + high - 2 * mean) <= symmetric * (high - low):
         return f"{mean:.2f} ± {(high - low) / 2:.2f}"
     return f"{mean:.2f} ({low:.2f} to {high:.2f})"
 
@@ -185,8 +189,8 @@ def percent(shares: ArrayLike) -> str:
 
 
 def format_difference(interval: Estimate) -> str:
-    """Return a difference in points and its interval, see `format_interval`, with its sign."""
-    text = format_interval(interval)
+    """Return a difference in points and the ends of its interval, with its sign."""
+    text = format_interval(interval, symmetric=0)
     return text if text.startswith("-") else f"+{text}"
 
 
@@ -234,8 +238,8 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
             f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
             f"best{scope} on {covers} is among them: those whose simultaneous interval reaches 0."
         )
-        if num_seeds > 1 and not selection.trend_degrees:
-            lines[-1] += " There are too few for a trend of the variance between seeds."
+        if 1 < num_seeds < ENOUGH and result.stayed_finite.sum() < MIN_CONFIGS:
+            lines[-1] += f" With fewer than {MIN_CONFIGS} configurations and {ENOUGH} seeds the set is large."
     if np.isfinite(selection.expected):
         parts = "folds" if result.folds else "parts of the validation examples"
         own, expected = (_mean_percent(x) for x in (result.interval("val", best).mean, selection.expected))

@@ -41,7 +41,7 @@ DIGITS = 4
 # Figures that not every experiment has: not all data are images, and every configuration may have diverged.
 OPTIONAL = {
     "weights": "Weights of each class as an image, each scaled to its range.",
-    "differences": "Validation accuracy minus that of the best, with simultaneous 95 % intervals.",
+    "differences": "Validation accuracy minus that of the best, with simultaneous one-sided 95 % limits.",
     "confusion": "Which classes the best configuration takes for which.",
 }
 
