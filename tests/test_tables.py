@@ -46,7 +46,7 @@ def test_the_ranking_names_the_data_the_seeds_and_what_diverged(result):
     assert "diverged in epoch 1" in lines[-4]
     assert lines[-3].startswith("synthetic, best:")
     assert " of 9 configurations may be the best: with 95 % confidence" in lines[-2]
-    assert lines[-2].endswith("With fewer than 10 configurations and 10 seeds the set is large.")
+    assert lines[-2].endswith("With fewer than 10 configurations and 10 seeds the set may be large.")
     assert lines[-1].startswith("Choosing the best is expected to reach ")
 
 
@@ -75,7 +75,7 @@ def test_configurations_are_compared_with_the_best_by_seed_and_example(result):
         for split, cell in (("val", row[5]), ("test", row[6])):
             assert cell == format_interval(estimate_accuracy(marks[split][:, c]))
         if place:
-            assert row[-2] == format_interval(changed.selection().difference[c])
+            assert row[-2] == format_difference(changed.selection().difference[c])
     # Training accuracies have intervals over the seeds.
     train = marks["val"].mean(axis=2)[:, order[:1]]
     assert table.rows[0][4] == format_interval(interval_over_seeds(train))

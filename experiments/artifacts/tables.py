@@ -53,7 +53,7 @@ def ranking_table(result: Result, selection: Selection, stops: str = "") -> Tabl
     rows = []
     for place, c in enumerate(ranking, start=1):
         by_class = _mean_percent(result.final["val_class_acc"][:, c])
-        difference = format_interval(selection.difference[c]) if place > 1 else ""
+        difference = format_difference(selection.difference[c]) if place > 1 else ""
         in_set = selection.may_be_best[c] and len(ranking) > 1
         remark = MAY_BE_BEST if in_set else _describe_divergence(result, c)
         measured = [*accuracies(result, c), by_class, _mean_loss(result, c), difference]
@@ -239,7 +239,7 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
             f"best{scope} on {covers} is among them: those whose simultaneous interval reaches 0."
         )
         if 1 < num_seeds < ENOUGH and result.stayed_finite.sum() < MIN_CONFIGS:
-            lines[-1] += f" With fewer than {MIN_CONFIGS} configurations and {ENOUGH} seeds the set is large."
+            lines[-1] += f" With fewer than {MIN_CONFIGS} configurations and {ENOUGH} seeds the set may be large."
     if np.isfinite(selection.expected):
         parts = "folds" if result.folds else "parts of the validation examples"
         own, expected = (_mean_percent(x) for x in (result.interval("val", best).mean, selection.expected))
