@@ -239,7 +239,8 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
             f"best{scope} on {covers} is among them: those whose simultaneous interval reaches 0."
         )
         if 1 < num_seeds < ENOUGH and result.stayed_finite.sum() < MIN_CONFIGS:
-            lines[-1] += f" With fewer than {MIN_CONFIGS} configurations and {ENOUGH} seeds the set may be large."
+            fewer = f"fewer than {MIN_CONFIGS} configurations and {ENOUGH} seeds"
+            lines[-1] += f" With {fewer} the set may be large."
     if np.isfinite(selection.expected):
         parts = "folds" if result.folds else "parts of the validation examples"
         own, expected = (_mean_percent(x) for x in (result.interval("val", best).mean, selection.expected))
