@@ -67,7 +67,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 OUT = f"{TRAIN} --out=out"
 FULL = r"error: the output cannot be written: No space left on device\n\Z"
 CASES = [
-    Case("plain", {}, OUT, output="± .*files: out\n"),
+    Case("plain", {}, OUT, output="− best.*files: out\n"),
     # Matplotlib
     Case("MPLBACKEND that is not there", {"MPLBACKEND": "module://matplotlib_inline.nothing"}, OUT),
     Case("MPLBACKEND=foo: help", {"MPLBACKEND": "foo"}, f"{GRID} --help", HELP, "--lam", r"\A\Z", None),
