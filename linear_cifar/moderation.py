@@ -67,7 +67,7 @@ def fit_trend(squares: Pairs, columns: Columns, own: int, configs: int) -> Trend
     from scipy.special import chdtri, polygamma
 
     logs = clipped = np.log(squares)
-    # How far above the trend chance puts one configuration: what is beyond does not move the trend.
+    # How far above the trend chance puts one configuration: pairs beyond do not move the trend.
     far = np.log(chdtri(own, 1 / configs) / own) - _mean_log(own)
     for _ in range(5):
         coefficients = np.linalg.lstsq(columns, clipped, rcond=None)[0]
