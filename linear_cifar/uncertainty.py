@@ -386,10 +386,10 @@ def _estimate(values: Float[np.ndarray, "S n"], paired: bool) -> Estimate:
     half = squares.half_width(level)
     low, high = mean - half, mean + half
     if not paired and 0 <= values.min() <= values.max() <= 1:
-        low, high = _limits(squares, by_seed, level)
+        low, high = _accuracy_limits(squares, by_seed, level)
     elif paired and np.abs(values).max() <= 1:
-        low = -_limit_above(squares._replace(mean=-mean), half, level)
-        high = _limit_above(squares, half, level)
+        low = -_difference_limit(squares._replace(mean=-mean), half, level)
+        high = _difference_limit(squares, half, level)
     parts = np.sqrt(np.maximum([seeds - rest, examples - rest, rest], 0) / (S * n)).tolist()
     stderr = float(np.linalg.norm(parts))
     if S == 1:
@@ -415,7 +415,7 @@ def _compare_with_rivals(
         if trend:
             moderated, degrees = trend.moderate(np.asarray(squares.seeds), columns)
             squares = squares._replace(seeds=moderated, degrees=degrees)
-        limits = _limit_above(squares, squares.half_width(level), level)
+        limits = _difference_limit(squares, squares.half_width(level), level)
         return np.where(first[:, None] == second, np.inf, limits)
 
     if S > 1 and len(order) >= MIN_CONFIGS:
@@ -473,7 +473,9 @@ def _compare_pairs(
     return _Squares(difference, total / (S * n), *mean_squares, S, n, degrees), np.stack(columns, axis=-1)
 
 
-def _limits(squares: _Squares, by_seed: Float[np.ndarray, " S"], level: float) -> tuple[float, float]:
+def _accuracy_limits(
+    squares: _Squares, by_seed: Float[np.ndarray, " S"], level: float
+) -> tuple[float, float]:
     """Return the limits of an accuracy, see above, each of a one-sided level."""
     from scipy.special import ndtr, ndtri, stdtrit
 
@@ -504,7 +506,7 @@ def _clopper_pearson(
     return betaincinv(right, wrong + 1, 1 - level), betaincinv(right + 1, wrong, level)
 
 
-def _limit_above(squares: _Squares, half: Means, level: float) -> Means:
+def _difference_limit(squares: _Squares, half: Means, level: float) -> Means:
     """Return the upper limit of differences between −1 and 1, see above, of a one-sided level."""
     mean = squares.mean
     either = np.maximum(squares.square, np.abs(mean))
