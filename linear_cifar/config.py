@@ -238,7 +238,7 @@ def stack_hyperparams(configs: Sequence[Config], dtype: DTypeLike = jnp.float32)
     configs = as_configs(configs)
     names = hyperparam_names(configs[0])
     columns = ([config[name] for config in configs] for name in names)
-    return Hyperparams.make(names, tuple(jnp.asarray(column, dtype) for column in columns))
+    return Hyperparams.make(names, tuple(jax.device_put(np.asarray(column, dtype)) for column in columns))
 
 
 def as_configs(configs: Iterable[Config]) -> tuple[Config, ...]:

@@ -1,6 +1,7 @@
 """A sweep: many runs, replicates × configurations, trained side by side, epoch by epoch."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +14,15 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 from linear_cifar.augment import Augmentation
 from linear_cifar.checks import check_arguments, check_devices
 from linear_cifar.config import Config, as_configs, stack_hyperparams
-from linear_cifar.evaluation import Metrics, check_rows, compute_metrics, evaluate, mark_correct, mean_metrics
+from linear_cifar.evaluation import (
+    Metrics,
+    check_rows,
+    compute_metrics,
+    evaluate,
+    lower_metrics,
+    mark_correct,
+    mean_metrics,
+)
 from linear_cifar.examples import TRAINING, Examples, check_examples
 from linear_cifar.identity import Identity, check_names, identify, name_function, name_loss
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, Layout, make_layout
@@ -240,6 +249,7 @@ def train_epochs(
     identify: Callable[[], Identity],
     devices: Sequence[jax.Device] | None = None,
     resume_from: Snapshot | None = None,
+    measured_later: Sequence[str] = (),
 ) -> Iterator[Epoch]:
     """Train epoch after epoch, from checked arguments.
 
@@ -249,6 +259,8 @@ def train_epochs(
       per_epoch: names of the sets to measure after every epoch.
       each_epoch: factor of η and number of averaged epochs, of each epoch.
       identify: returns the identity of the sweep, which snapshots hold.
+      measured_later: names of sets that `evaluate_runs` will measure; the programs for it are compiled with
+        those of the first epoch.
       configs, descent, devices, resume_from: as for `sweep`.
     """
     spec, train = descent.spec, sets[TRAINING]
@@ -264,16 +276,16 @@ def train_epochs(
     layout = _make_run_layout(configs, averaged, devices)
     state, averaged = layout.shard(layout.to_slots((state, averaged)), BY_RUN)
     dtype = averaged.W.dtype
-    hyperparams = layout.shard(stack_hyperparams([configs[c] for c in layout.configs], dtype), BY_CONFIG)
+    hyperparams = jax.tree.map(np.asarray, stack_hyperparams([configs[c] for c in layout.configs], dtype))
     in_slots = [replicates[s] for s in layout.replicates]
     keys = jnp.stack([derive_key(replicate.seed, EPOCH) for replicate in in_slots])
     per_replicate = layout.shard(
         ReplicateData(keys, stack_rows(in_slots), stack_standardizers(in_slots)), BY_REPLICATE
     )
     on_devices = {id(examples): layout.broadcast(examples) for examples in sets.values()}
-    evaluated = {
+    measured_on = {
         name: (on_devices[id(sets[name])], layout.shard(stack_rows(in_slots, name), BY_REPLICATE))
-        for name in per_epoch
+        for name in (*per_epoch, *measured_later)
     }
     train, standardizer = on_devices[id(train)], layout.broadcast(standardizer)
     n = train.features.shape[0] if per_replicate.rows is None else per_replicate.rows.shape[1]
@@ -281,14 +293,29 @@ def train_epochs(
     for number in range(done + 1, len(each_epoch) + 1):
         eta_factor, count = each_epoch[number - 1]
         scaled = hyperparams.replace(eta=hyperparams.eta * np.asarray(eta_factor, dtype))
+        scaled = layout.shard(scaled, BY_CONFIG)
         epoch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
         this_epoch = per_replicate._replace(keys=epoch_keys)
+        if number == done + 1:
+            arguments = (state, scaled, train, standardizer, this_epoch, layout, spec)
+            metrics_of = [
+                (averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
+                for examples, rows in measured_on.values()
+            ]
+            compile_programs(
+                [
+                    partial(train_epoch.lower, *arguments),
+                    *(partial(lower_metrics, *args) for args in metrics_of),
+                ],
+                dtype,
+            )
         # Optimizers and augmentations may take JAX's default type, which a user may have changed.
         with jax.enable_x64(dtype == np.float64):
             state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
         averaged = _update_average(averaged, state.params, count)
         measured = dict(zip(RUNNING, (*mean_metrics(sums, n), _norm(averaged.W)), strict=True))
-        for name, (examples, rows) in evaluated.items():
+        for name in per_epoch:
+            examples, rows = measured_on[name]
             metrics = compute_metrics(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
             measured |= {f"{name}_loss": metrics.loss, f"{name}_acc": metrics.accuracy}
         names = list(measured)  # JAX sorts them
@@ -304,6 +331,17 @@ def train_epochs(
             values[diverged > 0] = np.nan  # the predictions of such parameters mean nothing
         yield Epoch(number, columns, diverged, state, averaged, layout, identify, stopped, earlier)
         earlier = (*earlier, {name: values[None] for name, values in columns.items()})
+
+
+def compile_programs(lower: Sequence[Callable[[], jax.stages.Lowered]], dtype: np.dtype) -> None:
+    """Compile programs side by side; their first calls would compile them one after another."""
+
+    def compile_program(lower_program: Callable[[], jax.stages.Lowered]) -> None:
+        with jax.enable_x64(dtype == np.float64):  # a thread does not inherit it
+            lower_program().compile()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(compile_program, lower))
 
 
 def evaluate_runs(
@@ -407,7 +445,7 @@ def start_state(
         K, d = shape
         init = descent.initializer(d, K)
         drawn = [as_params(init(replicate.seed), shape) for replicate in replicates]
-        initial = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+        initial = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
         state = init_state(initial, stack_hyperparams(configs, initial.W.dtype), optimizer)
         return 0, state, state.params
     params = snapshot.params

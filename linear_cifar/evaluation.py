@@ -96,6 +96,19 @@ def compute_metrics(
     return mean_metrics(sums, _num_measured(examples, rows))
 
 
+def lower_metrics(
+    params: Params,
+    examples: Examples,
+    loss: Loss,
+    standardizer: Standardizer | None,
+    precision: str,
+    rows: Rows,
+) -> jax.stages.Lowered:
+    """Return the program of `compute_metrics` for arrays like these; once compiled, calls use it."""
+    measure = _make_metrics_sum(loss, examples.kind)
+    return _sum_examples.lower(measure, params, examples, standardizer, precision, rows)
+
+
 def confusion_matrix(
     params: Params,
     examples: Examples,
@@ -157,7 +170,9 @@ def mark_correct(
     marked = []
     n, at_once = _num_measured(examples, rows), _examples_at_once(params, standardizer, rows)
     for start in range(0, n, at_once):
-        chunk, chosen = _take_chunk(examples, rows, start, min(at_once, n - start))
+        chunk, chosen = examples, rows
+        if n > at_once:
+            chunk, chosen = _take_chunk(examples, rows, start, min(at_once, n - start))
         marked.append(np.asarray(_measure_runs(measure, params, chunk, standardizer, precision, chosen)))
     return np.concatenate(marked, axis=-1) * np.asarray(is_finite(params))[..., None]
 
@@ -213,6 +228,7 @@ def _prepare(
     return params, examples.replace_features(features), prepared
 
 
+@jax.jit
 def is_finite(params: Params) -> Bool[Array, "*runs"]:
     """Tell for each run whether all its parameters are finite."""
     return jnp.isfinite(params.W).all(axis=(-2, -1)) & jnp.isfinite(params.b).all(axis=-1)
@@ -330,6 +346,7 @@ def _num_measured(examples: Examples, rows: Rows) -> int:
     return examples.features.shape[0] if rows is None else rows.shape[1]
 
 
+@partial(jax.jit, static_argnames="size")
 def _take_chunk(
     examples: Examples, rows: Rows, start: Index, size: int
 ) -> tuple[Examples, Integer[Array, "R size"] | None]:

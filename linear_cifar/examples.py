@@ -134,8 +134,9 @@ def make_examples(features: Any, labels: Any, num_classes: int) -> Examples:
     known = as_labels("labels", labels, K)
     if known.shape != values.shape[:1]:
         raise ValueError(f"features {values.shape} and labels {known.shape} do not fit: give [n, d] and [n]")
-    held = values if is_wide(values, np.float32) else jnp.asarray(values)
-    return _make_unchecked(CLASSES, (held, jax.nn.one_hot(known, K, dtype=jnp.float32)))
+    held = values if is_wide(values, np.float32) else jax.device_put(values)
+    # NumPy makes the targets, because JAX would compile a program for each number of examples.
+    return _make_unchecked(CLASSES, (held, jax.device_put(np.eye(K, dtype=np.float32)[known])))
 
 
 def check_examples(name: str, examples: Any) -> None:

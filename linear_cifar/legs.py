@@ -41,7 +41,8 @@ class Progress(NamedTuple):
     epoch: int  # epoch that the block has reached
     resumed: bool  # whether the block starts here, from what is on disk
     block: Identity
-    accuracy: float | None  # highest of any run in this epoch, on the set that configurations are chosen by
+    # Highest mean over the replicates of any configuration after this epoch, on the set that chooses.
+    accuracy: float | None
     note: str = ""  # words on the workers of a cluster
 
 
@@ -268,16 +269,22 @@ class Trainer(NamedTuple):
         `share` is that of the runs that train on. The state at the end is only saved with `save_end`.
         """
         identity, chosen_by = block.identity, choose_set(self.per_epoch)
+        # Those that `measure` measures next; the parts of a leg are joined first.
+        later = (
+            {*self.sets} - {TRAINING, *self.per_epoch} if end == len(identity.epochs) and not save_end else ()
+        )
         epochs = train_epochs(
             identity.configs, self.sets, self.standardizer, block.replicates, self.per_epoch, self.descent,
-            identity.epochs, lambda: identity, self.devices, snapshot,
+            identity.epochs, lambda: identity, self.devices, snapshot, sorted(later),
         )  # fmt: skip
         epoch: Epoch | None = None
         try:
             for epoch in itertools.islice(epochs, end - (snapshot.number if snapshot else 0)):
-                accuracy = epoch.metrics[f"{chosen_by}_acc"] if chosen_by else np.array([np.nan])
-                best = float(np.max(accuracy, where=np.isfinite(accuracy), initial=0))
-                self.report(identity, share, epoch.number, accuracy=best)
+                accuracy = None
+                if chosen_by:
+                    means = epoch.metrics[f"{chosen_by}_acc"].mean(axis=0, dtype=np.float64)
+                    accuracy = float(np.max(means, where=np.isfinite(means), initial=0))
+                self.report(identity, share, epoch.number, accuracy=accuracy)
                 if epoch.number == end or self.should_stop():
                     break
                 if checkpoints and checkpoints.should_save(epoch.number):

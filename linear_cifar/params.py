@@ -30,7 +30,7 @@ INIT, EPOCH = range(2)
 def derive_key(seed: int, use: int) -> PRNGKeyArray:
     """Return the random key of one use of a seed: `INIT` or `EPOCH`."""
     # From its two words, because `jax.random.key` also depends on JAX's default generator and seed offset.
-    key = jax.random.wrap_key_data(jnp.asarray([0, seed], jnp.uint32), impl=GENERATOR)
+    key = jax.random.wrap_key_data(jax.device_put(np.array([0, seed], np.uint32)), impl=GENERATOR)
     return jax.random.fold_in(key, use)
 
 
@@ -64,7 +64,7 @@ def init_params(
     # Random numbers must not depend on how a user has set up JAX.
     with jax.threefry_partitionable(True):
         W = scale * jax.random.normal(key, (K, d), dtype)
-    return Params(W=W, b=jnp.zeros((K,), dtype))
+    return Params(W=W, b=jax.device_put(np.zeros((K,), dtype)))
 
 
 def jax_params(seed: int, d: int, K: int, dtype: DTypeLike = jnp.float32) -> Params:

@@ -132,6 +132,7 @@ class Descent(NamedTuple):
         return tuple(zip(factors, counts, strict=True))
 
 
+@partial(jax.jit, static_argnames="optimizer")
 def init_state(params: Params, hyperparams: Hyperparams, optimizer: str | Optimizer = sgd) -> RunState:
     """Return the initial state of S × C runs; all configurations of a replicate start from its parameters.
 

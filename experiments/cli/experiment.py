@@ -15,6 +15,7 @@ from experiments.artifacts.confusion import render_confusion
 from experiments.artifacts.exports import best_result, write_results
 from experiments.artifacts.reader import ExperimentFolder, ReadError
 from experiments.artifacts.tables import Table
+from experiments.cli.clock import Clock
 from experiments.cli.flags import expand_path
 from experiments.cli.launch import check_devices
 from experiments.cli.progress import EpochsBar, describe_size, log
@@ -33,6 +34,8 @@ from linear_cifar.folders import FolderError, locked_folder, write_json
 from linear_cifar.result import Result
 
 FLAGS = flags.FLAGS
+# Characters of the data set's name that a bar shows.
+TITLE = 24
 
 # Draws an experiment's figures into the folder, and returns its tables. Data are by the name of the sweep.
 Render = Callable[[Path, Sequence[Result], Mapping[str, Data]], Sequence[Table]]
@@ -49,6 +52,7 @@ class _Experiment(NamedTuple):
     prepare: Callable[[Settings], Data]  # divides and prepares the data, once for equal divisions
     cluster: Cluster | None  # that trains in place of this process
     previous: ExperimentFolder | None  # what the folder held before
+    clock: Clock
 
     @property
     def resume_command(self) -> str:
@@ -91,20 +95,34 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, keep: str
       Stopped: after Ctrl+C or SIGTERM; the state is saved.
       OSError: if the machine refuses something; what was saved before stands.
     """
+    clock = Clock()
     sizes, prepare = open_source()
-    for sweep in stages[0].choose(()):
+    sweeps = stages[0].choose(())
+    for sweep in sweeps:
         check_sweep(sweep, sizes)
     check_devices()
     folder = expand_path(FLAGS.out or f"results/{name}/{datetime.now():%Y%m%d-%H%M%S}")
+    log(f"{name}: {_describe_sweeps(sweeps)}, to {folder}")
     resume_command = provenance.resume_command(name, folder)
     with _explain_resuming(resume_command), locked_folder(folder):
         names = [sweep_name for stage in stages for sweep_name in stage.sweep_names]
         previous = _read_previous(folder, name, names)
         with _open_cluster() as cluster:
-            experiment = _Experiment(name, stages, render, keep, folder, prepare, cluster, previous)
+            experiment = _Experiment(name, stages, render, keep, folder, prepare, cluster, previous, clock)
             tables = _train_and_write(experiment)
     print("\n\n".join(map(str, tables)))
     print(f"files: {folder}")
+    log(f"time: {clock}")
+
+
+def _describe_sweeps(sweeps: Sequence[Sweep]) -> str:
+    """Return the size of the training in words."""
+    if len(sweeps) > 1:
+        runs = sum(len(sweep.configs) * len(sweep.seeds) * max(1, sweep.settings.folds) for sweep in sweeps)
+        return f"{runs:,} runs in {len(sweeps)} sweeps"
+    (sweep,) = sweeps
+    size = describe_size(len(sweep.configs), len(sweep.seeds), sweep.settings.folds)
+    return f"{size} for {sweep.settings.epochs} epochs"
 
 
 def _open_cluster() -> AbstractContextManager[Cluster | None]:
@@ -188,12 +206,14 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
             return list(previous.tables.values())
         check_signals()
         write_results(folder, results)
+        experiment.clock.count("writing")
         tables = [
             *experiment.render(folder, results, experiment.data(sweeps)),
             *render_confusion(folder, best_result(results), experiment.data(sweeps)),
         ]
         write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
-        write_json(folder / CONFIG, description)
+        experiment.clock.count("writing")
+        write_json(folder / CONFIG, description | {"seconds": experiment.clock.seconds})
         return tables
     if results:
         write_results(folder, results, complete=False)
@@ -253,10 +273,11 @@ def _train_sweep(
       FolderError: if the folder holds something else.
     """
     data = experiment.prepare(sweep.settings)
-    size = describe_size(len(sweep.configs), len(sweep.seeds), sweep.settings.folds)
+    experiment.clock.count("data")
+    title = f"{data.dataset.name[:TITLE]}, {sweep.name}"
     try:
-        with EpochsBar(sweep.name, f"{data.dataset.name}, {sweep.name}: {size}", begin) as bar:
-            return fit(
+        with EpochsBar(sweep.name, title, experiment.clock, begin) as bar:
+            result = fit(
                 **sweep.fit_arguments(data),
                 keep=experiment.keep,
                 folder=experiment.folder / BLOCKS / sweep.name,
@@ -268,6 +289,8 @@ def _train_sweep(
                 subset=subset,
                 log=log,
             )
+            bar.finish(result.interval("val", result.ranking()[0]).mean if "val" in result.sizes else 0.0)
+            return result
     except NothingTrained:
         return None
     except FolderError as error:

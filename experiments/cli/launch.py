@@ -13,7 +13,7 @@ from absl import app, flags, logging
 
 from experiments.cli.recipes import apply_recipe
 from experiments.cli.signals import raise_on_signals
-from experiments.cli.streams import open_streams
+from experiments.cli.streams import open_streams, terminal_width, wrap
 from experiments.runner.errors import Stopped, UsageError
 from linear_cifar.data.dataset import DataError
 from linear_cifar.devices import use_all_cores
@@ -144,5 +144,5 @@ def _fail(message: str, code: int) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    print(wrap(message, terminal_width(sys.stderr)), file=sys.stderr)
     sys.exit(code)

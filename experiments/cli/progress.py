@@ -7,24 +7,30 @@ from typing import Any
 
 from tqdm import tqdm
 
+from experiments.cli.clock import Clock
+from experiments.cli.streams import terminal_width, wrap
 from linear_cifar.identity import Identity
 from linear_cifar.legs import Progress
 
 # Seconds between two updates of a bar: on a terminal, and in a file or a pipe, where each one stays.
 UPDATE, LOGGED_UPDATE = 0.1, 10.0
+# Seconds from which on the duration of the training is told.
+TOLD = 10.0
 
 
 class EpochsBar:
     """A bar of the epochs of many runs with the time left, to be opened by `with`.
 
     It appears when the first block starts that is not finished, and what was trained earlier is told then.
+    It shows the best accuracy of the latest epochs, and at the end that of the result.
     """
 
-    def __init__(self, name: str, title: str, begin: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, name: str, title: str, clock: Clock, begin: Callable[[], None] = lambda: None) -> None:
         """Prepare a bar with this title for a sweep of this name; `begin` is called before it appears."""
-        self._name, self._title, self._begin = name, title, begin
+        self._name, self._title, self._clock, self._begin = name, title, clock, begin
         self._bar: tqdm | None = None
-        self._best, self._resumed = 0.0, 0.0
+        self._resumed = 0.0
+        self._latest: dict[Any, float] = {}  # accuracy in the latest epoch of each block
         self._reused: list[str] = []
 
     def __enter__(self) -> "EpochsBar":
@@ -35,13 +41,16 @@ class EpochsBar:
             self._bar.close()
 
     def show(self, progress: Progress) -> None:
-        """Show a step of the training."""
-        total = len(progress.block.epochs)
+        """Show a step of the training, and count its time."""
+        total, block = len(progress.block.epochs), progress.block
+        seconds = self._clock.count(_phase(progress, first=self._bar is None))
+        if progress.accuracy:
+            self._latest[block.replicates[0], block.configs[0]] = progress.accuracy
         if progress.resumed:
             if progress.epoch:
-                size = describe_block(progress.block)
                 self._reused.append(
-                    f"reused: {self._name}, {size}, the first {progress.epoch} of {total} epochs"
+                    f"reused: {self._name}, {describe_block(block)}, "
+                    f"the first {progress.epoch} of {total} epochs"
                 )
             self._skip(progress)
         if self._bar is None and progress.epoch < total:
@@ -52,16 +61,30 @@ class EpochsBar:
             log(line)
         self._reused.clear()
         if not progress.resumed:
-            self._best = max(self._best, progress.accuracy or 0.0)
-            words = [progress.note, f"best val acc {self._best:.2%}" * bool(self._best)]
-            self._bar.set_postfix_str(", ".join(filter(None, words)), refresh=False)
+            self._show_best(max(self._latest.values(), default=0.0), progress.note)
+            is_first = self._bar.n == self._bar.initial
             # Rounded shares may sum to a little more than the whole.
             self._bar.update(min(progress.advance, progress.total - self._bar.n))
+            left = (progress.total - self._bar.n) / progress.advance * seconds
+            if is_first and left >= TOLD and not progress.note:  # workers have their own pace
+                log(f"{self._name}: about {describe_seconds(left)} left on this machine")
+
+    def finish(self, accuracy: float) -> None:
+        """Show the accuracy of the best configuration of the result, if the bar is there."""
+        self._clock.count("evaluation")
+        if self._bar is not None:
+            self._show_best(accuracy)
+            self._bar.refresh()
+
+    def _show_best(self, accuracy: float, note: str = "") -> None:
+        words = [f"best val acc {accuracy:.2%}" * (accuracy > 0), note]
+        assert self._bar is not None
+        self._bar.set_postfix_str(", ".join(filter(None, words)), refresh=False)
 
     def _open(self, progress: Progress) -> None:
         self._begin()
-        bar_format = "{l_bar}{bar}| {n:.4g}/{total:.4g} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-        self._bar = _open_bar(total=progress.total, desc=self._title, unit="epoch", bar_format=bar_format)
+        bar_format = "{desc}:{percentage:4.0f}%|{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}{postfix}]"
+        self._bar = _open_bar(total=progress.total, desc=self._title, bar_format=bar_format)
         self._skip(progress._replace(advance=self._resumed))
 
     def _skip(self, progress: Progress) -> None:
@@ -72,6 +95,13 @@ class EpochsBar:
             self._bar.initial += progress.advance
             self._bar.n += progress.advance
             self._bar.refresh()
+
+
+def _phase(progress: Progress, first: bool) -> str:
+    """Return the phase of a command that ends with a step; `first`: no block has started before."""
+    if not progress.resumed:
+        return "training"
+    return "data" if first else "evaluation"
 
 
 def describe_block(block: Identity) -> str:
@@ -92,9 +122,16 @@ def describe_size(configs: int, seeds: int, folds: int, replicates: int | None =
     return words + f" x {seeds} seeds" * (seeds > 1) + f" x {folds} folds" * (folds > 0)
 
 
+def describe_seconds(seconds: float) -> str:
+    """Return a duration in words, such as "40 s", "2 min" or "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def log(line: str) -> None:
     """Print a line to stderr, above a bar if there is one."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(wrap(line, terminal_width(sys.stderr)), file=sys.stderr)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import io
 import os
 import select
 import sys
+import textwrap
 from typing import Any, TextIO
 
 # Seconds to wait for a reader of stderr, which has progress and notes; its pipe may be full for ever.
@@ -54,6 +55,26 @@ def open_streams() -> Output:
     if not (width.isdecimal() and int(width) >= NARROWEST):
         os.environ.pop("COLUMNS", None)
     return output
+
+
+def terminal_width(stream: TextIO) -> int | None:
+    """Return the columns of a terminal, or those that COLUMNS says; None: unlimited, as in a pipe."""
+    width = os.environ.get("COLUMNS", "")
+    if width.isdecimal():
+        return int(width) or None
+    return os.get_terminal_size(stream.fileno()).columns or None if stream.isatty() else None
+
+
+def wrap(text: str, width: int | None) -> str:
+    """Break the lines of a text at spaces where they are longer than a width; None: nowhere."""
+    if width is None:
+        return text
+    # A path or a command that is too long stays whole, so that it can be copied.
+    lines = (
+        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
+    return "\n".join("\n".join(line) for line in lines)
 
 
 def _wrap(output: Output, stream: TextIO | None) -> TextIO:
