@@ -56,6 +56,14 @@ def open_streams() -> Output:
     return output
 
 
+def terminal_width(stream: TextIO) -> int | None:
+    """Return the columns of a terminal, or those that COLUMNS says; None: unlimited, as in a pipe."""
+    width = os.environ.get("COLUMNS", "")
+    if width.isdecimal():
+        return int(width) or None
+    return os.get_terminal_size(stream.fileno()).columns or None if stream.isatty() else None
+
+
 def _wrap(output: Output, stream: TextIO | None) -> TextIO:
     """Return a text stream in the encoding of `stream`, or in UTF-8 if that is None (closed)."""
     # Each text is written at once, so that nothing is left to be written when Python ends.
