@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.artifacts.tables import Table
-from experiments.runner.folder import BLOCKS, CONFIG, HISTORY, RESULTS, SCHEMA, TABLES, VALUES
+from experiments.runner.folder import BLOCKS, CONFIG, HISTORY, LATEX, RESULTS, SCHEMA, TABLES, VALUES
 from linear_cifar.blocks import load_result
 from linear_cifar.config import Config
 from linear_cifar.data.dataset import label_dataset
@@ -130,7 +130,7 @@ class ExperimentFolder:
 
     def has_results(self, sweeps: dict[str, dict[str, Any]]) -> bool:
         """Tell whether the folder holds the finished files of sweeps that config.json describes like this."""
-        files = all((self.folder / name).exists() for name in (RESULTS, HISTORY, TABLES))
+        files = all((self.folder / name).exists() for name in (RESULTS, HISTORY, TABLES, LATEX))
         ours = {name: (sweep["identity"], sweep["epochs"]) for name, sweep in sweeps.items()}
         theirs = {name: (sweep.get("identity"), sweep.get("epochs")) for name, sweep in self.sweeps.items()}
         return self.complete and files and ours == theirs
