@@ -11,13 +11,8 @@ from linear_cifar.config import AXES
 _COMMANDS = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {character: f"${character}$" for character in "<>|"}
-    | {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "[": "{[}",
-        "*": "{*}",
-    }
+    | {character: f"{{{character}}}" for character in "[*"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"±": r"$\pm$", "−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "×": r"$\times$", "…": r"\ldots{}"}
     | {"η": r"$\eta$", "λ": r"$\lambda$", "μ": r"$\mu$", "ε": r"$\varepsilon$"}
 )

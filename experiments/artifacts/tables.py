@@ -29,8 +29,6 @@ ENOUGH = 10
 DIFFERENCE = "val − best, simultaneous"
 # Marks a configuration in the set of `confidence_set`.
 MAY_BE_BEST = "may be the best"
-
-
 # The numbers of a cell, in the unit of its text: one, or a mean with its interval's ends or with `sd`.
 Value = float | Mapping[str, float] | None
 
@@ -59,12 +57,12 @@ class Table:
     optional: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Raise ValueError if the rows do not match the columns, or something else is wrong."""
+        """Raise ValueError if something is not text, or names or numbers of columns are wrong."""
         texts = [self.name, self.title, self.note, *self.columns, *self.optional]
         if not all(isinstance(text, str) for text in itertools.chain(texts, *self.rows)):
             raise ValueError("a table that does not hold text")
         if "" in self.columns or len({*self.columns}) < len(self.columns):
-            raise ValueError("a table with a column of no name of its own")
+            raise ValueError("a table with two columns of one name, or one without a name")
         if {len(row) for row in (*self.rows, *self.values)} - {len(self.columns)}:
             raise ValueError("a table with a row of another length than its columns")
 
@@ -96,7 +94,7 @@ class Table:
             pairs = (zip(rows[0], row, strict=True) for row in rows[1:])
             texts = ("; ".join(f"{name}: {cell}" for name, cell in row if cell) for row in pairs)
             lines = [line for text in texts for line in _wrap(text, limit, indent="  ")]
-        left_out = f"{width} columns: without {', '.join(self.optional[:count])}; all are in tables.json"
+        left_out = f"{width} columns: without {'; '.join(self.optional[:count])}. All are in tables.json."
         notes = [line for text in [left_out] * (count > 0) + self.notes for line in _wrap(text, limit)]
         return "\n".join([*_wrap(self.title, limit), *lines, *notes])
 
