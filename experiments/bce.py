@@ -21,7 +21,7 @@ from absl import flags
 
 from experiments.artifacts import figures, measures, tables
 from experiments.artifacts.measures import THRESHOLD
-from experiments.artifacts.tables import Table, percent
+from experiments.artifacts.tables import Cell, Table, percent, split_cells
 from experiments.cli.experiment import run_experiment
 from experiments.cli.flags import (
     define_axes,
@@ -83,20 +83,21 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
             # The report's configuration is the first one.
             c = result.ranking()[0] if suffix else 0
             chosen.append((result, c, predicted))
-            row = [result.about["sweep"], label, tables.configuration_name(result, c)]
+            row = [Cell(result.about["sweep"]), Cell(label), Cell(tables.configuration_name(result, c))]
             by_argmax.append([*row, *tables.accuracies(result, c)])
             confidence.append([*row, *(percent(measure[name][:, c]) for name in CONFIDENCE)])
             by_threshold.append([*row, *(percent(measure[name][:, c]) for name in LABELS)])
         figures.plot_histograms(folder / f"histograms{suffix}", chosen)
         figures.plot_reliability_diagram(folder / f"reliability{suffix}", chosen)
         figures.plot_gaps(folder / f"gap{suffix}", chosen)
-    heading, columns = tables.heading(results[0]), ["loss", "configuration", ""]
+    heading, columns = tables.heading(results[0]), ["loss", "choice", "configuration"]
     return [
         Table(
             "table2",
             f"Table 2: {tables.interval_heading(results[0])}, accuracy by argmax in %:",
             [*columns, "train", "val", "test"],
-            by_argmax,
+            *split_cells(by_argmax),
+            optional=["train"],
         ),
         Table(
             "confidence",
@@ -104,14 +105,16 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
             f"predictions of probability ≥ {THRESHOLD:g}, probability of the true class on right and on "
             "wrong images, probability of the second class, all in %:",
             [*columns, *CONFIDENCE.values()],
-            confidence,
+            *split_cells(confidence),
+            optional=[*CONFIDENCE.values()][:1:-1],
         ),
         Table(
             "threshold",
             f"{heading}, test images: labels of probability ≥ {THRESHOLD:g}; images with no label and with "
             "several, all in %:",
             [*columns, *LABELS.values()],
-            by_threshold,
+            *split_cells(by_threshold),
+            optional=[*LABELS.values()][:1:-1],
         ),
     ]
 

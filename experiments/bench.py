@@ -40,7 +40,7 @@ import numpy as np
 from absl import flags
 
 from experiments.artifacts import provenance
-from experiments.artifacts.tables import align
+from experiments.artifacts.tables import Table
 from experiments.benchmark import linear_probes, probing, searching
 from experiments.benchmark.baselines import SPEC, jax_device, random_data
 from experiments.benchmark.measurements import (
@@ -58,6 +58,7 @@ from experiments.benchmark.measurements import (
 from experiments.cli.flags import define_data, expand_path
 from experiments.cli.launch import check_devices, launch
 from experiments.cli.source import open_source
+from experiments.cli.streams import terminal_width
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import default_settings
 from linear_cifar.data.prepare import Data
@@ -121,7 +122,7 @@ def measure_tables() -> dict[str, Any]:
     measured = {}
     for key, (title, measure) in make_tables(n, repeats).items():
         measured[key] = [{**row, "device": row.get("device", device)} for row in measure()]
-        print(f"\n{title}\n{format_rows(measured[key])}", flush=True)
+        print(f"\n{make_table(key, title, measured[key]).format(terminal_width(sys.stdout))}", flush=True)
     return describe_measurement(n, repeats) | measured
 
 
@@ -210,11 +211,9 @@ def _describe_data() -> str | dict[str, Any]:
     return "random float32 features" if FLAGS.probes else "random bytes; the start: --dataset"
 
 
-def format_rows(rows: list[Row]) -> str:
-    """Return the rows as aligned text below a header."""
-    # `align` does not pad the last column, so an empty one comes last.
-    cells = [[*map(format_cell, row.values()), ""] for row in rows]
-    return align([[*rows[0], ""], *cells])
+def make_table(key: str, title: str, rows: list[Row]) -> Table:
+    """Return the rows as a table, whose columns have the names of their values."""
+    return Table(key, title, [*rows[0]], [[*map(format_cell, row.values())] for row in rows])
 
 
 def format_cell(value: Any) -> str:

@@ -27,7 +27,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.artifacts import figures, tables
-from experiments.artifacts.measures import mean_weights_intervals
 from experiments.cli import flags
 from experiments.cli.experiment import run_experiment
 from experiments.cli.launch import launch
@@ -63,10 +62,7 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
         figures.plot_differences(folder / "differences", result, selection)
     figures.plot_curves(folder / "curves", result)
     figures.plot_best_weights(folder / "weights", result)
-    refit_tables = [
-        tables.refit_table(refit, mean_weights_intervals(refit, data[REFIT]), data[REFIT].size("train"))
-        for refit in refits
-    ]
+    refit_tables = [tables.refit_table(refit, data[REFIT]) for refit in refits]
     return [tables.ranking_table(result, selection), *refit_tables]
 
 

@@ -22,7 +22,7 @@ from absl import flags
 
 from experiments.artifacts import figures, tables
 from experiments.artifacts.exports import best_result
-from experiments.artifacts.tables import Table
+from experiments.artifacts.tables import Cell, Table, split_cells
 from experiments.cli.experiment import run_experiment
 from experiments.cli.flags import define_settings, sweep_from_flags
 from experiments.cli.launch import launch
@@ -145,11 +145,9 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
     for name, result in by_name.items():
         c = result.ranking()[0]
         base = by_name.get(bases[name] or "")
-        gain = f"{_gain(result, base)} over {base.about['sweep']}" if base else ""
-        configuration = tables.configuration_name(result, c)
-        rows.append(
-            [name, configuration, str(len(result.identity.epochs)), *tables.accuracies(result, c), gain]
-        )
+        gain = [_gain(result, base), Cell(base.about["sweep"])] if base else [Cell("")] * 2
+        step, epochs = [Cell(name), Cell(tables.configuration_name(result, c))], len(result.identity.epochs)
+        rows.append([*step, tables.number_cell(epochs), *tables.accuracies(result, c), *gain])
     heading = tables.interval_heading(results[0])
     choices = [(result, result.ranking()[0]) for result in results]
     figures.plot_steps(
@@ -166,18 +164,21 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
             "improve",
             f"{heading}, accuracy in % of each step's best configuration by validation; gains in points of "
             "test accuracy, paired by seed and example:",
-            ["step", "selected", "epochs", "train", "val", "test", "gain"],
-            rows,
+            ["step", "selected", "epochs", "train", "val", "test", "gain", "over"],
+            *split_cells(rows),
+            optional=["epochs", "train", "over"],
         )
     ]
 
 
-def _gain(result: Result, base: Result) -> str:
+def _gain(result: Result, base: Result) -> Cell:
     """Return the gain in test accuracy of the selected configurations, in points and with its interval."""
     pair = [(member, member.ranking()[0]) for member in (result, base)]
-    if not all(member.stayed_finite[c] for member, c in pair):
-        return tables.format_difference(DIVERGED)
-    return tables.format_difference(estimate_difference(*(member.values("test", c) for member, c in pair)))
+    finite = all(member.stayed_finite[c] for member, c in pair)
+    values = (member.values("test", c) for member, c in pair)
+    return tables.interval_cell(
+        estimate_difference(*values) if finite else DIVERGED, tables.format_difference
+    )
 
 
 if __name__ == "__main__":

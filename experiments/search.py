@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.artifacts import figures, search_figures, tables
-from experiments.artifacts.measures import mean_weights_intervals
 from experiments.cli import flags
 from experiments.cli.experiment import run_experiment
 from experiments.cli.launch import launch
@@ -60,10 +59,7 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
     if len(result.configs) > 1:
         figures.plot_differences(folder / "differences", result, selection)
     figures.plot_best_weights(folder / "weights", result)
-    refit_tables = [
-        tables.refit_table(refit, mean_weights_intervals(refit, data[REFIT]), data[REFIT].size("train"))
-        for refit in refits
-    ]
+    refit_tables = [tables.refit_table(refit, data[REFIT]) for refit in refits]
     return [tables.ranking_table(result, selection, tables.describe_stops(whole)), *refit_tables]
 
 

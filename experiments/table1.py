@@ -60,13 +60,12 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
     figures.plot_samples(folder / "samples", data["table1"].dataset)
     figures.plot_costs(folder / "curves", result)
     figures.plot_weights(folder / "weights", result, range(len(result.configs)))
-    names = tables.shown_axes(result)
     rows = [
-        [*tables.axis_cells(config, names), *tables.accuracies(result, c)]
-        for c, config in enumerate(result.configs)
+        [*tables.axis_cells(result, c), *tables.accuracies(result, c)] for c in range(len(result.configs))
     ]
     title = f"Table 1: {tables.interval_heading(result)}, accuracy in %:"
-    table = Table("table1", title, [*names, "train", "val", "test"], rows)
+    columns = [*tables.shown_axes(result), "train", "val", "test"]
+    table = Table("table1", title, columns, *tables.split_cells(rows), optional=["train"])
     return [table, tables.ranking_table(result, result.selection())]
 
 

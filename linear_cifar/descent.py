@@ -298,17 +298,11 @@ def train_epochs(
         this_epoch = per_replicate._replace(keys=epoch_keys)
         if number == done + 1:
             arguments = (state, scaled, train, standardizer, this_epoch, layout, spec)
-            metrics_of = [
-                (averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
-                for examples, rows in measured_on.values()
-            ]
-            compile_programs(
-                [
-                    partial(train_epoch.lower, *arguments),
-                    *(partial(lower_metrics, *args) for args in metrics_of),
-                ],
-                dtype,
-            )
+            lower = [partial(train_epoch.lower, *arguments)]
+            for examples, rows in measured_on.values():
+                measured_with = (examples, spec.loss, evaluated_with, spec.precision, rows)
+                lower.append(partial(lower_metrics, averaged, *measured_with))
+            compile_programs(lower, dtype)
         # Optimizers and augmentations may take JAX's default type, which a user may have changed.
         with jax.enable_x64(dtype == np.float64):
             state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)

@@ -269,13 +269,12 @@ class Trainer(NamedTuple):
         `share` is that of the runs that train on. The state at the end is only saved with `save_end`.
         """
         identity, chosen_by = block.identity, choose_set(self.per_epoch)
-        # Those that `measure` measures next; the parts of a leg are joined first.
-        later = (
-            {*self.sets} - {TRAINING, *self.per_epoch} if end == len(identity.epochs) and not save_end else ()
-        )
+        # What `measure` measures next, unless this is a part of a leg, which is joined first.
+        is_last = end == len(identity.epochs) and not save_end
+        later = [name for name in self.sets if name not in (TRAINING, *self.per_epoch)] if is_last else []
         epochs = train_epochs(
             identity.configs, self.sets, self.standardizer, block.replicates, self.per_epoch, self.descent,
-            identity.epochs, lambda: identity, self.devices, snapshot, sorted(later),
+            identity.epochs, lambda: identity, self.devices, snapshot, later,
         )  # fmt: skip
         epoch: Epoch | None = None
         try:

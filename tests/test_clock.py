@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.cli.clock import PHASES, Clock, _measure_union
+from experiments.cli.clock import PHASES, Clock, measure_union
 
 
 def test_each_moment_counts_to_one_phase():
@@ -36,5 +36,5 @@ def test_the_line_leaves_out_what_took_no_time():
 
 
 def test_programs_that_compile_side_by_side_are_counted_once():
-    assert _measure_union([(0, 4), (1, 2), (1.5, 5), (7, 8)]) == 6
-    assert _measure_union([]) == 0
+    assert measure_union([(0, 4), (1, 2), (1.5, 5), (7, 8)]) == 6
+    assert measure_union([]) == 0

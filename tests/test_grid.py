@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 FILES = [
     "best_params.npz", "blocks", "config.json", "confusion.png", "confusion.svg",
     "curves.png", "curves.svg", "differences.png", "differences.svg",
-    "heatmap.png", "heatmap.svg", "history.csv", "results.csv", "tables.json", "weights.png", "weights.svg",
+    "heatmap.png", "heatmap.svg", "history.csv", "results.csv", "tables.json", "tables.tex",
+    "weights.png", "weights.svg",
 ]  # fmt: skip
 QUICK = ["--dataset=synthetic", "--train=batch1", "--epochs=1", "--eta=0.001,0.01", "--batch=400"]
 

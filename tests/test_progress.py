@@ -1,6 +1,7 @@
 import pytest
 
-from experiments.cli.progress import EpochsBar, describe_size
+from experiments.cli.clock import Clock
+from experiments.cli.progress import EpochsBar, describe_seconds, describe_size
 from linear_cifar.config import Config
 from linear_cifar.fitting import Progress
 from linear_cifar.identity import Identity
@@ -9,12 +10,12 @@ from linear_cifar.replicates import ReplicateId
 RUNS = Identity((Config(0.1, 10, 0.0),), (ReplicateId(0, None, ""),), {}, {}, ((1.0, 1),) * 49)
 
 
-def step(advance, total, epoch=1, resumed=False):
-    return Progress(advance, total, epoch, resumed, RUNS, None if resumed else 0.25)
+def step(advance, total, epoch=1, resumed=False, accuracy=0.25, block=RUNS):
+    return Progress(advance, total, epoch, resumed, block, None if resumed else accuracy)
 
 
 def test_shares_of_epochs_fill_the_bar_and_never_more(capsys):
-    with EpochsBar("grid", "title") as bar:
+    with EpochsBar("grid", "title", Clock()) as bar:
         bar.show(step(2 / 49, 2, resumed=True))
         for _ in range(2 * 49):  # one more than are left
             bar.show(step(1 / 49 + 1e-12, 2))
@@ -25,24 +26,70 @@ def test_shares_of_epochs_fill_the_bar_and_never_more(capsys):
 
 
 def test_without_training_there_is_no_bar_and_nothing_begins(capsys):
-    with EpochsBar("grid", "title", pytest.fail) as bar:
+    with EpochsBar("grid", "title", Clock(), pytest.fail) as bar:
         bar.show(step(49, 49, epoch=49, resumed=True))
     assert capsys.readouterr().err == ""
 
 
 def test_the_bar_appears_before_the_first_epoch(capsys):
     begun = []
-    with EpochsBar("grid", "title", lambda: begun.append(True)) as bar:
+    with EpochsBar("grid", "title", Clock(), lambda: begun.append(True)) as bar:
         bar.show(step(0, 49, epoch=0, resumed=True))
         assert begun
-        assert "title:   0%" in capsys.readouterr().err
+        assert "title:   0%|" in capsys.readouterr().err
 
 
 def test_a_file_gets_few_lines_of_progress(capsys):
-    with EpochsBar("grid", "title") as bar:
+    with EpochsBar("grid", "title", Clock()) as bar:
         for _ in range(1_000):
             bar.show(step(1, 1_000))
-    assert capsys.readouterr().err.count("epoch/s") <= 3
+    assert capsys.readouterr().err.count("%|") <= 3
+
+
+def test_the_bar_ends_with_the_accuracy_of_the_result(capsys):
+    other = RUNS._replace(configs=(Config(0.2, 10, 0.0),))
+    with EpochsBar("grid", "title", Clock()) as bar:
+        bar.show(step(1, 4, accuracy=0.5))
+        bar.show(step(1, 4, accuracy=0.3))  # an earlier epoch does not count
+        bar.show(step(1, 4, accuracy=0.4, block=other))
+        bar.finish(0.375)
+    shown = capsys.readouterr().err.split("\r")
+    assert "best val acc 37.50%" in shown[-1]
+
+
+def test_the_best_of_the_latest_epochs_is_shown(capsys, monkeypatch):
+    monkeypatch.setattr("experiments.cli.progress.LOGGED_UPDATE", 0.0)
+    other = RUNS._replace(configs=(Config(0.2, 10, 0.0),))
+    with EpochsBar("grid", "title", Clock()) as bar:
+        for accuracy, block in ((0.5, RUNS), (0.3, RUNS), (0.4, other), (0.2, other)):
+            bar.show(step(1, 5, accuracy=accuracy, block=block))
+    shown = capsys.readouterr().err.split("\r")
+    assert [line[line.index("acc") + 4 :][:6] for line in shown if "acc" in line][:4] == [
+        "50.00%",
+        "30.00%",
+        "40.00%",
+        "30.00%",
+    ]
+
+
+def test_the_bar_fits_into_80_columns_and_counts_whole_epochs(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with EpochsBar("grid", "a data set of some name, grid", Clock()) as bar:
+        bar.show(step(1.4, 5.969))
+        bar.finish(0.5)
+    line = capsys.readouterr().err.split("\r")[-1].rstrip("\n")
+    assert len(line) <= 80
+    assert "| 1/6 [" in line
+    assert "best val acc 50.00%]" in line
+
+
+def test_the_time_left_is_told_after_the_first_epoch(capsys, monkeypatch):
+    monkeypatch.setattr("experiments.cli.progress.TOLD", 0.0)
+    with EpochsBar("grid", "title", Clock()) as bar:
+        for _ in range(3):
+            bar.show(step(1, 3))
+    assert capsys.readouterr().err.count("grid: about 0 s left on this machine") == 1
+    assert [describe_seconds(seconds) for seconds in (40.2, 130, 7200)] == ["40 s", "2 min", "2.0 h"]
 
 
 def test_the_size_is_told_in_words():

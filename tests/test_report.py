@@ -17,7 +17,7 @@ from experiments.artifacts import provenance
 from experiments.artifacts.confusion import render_confusion
 from experiments.artifacts.exports import best_result, write_results
 from experiments.artifacts.reader import ExperimentFolder, MissingResult, ReadError, find_experiments
-from experiments.artifacts.tables import format_interval
+from experiments.artifacts.tables import Table, format_interval
 from experiments.reporting import claims
 from experiments.reporting.claims import IN_DOUBT, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from experiments.reporting.page import render_html
@@ -78,7 +78,7 @@ def write_experiment(folder, module, sweeps, results, data):
         result.save(block / f"{RESULT}-{len(result.identity.epochs)}.npz")
     write_results(folder, listed)
     tables = module.render(folder, listed, data) + render_confusion(folder, best_result(listed), data)
-    write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
+    write_json(folder / TABLES, {"tables": [vars(table) for table in tables]})
     name = module.__name__.removeprefix("experiments.")
     write_json(
         folder / CONFIG, provenance.describe_experiment(name, {}, sweeps, data, results, complete=True)
@@ -290,7 +290,7 @@ def test_the_page_escapes_all_that_a_folder_holds(experiments, folder):
     experiment = experiments["grid"]
     attack = "</script><script>alert(1)</script>"
     experiment.command = experiment.config["machine"] = experiment.dataset = attack
-    table = experiment.tables["ranking"]._replace(title=attack, rows=[[attack]], note=attack)
+    table = Table("attack", attack, [attack], [[attack]], note=attack)
     experiment.tables = {attack: table}
     page = gather_report({"grid": experiment})
     page.explorer["rows"][0]["key"][1] = attack

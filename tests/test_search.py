@@ -107,7 +107,7 @@ def test_the_reader_takes_the_best_of_those_that_reached_the_end(folder):
     assert best.config == result.take_finished().best().config
     assert not result.stopped[:, best.index].any()
     (table,) = experiment.tables.values()
-    assert table.rows[0][1] == f"{best.config.eta:g}"
+    assert table.rows[0][1] == f"{best.config.eta:.4g}"
 
 
 def test_more_points_add_brackets_and_train_no_earlier_one_again(folder, run_search, capsys):

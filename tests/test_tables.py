@@ -1,3 +1,7 @@
+import random
+import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -6,8 +10,16 @@ from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import tables
 from experiments.artifacts.exports import best_result
-from experiments.artifacts.measures import mean_weights_intervals
-from experiments.artifacts.tables import MAY_BE_BEST, PRINTED_ROWS, format_difference, format_interval
+from experiments.artifacts.latex import format_latex
+from experiments.artifacts.tables import (
+    MAY_BE_BEST,
+    PRINTED_ROWS,
+    Cell,
+    Table,
+    format_difference,
+    format_interval,
+    split_cells,
+)
 from linear_cifar.config import Config, grid
 from linear_cifar.data.prepare import prepare_data
 from linear_cifar.data.synthetic import make_synthetic
@@ -39,7 +51,7 @@ def test_ranking_is_by_mean_validation_accuracy_then_loss_with_diverged_last(res
 
 
 def test_the_ranking_names_the_data_the_seeds_and_what_diverged(result):
-    text = str(ranking_table(result))
+    text = ranking_table(result).format()
     lines = text.splitlines()
     assert len(lines) == len(CONFIGS) + 5
     assert lines[0].startswith("synthetic (95 % intervals over seeds 3-4 and examples; train: seeds)")
@@ -69,7 +81,7 @@ def test_configurations_are_compared_with_the_best_by_seed_and_example(result):
     changed = with_marks(result.take(range(3)), marks)
     np.testing.assert_array_equal(changed.values("test", 1), marks["test"][:, 1])
     table = ranking_table(changed)
-    assert table.columns[-2:] == ["val − best, simultaneous", ""]
+    assert table.columns[-2:] == ["val − best, simultaneous", "remark"]
     order = sorted(range(3), key=lambda c: -marks["val"][:, c].mean())
     for place, (c, row) in enumerate(zip(order, table.rows, strict=True)):
         for split, cell in (("val", row[5]), ("test", row[6])):
@@ -157,10 +169,6 @@ def test_a_grid_whose_refit_diverged_has_the_best():
         assert best_result([whole, refit], complete=False) is whole
 
 
-def refit_table(result, data):
-    return tables.refit_table(result, mean_weights_intervals(result, data), data.size("train"))
-
-
 def test_a_refit_that_diverged_is_last():
     data = small_data()
     sets = {name: data.sets[name] for name in ("train", "test")}
@@ -168,7 +176,7 @@ def test_a_refit_that_diverged_is_last():
     data = data._replace(sets=sets)
     refit = draw_result(sweep, data, diverged=[0])
     assert refit.ranking() == [1, 2, 0]
-    table = refit_table(refit, data)
+    table = tables.refit_table(refit, data)
     assert [row[-1] for row in table.rows] == ["", "", "diverged in epoch 1"]
 
 
@@ -178,10 +186,10 @@ def test_refitted_configurations_keep_the_order_of_the_selection():
     sets = {name: data.sets[name] for name in ("train", "test")}
     refit = draw_result(make_sweep(CONFIGS[:3], seeds=SEEDS, **fixed), data._replace(sets=sets))
     assert refit.ranking() == [0, 1, 2]
-    table = refit_table(refit, data)
+    table = tables.refit_table(refit, data)
     assert f"trained again on all {data.size('train'):,} training examples" in table.title
     assert [row[2:4] for row in table.rows] == [["20", "0"], ["20", "0.1"], ["64", "0"]]
-    assert table.columns[4:] == ["train acc", "test acc", "test by class", "mean weights", ""]
+    assert table.columns[4:] == ["train acc", "test acc", "test by class", "mean weights", "remark"]
     x = (np.asarray(data.sets["test"].features) - data.standardizer.mean) / data.standardizer.std
     labels = np.asarray(data.sets["test"].targets).argmax(axis=1)
     for c, row in enumerate(table.rows):
@@ -192,23 +200,23 @@ def test_refitted_configurations_keep_the_order_of_the_selection():
 
 def test_a_table_says_when_every_configuration_diverged():
     diverged = draw_result(make_sweep(CONFIGS[8:]), small_data(), diverged=[0])
-    assert "every configuration diverged" in str(ranking_table(diverged))
+    assert "every configuration diverged" in ranking_table(diverged).format()
 
 
 def test_a_long_table_prints_its_first_rows():
     configs = grid(eta=[0.001 * i for i in range(1, 31)], batch=[20, 64], lam=[0.01 * i for i in range(5)])
     many = draw_result(make_sweep(configs, seeds=SEEDS), small_data())
     table = ranking_table(many)
-    lines = str(table).splitlines()
+    lines = table.format().splitlines()
     assert len(table.rows) == 300
     assert len(lines) == 1 + 1 + PRINTED_ROWS + 1 + 3
     assert lines[2 + PRINTED_ROWS] == "and 200 more, see tables.json"
 
 
 def test_percent_is_mean_and_sample_deviation():
-    assert tables.percent(0.25) == "25.00"
-    assert tables.percent([0.25, 0.27]) == "26.00 ± 1.41"
-    assert tables.percent([0.25, np.nan]) == "-"
+    assert tables.percent(0.25) == ("25.00", 25.0)
+    assert tables.percent([0.25, 0.27]).text == "26.00 ± 1.41"
+    assert tables.percent([0.25, np.nan]) == ("-", None)
 
 
 def test_a_configuration_is_named_by_what_its_sweep_uses(result):
@@ -229,3 +237,148 @@ def test_the_first_epoch_of_divergence_is_named(result):
 def test_columns_but_the_last_are_aligned_to_the_right():
     rows = [["a", "bb", "c"], ["10", "2", ""], ["1", "2", "long"]]
     assert tables.align(rows) == " a  bb  c\n10   2\n 1   2  long"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123456, "0.01235"), (1e-6, "1e-06"), (0.1, "0.1"), (65536, "65536"), (np.nan, "-"), (np.inf, "inf")],
+)
+def test_numbers_have_four_significant_digits_and_whole_ones_all(value, text):
+    assert tables.number_cell(value) == (text, value if np.isfinite(value) else None)
+
+
+def test_the_values_of_cells_are_the_numbers_of_their_texts(result):
+    table = ranking_table(result)
+    for row, values in zip(table.rows, table.values, strict=True):
+        for name, text, value in zip(table.columns, row, values, strict=True):
+            if isinstance(value, dict):
+                interval = Estimate(*(value[end] / 100 for end in ("mean", "low", "high")))
+                assert text in (format_interval(interval), format_difference(interval))
+            elif value is None:
+                assert text in ("", "-") or name == "remark"
+            else:
+                assert float(text) == pytest.approx(value, rel=5e-4, abs=0.005)
+    assert tables.percent([0.25, 0.27]).value == pytest.approx({"mean": 26, "sd": np.sqrt(2)})
+
+
+@pytest.mark.parametrize("columns", [["a", "a"], ["a", ""]])
+def test_a_column_without_a_name_of_its_own_is_refused(columns):
+    with pytest.raises(ValueError, match="of one name, or one without"):
+        Table("t", "", columns, [])
+
+
+def draw_table(draw):
+    """Draw a table of texts and numbers, some of whose columns are optional."""
+    words = [
+        "±",
+        "12.34",
+        "may be the best",
+        "-0.27 (-1.94 to 0.72)",
+        "eta=0.0001 batch=100",
+        "",
+        "100_% {x}",
+    ]
+    columns = [
+        f"{draw.choice('abc')} {'x' * draw.randrange(12)} {number}" for number in range(draw.randint(1, 12))
+    ]
+    rows = [[draw.choice(words) for _ in columns] for _ in range(draw.randint(1, 5))]
+    optional = draw.sample(columns, draw.randrange(len(columns)))
+    return Table("t", "A title of words. " * draw.randint(1, 9), columns, rows, (), "Notes. " * 9, optional)
+
+
+def test_no_line_is_wider_than_the_terminal_and_columns_are_left_out_in_order():
+    draw, seen = random.Random(0), set()
+    for _ in range(300):
+        table, width = draw_table(draw), draw.randint(40, 200)
+        lines = table.format(width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert align_columns(table, 0) in table.format()
+        text = " ".join(" ".join(lines).split())
+        left_out = next(
+            (n for n in range(len(table.optional) + 1) if widest(align_columns(table, n)) <= width), None
+        )
+        count = len(table.optional) if left_out is None else left_out
+        names = "; ".join(table.optional[:count])
+        assert (f"columns: without {' '.join(names.split())}. All are in tables.json." in text) == (count > 0)
+        if left_out is None:
+            assert all(cell in text for row in table.rows for cell in kept_cells(table, row, count))
+        else:
+            assert align_columns(table, count) in "\n".join(lines)
+        seen.add((left_out is None, count > 0))
+    assert len(seen) == 4
+
+
+def kept_cells(table, row, count):
+    return [cell for name, cell in zip(table.columns, row, strict=True) if name not in table.optional[:count]]
+
+
+def align_columns(table, count):
+    return tables.align([kept_cells(table, row, count) for row in (table.columns, *table.rows)])
+
+
+def widest(text):
+    return max(map(len, text.splitlines()))
+
+
+def test_a_narrow_ranking_keeps_what_matters_most(result):
+    table = ranking_table(result)
+    text = table.format(80)
+    head = text.splitlines()[2].split("  ")
+    assert [name for name in map(str.strip, head) if name] == [
+        "rank", "eta", "batch", "lam", "val acc", "remark",
+    ]  # fmt: skip
+    names = "val by class; val loss; train acc; val − best, simultaneous; test acc"
+    assert f"80 columns: without {names}. All are in tables.json." in " ".join(text.split())
+
+
+HOSTILE = "100 % & #1_a {b} ~ ^ \\ $ < > | [c] * ± −1 η λ 猫\n\n-2.5"
+
+
+def draw_latex():
+    """Return a file of two tables, one of them with all that LaTeX could take for a command."""
+    cells = [[Cell(HOSTILE), Cell("[0.25]", 0.25)], [Cell("* a"), Cell("-0.27 (-1.94 to 0.72)")]]
+    hostile = Table("hostile", f"{HOSTILE}:", ["eta", "[remark"], *split_cells(cells), HOSTILE)
+    long = Table("long", "Long", ["n"], [[str(n)] for n in range(PRINTED_ROWS + 5)])
+    return format_latex([hostile, long], "synthetic: python -m experiments.grid --out='猫\n%'")
+
+
+def test_latex_is_ascii_with_all_special_characters_escaped():
+    text = draw_latex()
+    assert text.isascii()
+    comment, about, *_ = text.splitlines()
+    assert comment == "% synthetic: python -m experiments.grid --out='? %'"
+    assert r"\usepackage{booktabs}" in about
+    assert r"{*} a & $-$0.27 ($-$1.94 to 0.72) \\" in text
+    assert (
+        r"\caption{100 \% \& \#1\_a \{b\} \textasciitilde{} \textasciicircum{} \textbackslash{} \$ $<$ $>$"
+        in text
+    )
+    assert r"{[}c] {*} $\pm$ $-$1 $\eta$ $\lambda$ ? $-$2.5}\label{tab:hostile}" in text
+    assert r"$\eta$ & {[}remark \\" in text
+    assert "and 5 more, see tables.json" in text
+    assert "\n99 \\\\\n\\bottomrule" in text
+
+
+def test_latex_is_balanced():
+    text = re.sub(r"(?m)^%.*\n", "", draw_latex())
+    assert not re.search(r"(?<!\\)[%#]", text)
+    for environment in ("table", "tabular"):
+        assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}") == 2
+    bare = re.sub(r"\\[{}$&%#_]", "", text)  # without escaped characters
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("$") % 2 == 0
+    for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end\{tabular\}", bare, re.S):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert {row.count("&") for row in rows} == {len(columns) - 1}
+
+
+def test_pdflatex_accepts_the_tables(tmp_path):
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex is not installed")
+    text = "\n".join(
+        [r"\documentclass{article}\usepackage{booktabs}\begin{document}", draw_latex(), r"\end{document}"]
+    )
+    (tmp_path / "paper.tex").write_text(text, encoding="ascii")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from experiments.artifacts.tables import Table, configuration_name, replicate_name
+from experiments.artifacts import tables
+from experiments.artifacts.tables import Cell, Table, configuration_name, replicate_name
 from linear_cifar.data.prepare import Data
 from linear_cifar.evaluation import confusion_matrix
 from linear_cifar.replicates import all_rows
@@ -63,7 +64,7 @@ def _pairs_table(counts: Float[np.ndarray, "K K"], classes: Sequence[str], title
     for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
         count = wrong[true, predicted]
         if count > 0:
-            share = 100 * count / counts[true].sum()
-            rows.append([classes[true], classes[predicted], f"{count:.0f}", f"{share:.1f}"])
+            numbers = tables.number_cell(int(count)), tables.percent(count / counts[true].sum())
+            rows.append([Cell(classes[true]), Cell(classes[predicted]), *numbers])
     columns = ["true class", "predicted", "examples", "% of the class"]
-    return Table("confusions", f"Most frequent confusions, {title}:", columns, rows)
+    return Table("confusions", f"Most frequent confusions, {title}:", columns, *tables.split_cells(rows))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.artifacts.tables import Table
-from experiments.runner.folder import BLOCKS, CONFIG, HISTORY, RESULTS, SCHEMA, TABLES, VALUES
+from experiments.runner.folder import BLOCKS, CONFIG, HISTORY, LATEX, RESULTS, SCHEMA, TABLES, VALUES
 from linear_cifar.blocks import load_result
 from linear_cifar.config import Config
 from linear_cifar.data.dataset import label_dataset
@@ -130,7 +130,7 @@ class ExperimentFolder:
 
     def has_results(self, sweeps: dict[str, dict[str, Any]]) -> bool:
         """Tell whether the folder holds the finished files of sweeps that config.json describes like this."""
-        files = all((self.folder / name).exists() for name in (RESULTS, HISTORY, TABLES))
+        files = all((self.folder / name).exists() for name in (RESULTS, HISTORY, TABLES, LATEX))
         ours = {name: (sweep["identity"], sweep["epochs"]) for name, sweep in sweeps.items()}
         theirs = {name: (sweep.get("identity"), sweep.get("epochs")) for name, sweep in self.sweeps.items()}
         return self.complete and files and ours == theirs
@@ -173,13 +173,6 @@ def _expect_object(value: Any) -> dict[str, Any]:
 
 
 def _parse_table(content: dict[str, Any]) -> Table:
-    table = Table(**content)
-    for row in (table.columns, *table.rows):
-        if not isinstance(row, list) or len(row) != len(table.columns):
-            raise ValueError("a table with a row of another length than its columns")
-    cells = [cell for row in table.rows for cell in row]
-    if not all(
-        isinstance(text, str) for text in (table.name, table.title, table.note, *table.columns, *cells)
-    ):
-        raise ValueError("a table that does not hold text")
-    return table
+    # Earlier commands left the names of some columns empty.
+    columns = [name or f"column {number}" for number, name in enumerate(content["columns"], start=1)]
+    return Table(**(content | {"columns": columns}))

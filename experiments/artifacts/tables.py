@@ -1,12 +1,19 @@
-"""Tables of results: on the terminal, in tables.json and in the report."""
+"""Tables of results: on the terminal, in tables.json, in tables.tex and in the report."""
 
-from collections.abc import Sequence
+import itertools
+import math
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
 
-from linear_cifar.config import AXES, Config
+from experiments.artifacts.measures import mean_weights_intervals
+from linear_cifar.config import AXES
+from linear_cifar.data.prepare import Data
 from linear_cifar.moderation import MIN_CONFIGS
 from linear_cifar.result import Result
 from linear_cifar.uncertainty import CONFIDENCE, Estimate, Selection, best_per_seed
@@ -22,23 +29,74 @@ ENOUGH = 10
 DIFFERENCE = "val − best, simultaneous"
 # Marks a configuration in the set of `confidence_set`.
 MAY_BE_BEST = "may be the best"
+# The numbers of a cell, in the unit of its text: one, or a mean with its interval's ends or with `sd`.
+Value = float | Mapping[str, float] | None
 
 
-class Table(NamedTuple):
-    """A title, the names of the columns, and rows of as many cells of text; accuracies are in percent."""
+class Cell(NamedTuple):
+    """A cell of a table: its text, and the numbers in it at full precision."""
+
+    text: str
+    value: Value = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, the names of the columns, rows of text, and the values of their cells; accuracies in percent.
+
+    Names of columns are not empty, and each is there once. On a narrow terminal the columns of `optional` are
+    left out, the first one first.
+    """
 
     name: str
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    values: Sequence[Sequence[Value]] = ()
     note: str = ""
+    optional: Sequence[str] = ()
 
-    def __str__(self) -> str:
-        """Return the table as it is printed: its first `PRINTED_ROWS` rows."""
+    def __post_init__(self) -> None:
+        """Raise ValueError if something is not text, or names or numbers of columns are wrong."""
+        texts = [self.name, self.title, self.note, *self.columns, *self.optional]
+        if not all(isinstance(text, str) for text in itertools.chain(texts, *self.rows)):
+            raise ValueError("a table that does not hold text")
+        if "" in self.columns or len({*self.columns}) < len(self.columns):
+            raise ValueError("a table with two columns of one name, or one without a name")
+        if {len(row) for row in (*self.rows, *self.values)} - {len(self.columns)}:
+            raise ValueError("a table with a row of another length than its columns")
+
+    @property
+    def printed(self) -> list[Sequence[str]]:
+        """The names of the columns and the first `PRINTED_ROWS` rows, which are printed."""
+        return [self.columns, *self.rows[:PRINTED_ROWS]]
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines below the printed rows."""
         hidden = len(self.rows) - PRINTED_ROWS
-        more = [f"and {hidden} more, see tables.json"] if hidden > 0 else []
-        rows = align([self.columns, *self.rows[:PRINTED_ROWS]])
-        return "\n".join([self.title, rows, *more, *[self.note] * bool(self.note)])
+        return [f"and {hidden} more, see tables.json"] * (hidden > 0) + self.note.splitlines()
+
+    def format(self, width: int | None = None) -> str:
+        """Return the table as it is printed, with no line wider than `width`; None: unlimited.
+
+        The columns of `optional` are left out in their order until the others fit, and a line names them. If
+        all are left out and the others do not fit, each row becomes a paragraph. The title and notes wrap.
+        """
+        limit = width or sys.maxsize
+        for count in range(len(self.optional) + 1):
+            kept = [c for c, name in enumerate(self.columns) if name not in self.optional[:count]]
+            rows = [[row[c] for c in kept] for row in self.printed]
+            lines = align(rows).splitlines()
+            if max(map(len, lines)) <= limit:
+                break
+        else:
+            pairs = (zip(rows[0], row, strict=True) for row in rows[1:])
+            texts = ("; ".join(f"{name}: {cell}" for name, cell in row if cell) for row in pairs)
+            lines = [line for text in texts for line in _wrap(text, limit, indent="  ")]
+        left_out = f"{width} columns: without {'; '.join(self.optional[:count])}. All are in tables.json."
+        notes = [line for text in [left_out] * (count > 0) + self.notes for line in _wrap(text, limit)]
+        return "\n".join([*_wrap(self.title, limit), *lines, *notes])
 
 
 def ranking_table(result: Result, selection: Selection, stops: str = "") -> Table:
@@ -51,19 +109,21 @@ def ranking_table(result: Result, selection: Selection, stops: str = "") -> Tabl
     """
     names, ranking = shown_axes(result), result.ranking()
     rows = []
-    for place, c in enumerate(ranking, start=1):
+    for rank, c in enumerate(ranking, start=1):
         by_class = _mean_percent(result.final["val_class_acc"][:, c])
-        difference = format_difference(selection.difference[c]) if place > 1 else ""
+        loss = number_cell(float(result.final["val_loss"][:, c].mean()))
+        difference = interval_cell(selection.difference[c], format_difference) if rank > 1 else Cell("")
         in_set = selection.may_be_best[c] and len(ranking) > 1
-        remark = MAY_BE_BEST if in_set else _describe_divergence(result, c)
-        measured = [*accuracies(result, c), by_class, _mean_loss(result, c), difference]
-        rows.append([str(place), *axis_cells(result.configs[c], names), *measured, remark])
+        remark = Cell(MAY_BE_BEST) if in_set else _describe_divergence(result, c)
+        measured = [*accuracies(result, c), by_class, loss, difference]
+        rows.append([number_cell(rank), *axis_cells(result, c), *measured, remark])
     accuracy_columns = [f"{split} acc" for split in result.sizes]
-    columns = ["", *names, *accuracy_columns, "val by class", "val loss", DIFFERENCE, ""]
+    columns = ["rank", *names, *accuracy_columns, "val by class", "val loss", DIFFERENCE, "remark"]
+    optional = ["val by class", "val loss", "train acc", DIFFERENCE, "test acc"]
     lines = [_describe_best(result), *[stops] * bool(stops), *_describe_selection(result, selection)]
     note = "\n".join(lines)
     title = f"{interval_heading(result)}, by validation accuracy (%):"
-    return Table("ranking", title, columns, rows, note)
+    return Table("ranking", title, columns, *split_cells(rows), note, optional)
 
 
 def describe_stops(result: Result) -> str:
@@ -82,33 +142,34 @@ def describe_stops(result: Result) -> str:
     )
 
 
-def refit_table(result: Result, of_mean_weights: Sequence[Estimate], num_training: int) -> Table:
+def refit_table(result: Result, data: Data) -> Table:
     """Return the accuracies of the configurations that were trained again on all training examples.
 
     Args:
       result: sweep without a validation split, its configurations in the order of the selection.
-      of_mean_weights: test accuracy of each configuration's mean weights over the seeds; empty: not shown.
-      num_training: number of training examples.
+      data: the sweep's data.
     """
-    names, held_out = shown_axes(result), list(result.marks)
+    names, of_mean_weights = shown_axes(result), mean_weights_intervals(result, data)
+    by_class_columns = [f"{split} by class" for split in result.marks]
     rows = []
     for c in result.ranking():
-        by_class = [_mean_percent(result.final[f"{split}_class_acc"][:, c]) for split in held_out]
-        mean_weights = [format_interval(of_mean_weights[c])] if of_mean_weights else []
+        by_class = [_mean_percent(result.final[f"{split}_class_acc"][:, c]) for split in result.marks]
+        mean_weights = [interval_cell(of_mean_weights[c])] if of_mean_weights else []
         remark = _describe_divergence(result, c)
         measured = [*accuracies(result, c), *by_class, *mean_weights]
-        rows.append([str(c + 1), *axis_cells(result.configs[c], names), *measured, remark])
-    columns = ["", *names, *(f"{split} acc" for split in result.sizes)]
-    columns += [f"{split} by class" for split in held_out] + ["mean weights"] * bool(of_mean_weights) + [""]
+        rows.append([number_cell(c + 1), *axis_cells(result, c), *measured, remark])
+    columns = ["rank", *names, *(f"{split} acc" for split in result.sizes), *by_class_columns]
+    columns += ["mean weights"] * bool(of_mean_weights) + ["remark"]
     note = (
         "mean weights: test accuracy of one classifier, whose weights are the means over the seeds; its "
         "interval is over examples."
     )
     title = (
         f"{interval_heading(result)}, the best by validation, trained again on all "
-        f"{num_training:,} training examples (%):"
+        f"{data.size('train'):,} training examples (%):"
     )
-    return Table("refit", title, columns, rows, note if of_mean_weights else "")
+    optional = [*by_class_columns, "train acc", "mean weights"]
+    return Table("refit", title, columns, *split_cells(rows), note if of_mean_weights else "", optional)
 
 
 def heading(result: Result, statistic: str = "mean ± standard deviation") -> str:
@@ -131,9 +192,14 @@ def interval_heading(result: Result, with_train: bool = True) -> str:
     return f"{result.about['label']} ({100 * CONFIDENCE:.0f} % intervals over {covered})"
 
 
-def accuracies(result: Result, config: int) -> list[str]:
+def accuracies(result: Result, config: int) -> list[Cell]:
     """Return the accuracies of one configuration on each split, in percent with their intervals."""
-    return [format_interval(result.interval(split, config)) for split in result.sizes]
+    return [interval_cell(result.interval(split, config)) for split in result.sizes]
+
+
+def split_cells(rows: Sequence[Sequence[Cell]]) -> tuple[list[list[str]], list[list[Value]]]:
+    """Return the texts and the values of rows of cells."""
+    return [[cell.text for cell in row] for row in rows], [[cell.value for cell in row] for row in rows]
 
 
 def format_interval(interval: Estimate, symmetric: float = SYMMETRIC) -> str:
@@ -155,23 +221,21 @@ def shown_axes(result: Result) -> list[str]:
     ]
 
 
-def axis_cells(config: Config, names: Sequence[str]) -> list[str]:
-    """Return a configuration's values on some axes as text."""
-    return [f"{config[name]:g}" for name in names]
+def axis_cells(result: Result, config: int) -> list[Cell]:
+    """Return a configuration's values on the axes of `shown_axes`."""
+    return [number_cell(result.configs[config][name]) for name in shown_axes(result)]
 
 
 def configuration_name(result: Result, config: int) -> str:
     """Return a configuration's values on the axes of `shown_axes`, such as "eta=0.1 batch=100"."""
-    names = shown_axes(result)
-    pairs = zip(names, axis_cells(result.configs[config], names), strict=True)
-    return " ".join(f"{name}={value}" for name, value in pairs)
+    pairs = zip(shown_axes(result), axis_cells(result, config), strict=True)
+    return " ".join(f"{name}={cell.text}" for name, cell in pairs)
 
 
 def configuration_symbols(result: Result, config: int) -> list[str]:
     """Return the same for a figure, such as "η = 0.1" and "B = 100"."""
-    names = shown_axes(result)
-    pairs = zip(names, axis_cells(result.configs[config], names), strict=True)
-    return [f"{AXES[name].symbol} = {value}" for name, value in pairs]
+    pairs = zip(shown_axes(result), axis_cells(result, config), strict=True)
+    return [f"{AXES[name].symbol} = {cell.text}" for name, cell in pairs]
 
 
 def replicate_name(result: Result, replicate: int) -> str:
@@ -180,12 +244,26 @@ def replicate_name(result: Result, replicate: int) -> str:
     return f"seed {name.seed}" if name.fold is None else f"seed {name.seed}, fold {name.fold}"
 
 
-def percent(shares: ArrayLike) -> str:
+def percent(shares: ArrayLike) -> Cell:
     """Return a share in percent, or mean ± standard deviation of several; "-" if one is NaN."""
     values = 100 * np.atleast_1d(np.asarray(shares, np.float64))
-    if np.isnan(values).any():
-        return "-"
-    return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
+    if np.isnan(values).any() or len(values) == 1:
+        return _mean_percent(shares)
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    return Cell(f"{mean:.2f} ± {sd:.2f}", {"mean": mean, "sd": sd})
+
+
+def number_cell(value: float) -> Cell:
+    """Return a whole number in full, or another one with four significant digits; "-" if it is NaN."""
+    text = str(value) if isinstance(value, int) else "-" if math.isnan(value) else f"{value:.4g}"
+    return Cell(text, value if math.isfinite(value) else None)
+
+
+def interval_cell(interval: Estimate, write: Callable[[Estimate], str] = format_interval) -> Cell:
+    """Return a share or a difference, in percent with its interval, as `write` writes it."""
+    mean, low, high = (100 * float(value) for value in interval[:3])
+    numbers: Value = mean if math.isnan(high - low) else {"mean": mean, "low": low, "high": high}
+    return Cell(write(interval), None if math.isnan(mean) else numbers)
 
 
 def format_difference(interval: Estimate) -> str:
@@ -203,18 +281,18 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _mean_loss(result: Result, config: int) -> str:
-    loss = float(result.final["val_loss"][:, config].mean())
-    return "-" if np.isnan(loss) else f"{loss:.4g}"
+def _wrap(text: str, width: int, indent: str = "") -> list[str]:
+    """Return a text as lines of at most `width`; all but the first begin with `indent`."""
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def _mean_percent(shares: ArrayLike) -> str:
-    return format_interval(Estimate(float(np.mean(shares, dtype=np.float64)), np.nan, np.nan))
+def _mean_percent(shares: ArrayLike) -> Cell:
+    return interval_cell(Estimate(float(np.mean(shares, dtype=np.float64)), np.nan, np.nan))
 
 
-def _describe_divergence(result: Result, config: int) -> str:
+def _describe_divergence(result: Result, config: int) -> Cell:
     epochs = result.diverged[:, config]
-    return f"diverged in epoch {epochs[epochs > 0].min()}" if epochs.any() else ""
+    return Cell(f"diverged in epoch {epochs[epochs > 0].min()}" if epochs.any() else "")
 
 
 def _describe_replicates(result: Result) -> str:
@@ -243,7 +321,8 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
             lines[-1] += f" With {fewer} the set may be large."
     if np.isfinite(selection.expected):
         parts = "folds" if result.folds else "parts of the validation examples"
-        own, expected = (_mean_percent(x) for x in (result.interval("val", best).mean, selection.expected))
+        means = result.interval("val", best).mean, selection.expected
+        own, expected = (_mean_percent(mean).text for mean in means)
         lines.append(
             f"Choosing the best is expected to reach {expected} (cross-validated over {selection.parts} "
             f"{parts}). The chosen one's own validation accuracy is {own}"
@@ -262,7 +341,7 @@ def _describe_best_per_seed(result: Result) -> str:
         return ""  # halving has chosen by all seeds together
     chosen = best_per_seed(result.final["val_loss"], result.final["val_acc"])
     accuracy = result.final["test_acc"][np.arange(len(chosen)), chosen]
-    return f"; each seed's own best: test {_mean_percent(accuracy)}"
+    return f"; each seed's own best: test {_mean_percent(accuracy).text}"
 
 
 def _describe_best(result: Result) -> str:
@@ -271,10 +350,10 @@ def _describe_best(result: Result) -> str:
         return f"{result.about['label']}: every configuration diverged"
     name = configuration_name(result, best)
     measured = ", ".join(
-        f"{split} {accuracy}" for split, accuracy in zip(result.sizes, accuracies(result, best), strict=True)
+        f"{split} {cell.text}" for split, cell in zip(result.sizes, accuracies(result, best), strict=True)
     )
     by_class = ", ".join(
-        f"{name.removesuffix('_class_acc')} {_mean_percent(values[:, best])}"
+        f"{name.removesuffix('_class_acc')} {_mean_percent(values[:, best]).text}"
         for name, values in result.final.items()
         if name.endswith("_class_acc")
     )

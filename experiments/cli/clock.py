@@ -26,7 +26,7 @@ class Clock:
     def count(self, phase: str) -> float:
         """Count the time since the last call to a phase, but to `compiling` while JAX compiled; return it."""
         start, self._last = self._last, time.perf_counter()
-        compiling = _measure_union((max(first, start), last) for first, last in self._compiled)
+        compiling = measure_union((max(first, start), last) for first, last in self._compiled)
         self._compiled.clear()
         taken = max(0.0, self._last - start - compiling)
         self.seconds[phase] += taken
@@ -53,7 +53,7 @@ def _listen_to_jax() -> list[tuple[float, float]]:
     return compiled
 
 
-def _measure_union(spans: Iterable[tuple[float, float]]) -> float:
+def measure_union(spans: Iterable[tuple[float, float]]) -> float:
     """Return the seconds that spans cover together; programs compile side by side."""
     covered, reached = 0.0, -float("inf")
     for first, last in sorted(spans):

@@ -13,6 +13,7 @@ from absl import flags
 from experiments.artifacts import provenance
 from experiments.artifacts.confusion import render_confusion
 from experiments.artifacts.exports import best_result, write_results
+from experiments.artifacts.latex import format_latex
 from experiments.artifacts.reader import ExperimentFolder, ReadError
 from experiments.artifacts.tables import Table
 from experiments.cli.clock import Clock
@@ -21,10 +22,12 @@ from experiments.cli.launch import check_devices
 from experiments.cli.progress import EpochsBar, describe_size, log
 from experiments.cli.signals import check_signals, run_interruptible
 from experiments.cli.source import open_source
+from experiments.cli.streams import terminal_width
 from experiments.runner.errors import Stopped, UsageError
-from experiments.runner.folder import BEST, BLOCKS, CONFIG, HISTORY, RESULTS, TABLES
+from experiments.runner.folder import BEST, BLOCKS, CONFIG, HISTORY, LATEX, RESULTS, TABLES
 from experiments.runner.settings import Settings
 from experiments.runner.stages import Stage, Sweep
+from linear_cifar.atomic import atomic_text
 from linear_cifar.cluster import Cluster, ClusterError
 from linear_cifar.config import Range, check_configs
 from linear_cifar.data.division import train_size
@@ -110,7 +113,7 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, keep: str
         with _open_cluster() as cluster:
             experiment = _Experiment(name, stages, render, keep, folder, prepare, cluster, previous, clock)
             tables = _train_and_write(experiment)
-    print("\n\n".join(map(str, tables)))
+    print("\n\n".join(table.format(terminal_width(sys.stdout)) for table in tables))
     print(f"files: {folder}")
     log(f"time: {clock}")
 
@@ -211,7 +214,9 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
             *experiment.render(folder, results, experiment.data(sweeps)),
             *render_confusion(folder, best_result(results), experiment.data(sweeps)),
         ]
-        write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
+        with atomic_text(folder / LATEX) as file:
+            file.write(format_latex(tables, f"{description['dataset']['name']}: {description['command']}"))
+        write_json(folder / TABLES, {"tables": [vars(table) for table in tables]})
         experiment.clock.count("writing")
         write_json(folder / CONFIG, description | {"seconds": experiment.clock.seconds})
         return tables

@@ -152,6 +152,9 @@ def download_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _open_bar(**options: Any) -> tqdm:
-    """Open a bar on stderr, as wide as the terminal."""
-    seconds = UPDATE if sys.stderr.isatty() else LOGGED_UPDATE
-    return tqdm(dynamic_ncols=True, mininterval=seconds, maxinterval=LOGGED_UPDATE, **options)
+    """Open a bar on stderr, as wide as the terminal, or as COLUMNS says."""
+    is_terminal, width = sys.stderr.isatty(), terminal_width(sys.stderr)
+    seconds = UPDATE if is_terminal else LOGGED_UPDATE
+    return tqdm(
+        ncols=width, dynamic_ncols=is_terminal, mininterval=seconds, maxinterval=LOGGED_UPDATE, **options
+    )

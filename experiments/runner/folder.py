@@ -2,7 +2,7 @@
 
 # Version of config.json, tables.json and the CSV files, see experiments/FILES.md.
 SCHEMA = 9
-CONFIG, TABLES = "config.json", "tables.json"
+CONFIG, TABLES, LATEX = "config.json", "tables.json", "tables.tex"
 RESULTS, HISTORY, MEASURES = "results.csv", "history.csv", "measures.csv"
 BEST, VALUES = "best_params.npz", "values.npz"
 BLOCKS = "blocks"
