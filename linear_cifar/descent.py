@@ -296,15 +296,15 @@ def train_epochs(
         scaled = layout.shard(scaled, BY_CONFIG)
         epoch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
         this_epoch = per_replicate._replace(keys=epoch_keys)
-        if number == done + 1:
-            arguments = (state, scaled, train, standardizer, this_epoch, layout, spec)
-            lower = [partial(train_epoch.lower, *arguments)]
-            for examples, rows in measured_on.values():
-                measured_with = (examples, spec.loss, evaluated_with, spec.precision, rows)
-                lower.append(partial(lower_metrics, averaged, *measured_with))
-            compile_programs(lower, dtype)
         # Optimizers and augmentations may take JAX's default type, which a user may have changed.
         with jax.enable_x64(dtype == np.float64):
+            if number == done + 1:
+                arguments = (state, scaled, train, standardizer, this_epoch, layout, spec)
+                lower = [partial(train_epoch.lower, *arguments)]
+                for examples, rows in measured_on.values():
+                    measured_with = (examples, spec.loss, evaluated_with, spec.precision, rows)
+                    lower.append(partial(lower_metrics, averaged, *measured_with))
+                compile_programs(lower)
             state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
         averaged = _update_average(averaged, state.params, count)
         measured = dict(zip(RUNNING, (*mean_metrics(sums, n), _norm(averaged.W)), strict=True))
@@ -327,15 +327,13 @@ def train_epochs(
         earlier = (*earlier, {name: values[None] for name, values in columns.items()})
 
 
-def compile_programs(lower: Sequence[Callable[[], jax.stages.Lowered]], dtype: np.dtype) -> None:
+def compile_programs(lower: Iterable[Callable[[], jax.stages.Lowered]]) -> None:
     """Compile programs side by side; their first calls would compile them one after another."""
-
-    def compile_program(lower_program: Callable[[], jax.stages.Lowered]) -> None:
-        with jax.enable_x64(dtype == np.float64):  # a thread does not inherit it
-            lower_program().compile()
-
+    # They are traced in this thread, because JAX's context managers act on a thread only.
     with ThreadPoolExecutor() as pool:
-        list(pool.map(compile_program, lower))
+        compiled = [pool.submit(lower_program().compile) for lower_program in lower]
+    for program in compiled:
+        program.result()
 
 
 def evaluate_runs(

@@ -23,6 +23,9 @@ if users_flags is None:
 else:
     os.environ["XLA_FLAGS"] = users_flags
 
+# pytest-xdist gives its processes a width, and the lines of the commands would break there.
+os.environ.pop("COLUMNS", None)
+
 # Shells ignore this signal in background jobs, and so would the processes that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -103,7 +103,8 @@ def test_a_mistake_ends_in_one_line_and_leaves_no_files(tmp_path, flags, message
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 2
     assert output == ""
-    (line,) = errors.splitlines()
+    *announced, line = errors.splitlines()
+    assert [text.partition(":")[0] for text in announced] == ["grid"] * ("broken" in message)
     assert line.startswith("error: ")
     assert message in line
     assert sorted(tmp_path.rglob("*")) == paths

@@ -121,6 +121,7 @@ def test_a_diverged_run_stays_marked(monkeypatch, tmp_path, data):
         lost = (next(numbers) == 2) & (np.array(layout.configs) == 1)
         return state, sums, finite & ~lost[None]
 
+    lose_second_epoch.lower = train_epoch.lower
     monkeypatch.setattr(descent, "train_epoch", lose_second_epoch)
     result = train_sweep(make_sweep(CONFIGS[:2], epochs=3), data)
     assert result.diverged.tolist() == [[0, 2]]

@@ -87,8 +87,9 @@ def test_a_stopped_and_killed_run_ends_like_an_undisturbed_one(folder):
 
 def test_a_finished_run_is_left_as_it_is(folder):
     times = {path: path.stat().st_mtime_ns for path in (folder / "reference").rglob("*") if path.is_file()}
-    *_, line = wait_for_end(kills.start(folder / "reference", folder / "caches"), 0)
+    *_, line, seconds = wait_for_end(kills.start(folder / "reference", folder / "caches"), 0)
     assert "finished already" in line
+    assert seconds.startswith("time: ")
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
@@ -140,7 +141,8 @@ def test_a_run_is_extended_by_values_seeds_and_epochs(folder):
     # What was finished before is still there, whichever block was being trained.
     (key,) = {*run_keys(before)}
     assert key in run_keys(read_rows(out, RESULTS))
-    lines = wait_for_end(kills.start(out, caches, *plain, *extended), 0)
+    announced, *lines, _ = wait_for_end(kills.start(out, caches, *plain, *extended), 0)
+    assert announced == f"grid: 2 configurations x 2 seeds for 3 epochs, to {out}"
     assert lines[0].startswith("reused: grid, 1 configuration, the first ")
     assert all(line.startswith("reused: ") for line in lines)
     assert run_keys(read_rows(out, RESULTS)) == [(0.01, 0), (0.001, 0), (0.01, 1), (0.001, 1)]
@@ -211,6 +213,6 @@ def test_blocks_that_train_one_after_another_leave_their_best_weights(folder):
             )
             assert cells == pytest.approx(wanted, rel=1e-4)
     # A finished block cannot be trained for longer, but the run can have more configurations.
-    lines = wait_for_end(kills.start(out, caches, "--eta=0.001,0.1,0.01", KEPT_BYTES="0"), 0)
+    _, *lines, _ = wait_for_end(kills.start(out, caches, "--eta=0.001,0.1,0.01", KEPT_BYTES="0"), 0)
     assert len(lines) == 4
     assert len(read_rows(out, RESULTS)) == 6

@@ -105,11 +105,11 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, keep: str
         check_sweep(sweep, sizes)
     check_devices()
     folder = expand_path(FLAGS.out or f"results/{name}/{datetime.now():%Y%m%d-%H%M%S}")
-    log(f"{name}: {_describe_sweeps(sweeps)}, to {folder}")
     resume_command = provenance.resume_command(name, folder)
     with _explain_resuming(resume_command), locked_folder(folder):
         names = [sweep_name for stage in stages for sweep_name in stage.sweep_names]
         previous = _read_previous(folder, name, names)
+        log(f"{name}: {_describe_sweeps(sweeps)}, to {folder}")
         with _open_cluster() as cluster:
             experiment = _Experiment(name, stages, render, keep, folder, prepare, cluster, previous, clock)
             tables = _train_and_write(experiment)
@@ -294,7 +294,9 @@ def _train_sweep(
                 subset=subset,
                 log=log,
             )
-            bar.finish(result.interval("val", result.ranking()[0]).mean if "val" in result.sizes else 0.0)
+            if result.complete and "val" in result.sizes:
+                bar.finish(result.interval("val", result.ranking()[0]).mean)
+            experiment.clock.count("evaluation")
             return result
     except NothingTrained:
         return None

@@ -144,5 +144,7 @@ def _fail(message: str, code: int) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    print(wrap(message, terminal_width(sys.stderr)), file=sys.stderr)
+    # In a file or a pipe an error is one line, for the programs that read it.
+    width = terminal_width(sys.stderr) if sys.stderr.isatty() else None
+    print(wrap(message, width), file=sys.stderr)
     sys.exit(code)

@@ -71,7 +71,6 @@ class EpochsBar:
 
     def finish(self, accuracy: float) -> None:
         """Show the accuracy of the best configuration of the result, if the bar is there."""
-        self._clock.count("evaluation")
         if self._bar is not None:
             self._show_best(accuracy)
             self._bar.refresh()
