@@ -414,6 +414,7 @@ seen.focused = [...document.querySelectorAll('#explorer tbody tr')].indexOf(docu
 seen.kept = document.querySelectorAll('#explorer path').length;
 seen.selected = document.querySelectorAll('[aria-selected=true]').length;
 seen.images = [...document.images].map((image) => image.naturalWidth);
+setTimeout(() => {  // once the page has loaded
 const beyond = (element) => element.getBoundingClientRect().right > innerWidth + 1;
 const elements = [...document.querySelectorAll('body *')];
 seen.beyond = elements.filter((element) => beyond(element) && !element.closest('table'));
@@ -427,6 +428,7 @@ seen.card = [0, 1, 2, 3, 4].sort((a, b) => tops[a] - tops[b]);
 seen.problems = problems;
 document.body.innerHTML = '<pre id=seen></pre>';
 document.getElementById('seen').textContent = JSON.stringify(seen);
+}, 500);
 </script>"""
 
 

@@ -165,6 +165,4 @@
 // A table that is wider than its box says so, and takes the focus, so that the arrow keys scroll it.
 const setFocusable = (box) => (box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1);
 const markWideTables = () => document.querySelectorAll(".wide").forEach(setFocusable);
-markWideTables();
-addEventListener("resize", markWideTables);
-addEventListener("toggle", markWideTables, true);
+for (const type of ["load", "resize", "toggle"]) addEventListener(type, markWideTables, true);
