@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,13 @@ def test_sentences_state_no_measured_number():
     given = {number for cell in CODE_CELLS for number in re.findall(r"\d+\.\d+", "".join(cell["source"]))}
     prose = "".join("".join(cell["source"]) for cell in CELLS if cell["cell_type"] == "markdown")
     assert not set(re.findall(r"\d+\.\d+", prose)) & (outputs - given)
+
+
+def test_the_extra_that_the_notebook_names_installs_no_linter():
+    assert "pip install -e '.[tour]'" in "".join(CELLS[0]["source"])
+    extras = tomllib.loads((NOTEBOOK.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    names = {re.match(r"\w+", entry)[0] for entry in extras["project"]["optional-dependencies"]["tour"]}
+    assert names == {"linear_cifar", "ipykernel", "jupyterlab", "scikit"}
 
 
 def test_links_lead_to_files():
