@@ -64,7 +64,7 @@ def choose_experiment(experiments: Sequence[ExperimentFolder], name: str) -> Exp
 
     def merit(experiment: ExperimentFolder) -> tuple[bool, bool, int, str]:
         size = sum(settings["configurations"] for settings in experiment.sweeps.values())
-        real, as_reported = experiment.dataset != "synthetic", find_deviation(experiment) is None
+        real, as_reported = experiment.dataset != "synthetic", not find_deviation(experiment)
         return real, as_reported, size, experiment.written
 
     candidates = [experiment for experiment in experiments if name_section(experiment) == name]

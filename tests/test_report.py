@@ -248,7 +248,28 @@ def test_synthetic_images_prove_nothing(as_reported):
 def test_an_experiment_with_other_settings_does_not_test_the_claims(as_reported):
     as_reported["table1"].sweeps["table1"]["epochs"] = 1
     (finding,) = [found for found in claims.judge_claims(as_reported) if found.claim.text == "λ = 1 harms"]
-    assert (finding.verdict, finding.measured) == (NOT_RUN, "this experiment has epochs 1, the report has 40")
+    assert (finding.verdict, finding.measured) == (NOT_RUN, "this experiment has 1 epochs, the report has 40")
+
+
+def test_a_section_says_where_its_settings_are_not_the_reports(as_reported, folder):
+    as_reported["grid"].sweeps["grid"] |= {"epochs": 10, "train": "batch1"}
+    page = gather_report(as_reported)
+    labels = {experiment.name: section.deviation for experiment, section in page.sections}
+    expected = "10 epochs, the report has 40; train batch1, the report has full"
+    assert labels == dict.fromkeys(as_reported, "") | {"grid": expected}
+    assert f"This experiment has {expected}." in render_html(page, folder)
+    as_reported["grid"].user_file = True
+    assert not claims.find_deviation(as_reported["grid"])
+
+
+def test_the_first_figure_precedes_a_long_table(experiments, folder):
+    experiment = experiments["grid"]
+    ranking = experiment.tables["ranking"]
+    experiment.tables = {"ranking": ranking._replace(rows=[*ranking.rows] * 16)}
+    text = render_html(gather_report({"grid": experiment}), folder)
+    order = ("what may be the best is framed", "Table of 48 rows", "Loss per epoch")
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
 
 
 def test_missing_results_are_named(as_reported, monkeypatch):
@@ -393,13 +414,21 @@ seen.focused = [...document.querySelectorAll('#explorer tbody tr')].indexOf(docu
 seen.kept = document.querySelectorAll('#explorer path').length;
 seen.selected = document.querySelectorAll('[aria-selected=true]').length;
 seen.images = [...document.images].map((image) => image.naturalWidth);
+setTimeout(() => {  // once the page has loaded
 const beyond = (element) => element.getBoundingClientRect().right > innerWidth + 1;
 const elements = [...document.querySelectorAll('body *')];
 seen.beyond = elements.filter((element) => beyond(element) && !element.closest('table'));
 seen.beyond = seen.beyond.map((element) => `${element.tagName} ${element.textContent.slice(0, 40)}`);
+const says = (box) => getComputedStyle(box, '::before').content !== 'none';
+const boxes = [...document.querySelectorAll('.wide')];
+seen.scrolls = boxes.map((box) => [box.scrollWidth > box.clientWidth, box.tabIndex === 0, says(box)]);
+const cells = [...document.querySelector('.verdicts tbody tr').cells];
+const tops = cells.map((cell) => cell.getBoundingClientRect().top);
+seen.card = [0, 1, 2, 3, 4].sort((a, b) => tops[a] - tops[b]);
 seen.problems = problems;
 document.body.innerHTML = '<pre id=seen></pre>';
 document.getElementById('seen').textContent = JSON.stringify(seen);
+}, 500);
 </script>"""
 
 
@@ -448,7 +477,7 @@ def test_the_page_works_in_a_browser(experiments, folder, tmp_path, scheme):
     assert seen["background"] == ("rgb(20, 23, 27)" if scheme == "dark" else "rgb(255, 255, 255)")
     configs = sum(len(group) for _, sweeps, _ in EXPERIMENTS.values() for group in sweeps.values())
     assert len(seen["first"]) == configs - 1  # without the one that the search has stopped
-    val = [row[8] for row in seen["first"]]
+    val = [row[2 + len(AXES) + 1] for row in seen["first"]]  # after train
     assert val[-3:] == ["diverged"] * 3
     figures = [float(text.split(" ")[0]) for text in val[:-3]]
     assert figures == sorted(figures, reverse=True)
@@ -460,6 +489,8 @@ def test_the_page_works_in_a_browser(experiments, folder, tmp_path, scheme):
     assert seen["images"]
     assert all(width > 0 for width in seen["images"])
     assert seen["beyond"] == [], "the page is wider than a phone"
+    assert {tuple(box) for box in seen["scrolls"]} == {(True, True, True), (False, False, False)}
+    assert seen["card"] == [0, 2, 1, 3, 4], "verdict and measured numbers come first"
 
 
 @pytest.mark.parametrize("user_file", [False, True])

@@ -37,9 +37,11 @@ RULE = (
 # Settings of the report. An experiment with other settings does not test its claims.
 COMMON = {"epochs": 40, "shift": 0, "schedule": "constant", "average": 1, "shuffle": True}
 BASE, TRICKS = "data_batch_1", "full data, flips, grid"
-SMALL, FULL = {"train": "batch1", "flip": False}, {"train": "full", "flip": True}
+SMALL, FULL = {"train": "batch1", "flip": False}, {"train": "full", "val_size": 1000, "flip": True}
 SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "table1": {"table1": COMMON | SMALL | {"loss": "softmax"}},
+    "grid": {"grid": COMMON | FULL | {"loss": "softmax"}},
+    "search": {"search": COMMON | FULL | {"loss": "softmax"}},
     "bce": {"softmax": COMMON | SMALL, "bce": COMMON | SMALL},
     "improve": {BASE: COMMON | SMALL, TRICKS: COMMON | FULL},
 }
@@ -89,14 +91,16 @@ def _judge_claim(claim: Claim, experiment: ExperimentFolder | None) -> Finding:
     return Finding(claim, measured, IN_DOUBT if experiment.dataset == "synthetic" else verdict, experiment)
 
 
-def find_deviation(experiment: ExperimentFolder) -> str | None:
-    """Return the first setting in which an experiment differs from the report, or None if there is none."""
-    for sweep, expected in SETTINGS.get(experiment.name, {}).items():
+def find_deviation(experiment: ExperimentFolder) -> str:
+    """Return the settings in which an experiment on CIFAR-10 differs from the report, as text."""
+    expected_settings = {} if experiment.user_file else SETTINGS.get(experiment.name, {})
+    differences = []
+    for sweep, expected in expected_settings.items():
         settings = experiment.sweeps.get(sweep, expected)
         for name, value in expected.items():
-            if settings[name] != value:
-                return f"{name} {settings[name]}, the report has {value}"
-    return None
+            setting = f"{settings[name]} epochs" if name == "epochs" else f"{name} {settings[name]}"
+            differences += [f"{setting}, the report has {value}"] * (settings[name] != value)
+    return "; ".join(dict.fromkeys(differences))
 
 
 def judge_number(reported: float, values: Values) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.artifacts.reader import ExperimentFolder
 from experiments.artifacts.tables import Table, format_interval
-from experiments.reporting.claims import Finding, judge_claims
+from experiments.reporting.claims import Finding, find_deviation, judge_claims
 from linear_cifar.config import AXES
 from linear_cifar.data.dataset import SPLITS
 
@@ -49,13 +49,15 @@ OPTIONAL = {
 class Section(NamedTuple):
     """The section of an experiment: a paragraph, the report's table, its own tables, and figures.
 
-    `captions` has a caption for each figure, by the name of its file without suffix.
+    `captions` has a caption for each figure, by the name of its file without suffix. `deviation` names
+    the settings that are not the report's.
     """
 
     title: str
     captions: Mapping[str, str]
     text: str = ""
     reported: Table | None = None
+    deviation: str = ""
 
 
 TABLE1_CAPTIONS = {
@@ -168,7 +170,7 @@ def _make_section(name: str, experiment: ExperimentFolder) -> Section:
         for name, caption in OPTIONAL.items()
         if name not in section.captions and (experiment.folder / f"{name}.svg").exists()
     }
-    return section._replace(captions={**section.captions, **found})
+    return section._replace(captions={**section.captions, **found}, deviation=find_deviation(experiment))
 
 
 def _warnings(experiments: Sequence[ExperimentFolder]) -> list[str]:

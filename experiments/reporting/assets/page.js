@@ -48,7 +48,7 @@
   });
 
   const count = make("p", root, { class: "legend", "aria-live": "polite" });
-  const table = make("table", make("div", root, { class: "list" }));
+  const table = make("table", make("div", root, { class: "wide list", role: "group", "aria-label": "All configurations" }));
   const heads = make("tr", make("thead", table));
   for (const name of [...columns, ...finals]) {
     const head = make("th", heads, { scope: "col", "data-name": name });
@@ -162,3 +162,7 @@
   fill();
   draw();
 })();
+// A table that is wider than its box says so, and takes the focus, so that the arrow keys scroll it.
+const setFocusable = (box) => (box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1);
+const markWideTables = () => document.querySelectorAll(".wide").forEach(setFocusable);
+for (const type of ["load", "resize", "toggle"]) addEventListener(type, markWideTables, true);
