@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 
 from linear_cifar.blocks import NUMERICS, Block, describe_devices
-from linear_cifar.devices import use_all_cores
+from linear_cifar.devices import set_gpu_options, use_all_cores
 from linear_cifar.legs import Progress, Trained, Trainer
 from linear_cifar.memory import max_runs
 from linear_cifar.snapshots import Snapshot
@@ -206,6 +206,7 @@ def _prepare_process() -> None:
     """
     with suppress(RuntimeError):
         use_all_cores()
+        set_gpu_options()
     with suppress(OSError, AttributeError, TypeError):  # no glibc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 32 * 1024**2)

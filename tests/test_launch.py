@@ -9,6 +9,7 @@ import pytest
 
 from experiments.cli import launch
 from experiments.runner.errors import UsageError
+from linear_cifar import devices
 
 ROOT = Path(__file__).parent.parent
 
@@ -137,3 +138,20 @@ def test_an_unusable_folder_for_compiled_programs_is_refused(variables, name):
         UsageError, match=f"^{name}=/dev/null/x: compiled programs cannot be kept there: Not a"
     ):
         launch.find_cache()
+
+
+def test_the_options_of_a_gpu_are_set_where_jax_can_use_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--own")
+    monkeypatch.setattr(devices, "GPU_PLUGINS", ("no_plugin", "plugin_of_this_test"))
+    devices.set_gpu_options()
+    assert os.environ["XLA_FLAGS"] == "--own"
+    (tmp_path / "plugin_of_this_test.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    devices.set_gpu_options()
+    assert os.environ["XLA_FLAGS"] == f"{devices.GPU_OPTIONS} --own"  # the last one decides
+
+
+def test_xla_knows_the_options_of_a_gpu():
+    code = "import jax; jax.jit(lambda x: x + 1)(1.0)"
+    environment = os.environ | {"XLA_FLAGS": devices.GPU_OPTIONS, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)

@@ -16,7 +16,7 @@ from experiments.cli.signals import raise_on_signals
 from experiments.cli.streams import open_streams, terminal_width, wrap
 from experiments.runner.errors import Stopped, UsageError
 from linear_cifar.data.dataset import DataError
-from linear_cifar.devices import use_all_cores
+from linear_cifar.devices import set_gpu_options, use_all_cores
 from linear_cifar.folders import FolderError
 
 # Environment variable that names a folder for compiled programs.
@@ -92,8 +92,9 @@ def _run(main: Callable[[], None], extra: list[str]) -> None:
 
 
 def set_up_jax() -> None:
-    """Use a device per CPU core and keep compiled programs on disk, unless the environment says otherwise."""
+    """Use all cores, or a GPU well, and keep compiled programs on disk, unless the environment says otherwise."""
     use_all_cores()
+    set_gpu_options()
     if (folder := find_cache()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

@@ -65,9 +65,10 @@ class EpochsBar:
             is_first = self._bar.n == self._bar.initial
             # Rounded shares may sum to a little more than the whole.
             self._bar.update(min(progress.advance, progress.total - self._bar.n))
-            left = (progress.total - self._bar.n) / progress.advance * seconds
-            if is_first and left >= TOLD and not progress.note:  # workers have their own pace
-                log(f"{self._name}: about {describe_seconds(left)} left on this machine")
+            if is_first and progress.advance and not progress.note:  # workers have their own pace
+                left = (progress.total - self._bar.n) / progress.advance * seconds
+                if left >= TOLD:
+                    log(f"{self._name}: about {describe_seconds(left)} left on this machine")
 
     def finish(self, accuracy: float) -> None:
         """Show the accuracy of the best configuration of the result, if the bar is there."""
