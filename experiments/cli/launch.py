@@ -92,7 +92,7 @@ def _run(main: Callable[[], None], extra: list[str]) -> None:
 
 
 def set_up_jax() -> None:
-    """Use all cores, or a GPU well, and keep compiled programs on disk, unless the environment says otherwise."""
+    """Use all cores, or a GPU well, and keep compiled programs on disk; the environment can override each."""
     use_all_cores()
     set_gpu_options()
     if (folder := find_cache()) is not None:
