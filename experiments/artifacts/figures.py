@@ -1,35 +1,49 @@
-"""The figures, each saved as .png and as .svg.
+"""The figures of the commands: each function returns a figure, which `drawing.save_figures` writes.
 
 All have the same style: colours that any colour vision can distinguish, readable in print, with the data set
-named. Bands are one standard deviation over the replicates, and bars are 95 % intervals.
+named in the title. Bands are one standard deviation over the replicates, and bars are 95 % intervals.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from experiments.artifacts.drawing import BLUE, GREEN, ORANGE, SEQUENTIAL, SKY, add_legend, draw_figure
+from experiments.artifacts.drawing import (
+    BLUE,
+    CHARACTER,
+    COLUMN,
+    GREEN,
+    ORANGE,
+    PAGE,
+    PURPLE,
+    SEQUENTIAL,
+    SKY,
+    add_legend,
+    draw_figure,
+    fit_text,
+)
 from experiments.artifacts.fonts import label_classes
 from experiments.artifacts.measures import Predictions
 from experiments.artifacts.plotting import (
     Axes,
+    Figure,
+    FixedLocator,
     MaxNLocator,
     Rectangle,
-    ScalarFormatter,
     Transform,
     matplotlib,
 )
 from experiments.artifacts.tables import (
     DIFFERENCE,
     MAY_BE_BEST,
-    configuration_name,
+    axis_cells,
     configuration_symbols,
     heading,
     interval_heading,
+    percent,
     replicate_name,
 )
 from linear_cifar.calibration import expected_calibration_error, reliability
@@ -43,75 +57,91 @@ from linear_cifar.uncertainty import Estimate, Selection
 Shown = tuple[Result, int, Predictions]
 
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+LINE_STYLES = ("-", "--", "-.", ":")
 # Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
 # number, lines of a panel, colours that a legend names, and rows of a figure.
-MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 12, 40
-# Classes whose weights are drawn, and columns of a class's label above its weights and beside its images.
-MAX_CLASSES, WEIGHTS_LABEL, SAMPLES_LABEL = 20, 11, 12
+MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 8, 40
+# Classes whose weights are drawn, columns of a class's label, and classes of a matrix that fits in a column.
+MAX_CLASSES, LABEL, FEW_CLASSES = 20, 12, 10
+# Ticks where differences are on a logarithmic scale, and the points from which they are.
+TICKS, WIDE_DIFFERENCES = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100), 6
+# A reliability diagram leaves out bins of fewer images, whose share of right predictions is mostly chance.
+SMALLEST_BIN = 20
 
 
-def plot_heatmap(path: Path, result: Result, selection: Selection) -> None:
+def plot_heatmap(result: Result, selection: Selection) -> Figure:
     """Draw the final validation accuracy over η (rows) and batch size (columns), with a panel per λ.
 
-    A cell shows its best configuration, where several differ in further axes. It is blank if it was not
-    trained, and marked ✕ if it diverged. The best is framed, and so are, with thin frames, those that may be
-    the best. Among very many λ, only those of the best configurations are drawn.
+    An axis with one value takes the panels, so that η × λ with one batch size is one panel. A cell shows its
+    best configuration, where several differ in further axes. It is blank if it was not trained, and marked ✕
+    if it diverged. The best is framed, and so are, with thin frames, those that may be the best. Colours span
+    the better half of the cells. Among very many panels, only those of the best configurations are drawn.
     """
-    axes = [AXES[name] for name in ("eta", "batch", "lam")]
-    cells_of = [tuple(config[axis.name] for axis in axes) for config in result.configs]
-    etas, batches, all_lams = (sorted(set(values)) for values in zip(*cells_of, strict=True))
-    lams = sorted([*dict.fromkeys(result.configs[c].lam for c in result.ranking())][:MAX_PANELS])
-    numbered = len(etas) <= MAX_NUMBERS and len(batches) <= MAX_NUMBERS
+    labels = {name: axis_labels(result, name) for name in ("eta", "batch", "lam")}
+    names = sorted(labels, key=lambda name: len(labels[name]) == 1)
+    across, down, panel_axis = (AXES[names[i]] for i in (1, 0, 2))
+    cells_of = [tuple(config[name] for name in names) for config in result.configs]
+    rows, columns, all_panels = ([*labels[name]] for name in names)
+    ranking = result.ranking()
+    drawn = sorted([*dict.fromkeys(cells_of[c][2] for c in ranking)][:MAX_PANELS])
+    numbered = max(len(rows), len(columns)) <= MAX_NUMBERS
     values = 100 * result.final["val_acc"].mean(axis=0)
     # The ranking begins with the best, so the first configuration of a cell is its best.
     accuracy: dict[tuple[float, ...], float] = {}
-    for c in result.ranking():
+    for c in ranking:
         accuracy.setdefault(cells_of[c], float(values[c]))
     may_be_best = {cells_of[c] for c in np.flatnonzero(selection.may_be_best)}
     finite = [value for value in accuracy.values() if np.isfinite(value)]
-    low, high = (min(finite), max(finite)) if finite else (0, 1)
-    best = cells_of[result.ranking()[0]] if finite else None
-    columns, rows = min(len(batches), MAX_NUMBERS), min(len(etas), MAX_NUMBERS)
-    size = (max(4.8, 1.1 + len(lams) * (0.9 + 0.62 * columns)), 1.7 + 0.5 * rows)
-    selected = f", the best {len(lams)} of {len(all_lams)} {axes[2].symbol}" * (len(lams) < len(all_lams))
-    title = f"{heading(result, 'mean')}: validation accuracy, %{selected}"
-    frames = "\nthick frame: the best; thin frames: may be the best" * (len(may_be_best) > 1)
-    with draw_figure(path, size, title + frames) as figure:
-        panels = figure.subplots(1, len(lams), squeeze=False, sharey=True)[0]
-        for panel, lam in zip(panels, lams, strict=True):
-            cells = np.array([[accuracy.get((e, b, lam), np.nan) for b in batches] for e in etas])
+    low, high = (float(np.median(finite)), max(finite)) if finite else (0, 1)
+    best = cells_of[ranking[0]] if finite else None
+    in_row = min(len(drawn), 7, max(1, MAX_NUMBERS // len(columns)))
+    in_column = -(-len(drawn) // in_row)
+    width = COLUMN if in_row * min(len(columns), MAX_NUMBERS) <= 8 else PAGE
+    cell_width = (width - 1.3) / in_row / min(len(columns), MAX_NUMBERS)
+    size = (width, 1.1 + in_column * (0.6 + 0.22 * min(len(rows), MAX_NUMBERS)))
+    with draw_figure(size, f"{heading(result, 'mean')}: validation accuracy") as figure:
+        panels = figure.subplots(in_column, in_row, squeeze=False, sharex=True, sharey=True)
+        for panel in panels.flat[len(drawn) :]:
+            panel.set_visible(False)
+        for panel, value in zip(panels.flat, drawn, strict=False):
+            cells = np.array([[accuracy.get((y, x, value), np.nan) for x in columns] for y in rows])
             image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
-            panel.set_title(f"{axes[2].symbol} = {lam:g}")
-            _label_ticks(panel.set_xticks, batches)
-            _label_ticks(panel.set_yticks, etas)
-            panel.set_xlabel(axes[1].label)
+            panel.set_title(f"{panel_axis.symbol} = {labels[panel_axis.name][value]}")
+            _label_ticks(panel.set_xticks, [*labels[across.name].values()], cell_width)
+            _label_ticks(panel.set_yticks, [*labels[down.name].values()])
             panel.spines[:].set_visible(False)
             panel.tick_params(length=0)
-            for row, eta in enumerate(etas):
-                for column, batch in enumerate(batches):
-                    key = (eta, batch, lam)
-                    if key in accuracy and numbered:
-                        value = accuracy[key]
-                        dark = np.isnan(value) or value > (low + high) / 2
-                        panel.text(
-                            column,
-                            row,
-                            "✕" if np.isnan(value) else f"{value:.1f}",
-                            ha="center",
-                            va="center",
-                            color="black" if dark else "white",
-                            weight="bold" if key == best else "normal",
-                        )
-                    if key in may_be_best:
-                        box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92)
-                        width = 3.0 if key == best else 1.2
-                        box.set(fill=False, edgecolor=ORANGE, linewidth=width, clip_on=False)
-                        panel.add_patch(box)
-        panels[0].set_ylabel(axes[0].label)
-        figure.colorbar(image, ax=list(panels), label="%").outline.set_visible(False)
+            for (row, column), share in np.ndenumerate(cells):
+                key = (rows[row], columns[column], value)
+                if key in accuracy and numbered:
+                    text = "✕" if np.isnan(share) else f"{share:.1f}"
+                    weight = "bold" if key == best else "normal"
+                    dark = not share > (low + high) / 2 and not np.isnan(share)
+                    _write(panel, column, row, text, dark, weight=weight)
+                if key in may_be_best:
+                    label, linewidth = ("the best", 2.4) if key == best else (MAY_BE_BEST, 1.0)
+                    box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, clip_on=False)
+                    box.set(edgecolor=ORANGE, linewidth=linewidth, label=label)
+                    panel.add_patch(box)
+        for panel in panels[-1]:
+            panel.set_xlabel(across.label)
+        for panel in panels[:, 0]:
+            panel.set_ylabel(down.label)
+        clipped = bool(finite) and min(finite) < low
+        _add_scale(
+            figure,
+            image,
+            "validation accuracy, %" + "\ncolours from the median up" * clipped,
+            "min" * clipped,
+        )
+        few = f"the best {len(drawn)} of {len(all_panels)} {panel_axis.symbol}" * (
+            len(drawn) < len(all_panels)
+        )
+        add_legend(figure, *panels.flat, note=few)
+    return figure
 
 
-def plot_differences(path: Path, result: Result, selection: Selection) -> None:
+def plot_differences(result: Result, selection: Selection) -> Figure:
     """Draw how far each configuration's validation accuracy is below the best one's, with its interval.
 
     The intervals are simultaneous, see `Selection`: a configuration whose interval reaches 0 may be the best.
@@ -119,9 +149,16 @@ def plot_differences(path: Path, result: Result, selection: Selection) -> None:
     """
     finite = [c for c in result.ranking() if result.stayed_finite[c]]
     drawn = finite[:MAX_DIFFERENCES]
-    selected = f", the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
-    title = f"{interval_heading(result, with_train=False)}:\n{DIFFERENCE}{selected}"
-    with draw_figure(path, (7.2, 1.4 + 0.2 * len(drawn)), title) as figure:
+    selected = f"the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
+    symbols = [configuration_symbols(result, c) for c in drawn]
+    shared = [symbol for symbol in [*symbols, []][0] if all(symbol in other for other in symbols[1:])]
+    names = [", ".join(symbol for symbol in each if symbol not in shared) for each in symbols]
+    ends = 100 * np.array([selection.difference[c][1:3] for c in drawn] or [(0, 0)])
+    low, high = min(-0.1, float(ends.min())), max(0.1, float(ends.max()))
+    wide = low < -WIDE_DIFFERENCES  # the best differ by tenths of a point, and the worst by tens
+    width = COLUMN if max(map(len, names), default=0) <= 26 else PAGE
+    title = f"{interval_heading(result, with_train=False)}: {DIFFERENCE}"
+    with draw_figure((width, 1.2 + 0.14 * len(drawn)), title) as figure:
         panel = figure.subplots()
         for in_set, color, marker, label in (
             (True, ORANGE, "D", MAY_BE_BEST),
@@ -130,72 +167,95 @@ def plot_differences(path: Path, result: Result, selection: Selection) -> None:
             rows = [row for row, c in enumerate(drawn) if selection.may_be_best[c] == in_set]
             if rows:
                 intervals = [selection.difference[drawn[row]] for row in rows]
-                style: dict[str, Any] = {"color": color, "markersize": 4, "capsize": 2, "label": label}
-                _draw_intervals(panel, intervals, rows, fmt=marker, **style)
+                style: dict[str, Any] = {"color": color, "markersize": 3, "capsize": 1.5, "label": label}
+                _draw_intervals(panel, intervals, rows, fmt=marker, linewidth=1, **style)
         panel.axvline(0, color="0.6", linewidth=1, linestyle=":")
-        panel.set_yticks(range(len(drawn)), [configuration_name(result, c) for c in drawn], fontsize=7)
+        panel.set_yticks(range(len(drawn)), names)
         panel.set_ylim(max(1, len(drawn)) - 0.5, -0.5)
-        panel.grid(axis="x", color="0.9")
-        # The best differ by tenths of a point, and the worst by tens.
-        panel.set_xscale("symlog", linthresh=1)
-        panel.xaxis.set_major_formatter(ScalarFormatter())
-        panel.set_xlabel("points; logarithmic beyond ±1")
+        panel.grid(axis="x")
+        if wide:
+            panel.set_xscale("symlog", linthresh=1)
+            panel.set_xlim(1.15 * low, high + 0.1)
+            panel.xaxis.set(major_locator=FixedLocator(TICKS), minor_locator=FixedLocator([]))
+        else:
+            panel.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+            panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.set_xlabel("validation accuracy − the best one's, points" + "; logarithmic beyond ±1" * wide)
+        if shared:
+            panel.set_title(fit_text(", ".join(shared), width / 2))
         if not drawn:
             _mark_diverged(panel)
-        add_legend(figure, panel)
+        add_legend(figure, panel, note=selected)
+    return figure
 
 
-def plot_curves(path: Path, result: Result) -> None:
-    """Draw training and validation loss per epoch as means over the seeds, with a colour per η.
+def plot_curves(result: Result) -> Figure:
+    """Draw training and validation loss per epoch as means over the seeds.
 
-    Only the best configuration has a band, because bands of many would hide one another. Configurations whose
-    final loss is above 1.5 times the lowest are left out, because they would set the scale. Among very many,
-    only the best are drawn. The title counts those left out and those that diverged.
+    Colours show η, line styles the batch size and rows of panels λ, where they have few values. Only the best
+    configuration has a band, because bands of many would hide one another. The better half by validation
+    accuracy sets the limits of the loss; the legend counts those that leave them. Among very many, only the
+    best are drawn.
     """
-    best = result.ranking()[0]
-    finite = [c for c in result.ranking() if result.stayed_finite[c]]
-    final_loss = result.final["val_loss"].mean(axis=0)
-    lowest = min((final_loss[c] for c in finite), default=np.nan)
-    low = [c for c in finite if c == best or final_loss[c] <= 1.5 * lowest]
-    drawn = sorted(low[:MAX_LINES])
-    title = (
-        heading(result)
-        + (":\n" if len(result.seeds) > 1 else ": ")
-        + f"loss of {len(drawn)} configurations"
-        + f", {len(low) - len(drawn)} less accurate" * (len(drawn) < len(low))
-        + f", {len(finite) - len(low)} far above" * (len(low) < len(finite))
-        + f", {len(result.configs) - len(finite)} diverged" * (len(finite) < len(result.configs))
-    )
-    etas = sorted({result.configs[c].eta for c in drawn})
-    named = etas[:: -(-len(etas) // MAX_NAMES) or 1]
-    colors = dict(zip(etas, matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas))), strict=True))
-    losses_by_split = {
-        "training (mean over each epoch's batches)": result.history["running_loss"],
-        "validation": result.history["val_loss"],
+    ranking = result.ranking()
+    best, finite = ranking[0], [c for c in ranking if result.stayed_finite[c]]
+    drawn = sorted(finite[:MAX_LINES])
+    losses = {
+        "training loss (mean over each epoch's batches)": result.history["running_loss"],
+        "validation loss": result.history["val_loss"],
     }
-    with draw_figure(path, (7.5, 3.8), title) as figure:
-        panels = figure.subplots(1, len(losses_by_split), sharey=True)
-        for panel, (split, losses) in zip(panels, losses_by_split.items(), strict=True):
-            means = losses.mean(axis=1)
-            for c in drawn:
-                eta = result.configs[c].eta
-                label = f"{AXES['eta'].symbol} = {eta:g}" if eta in named else None
-                _line(panel, means[:, c], color=colors[eta], linewidth=0.9, label=label)
-            if best in drawn:
-                label = f"best: {configuration_name(result, best)}"
-                _band(panel, losses[:, :, best], ORANGE, label, linewidth=2.2)
-            panel.set_title(split)
-            _label_epochs(panel)
-        panels[0].set_ylabel("loss, without the penalty")
-        add_legend(figure, panels[0], columns=4)
+    means = np.stack([values.mean(axis=1) for values in losses.values()])
+    better = means[:, :, finite[: (len(finite) + 1) // 2]]
+    low, high = (better.min(), better.max()) if finite else (0, 1)
+    above = sum(bool((means[:, :, c] > high).any()) for c in drawn)
+    C, left_out = len(result.configs), len(finite) - len(drawn)
+    note = (
+        f"{len(drawn)} of {C} configurations, losses without the penalty"
+        + f"; {above} leave the axis at the top" * (above > 0)
+        + f"; {left_out} less accurate are left out" * (left_out > 0)
+        + f"; {C - len(finite)} diverged" * (len(finite) < C)
+    )
+    etas, batches, lams = (axis_labels(result, name) for name in ("eta", "batch", "lam"))
+    named = [*etas][:: -(-len(etas) // MAX_NAMES)]
+    colors = dict(zip(etas, matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas))), strict=True))
+    few = len(batches) <= len(LINE_STYLES)
+    styles = dict(zip(batches, LINE_STYLES if few else "-" * len(batches), strict=False))
+    rows = [*lams] if len(lams) <= len(LINE_STYLES) else [None]
+    with draw_figure((PAGE, 1.1 + 1.5 * len(rows)), f"{heading(result)}: loss") as figure:
+        panels = figure.subplots(len(rows), len(losses), squeeze=False, sharex=True, sharey=True)
+        first = panels[0, 0]
+        for eta in named:
+            first.plot([], [], color=colors[eta], label=f"{AXES['eta'].symbol} = {etas[eta]}")
+        for batch, text in batches.items() if few and len(batches) > 1 else ():
+            first.plot([], [], color="0.4", linestyle=styles[batch], label=f"{AXES['batch'].symbol} = {text}")
+        for row, lam in enumerate(rows):
+            for panel, (title, values), mean in zip(panels[row], losses.items(), means, strict=True):
+                members = [c for c in drawn if lam in {None, result.configs[c].lam}]
+                for c in members:
+                    eta, batch = result.configs[c].eta, result.configs[c].batch
+                    _line(panel, mean[:, c], color=colors[eta], linestyle=styles[batch], linewidth=0.9)
+                if best in members:
+                    label = f"best: {', '.join(configuration_symbols(result, best))}"
+                    style = styles[result.configs[best].batch]
+                    _band(panel, values[:, :, best], ORANGE, label, linestyle=style, linewidth=1.8)
+                if row == 0:
+                    panel.set_title(title)
+                _label_epochs(panel, row == len(rows) - 1)
+            panels[row, 0].set_ylabel(
+                "loss" if lam is None else f"{AXES['lam'].symbol} = {lams[lam]}\nloss"
+            )
+        first.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-9)
+        add_legend(figure, *panels.flat, note=note)
+    return figure
 
 
-def plot_costs(path: Path, result: Result) -> None:
+def plot_costs(result: Result) -> Figure:
     """Draw training and validation loss and cost (with the penalty) per epoch, a panel per configuration."""
     columns = min(len(result.configs), 2)
     rows = -(-len(result.configs) // columns)
-    title = f"{heading(result)}: loss, and cost with the penalty"
-    with draw_figure(path, (7.5, 1.0 + 2.4 * rows), title) as figure:
+    size = (PAGE if columns > 1 else COLUMN, 0.8 + 1.8 * rows)
+    with draw_figure(size, f"{heading(result)}: loss, and cost with the penalty") as figure:
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for c, (config, panel) in enumerate(zip(result.configs, panels, strict=False)):
             penalty = config.lam * result.history["W_norm"][:, :, c] ** 2
@@ -203,42 +263,45 @@ def plot_costs(path: Path, result: Result) -> None:
                 loss, color = result.history[f"{split}_loss"][:, :, c], SPLIT_COLORS[split]
                 _band(panel, loss, color, f"{split} loss")
                 _band(panel, loss + penalty, color, f"{split} cost", linestyle="--")
-            panel.set_title(", ".join(configuration_symbols(result, c)))
+            panel.set_title(_name(result, c, 3))
             panel.set_ylabel("loss, cost" if c % columns == 0 else "")
             _label_epochs(panel)
         for panel in panels:  # panels without a configuration
             panel.set_visible(False)
         add_legend(figure, figure.axes[0])
+    return figure
 
 
-def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
+def plot_samples(dataset: Dataset, columns: int = 12) -> Figure:
     """Draw the first training images of each class, a row per class; the data set is of coloured images."""
     K, shape = len(dataset.classes), dataset.image_shape
     assert shape is not None, "only images can be drawn"
     _, height, width = shape
     images, classes = dataset.splits["train"]
-    labels, note = label_classes(dataset.classes, SAMPLES_LABEL)
-    with draw_figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.label}: training images{note}") as figure:
-        figure.set_layout_engine("none")
-        for k, label in enumerate(labels):
-            members = np.flatnonzero(classes == k)[:columns]
-            strip = np.full((height, columns * (width + 2), 3), 255, np.uint8)
-            for column, i in enumerate(members):
-                start = column * (width + 2)
-                strip[:, start : start + width] = _image(images[i], shape)
-            panel = figure.add_axes((0.16, 0.93 - (k + 1) * 0.92 / K, 0.83, 0.92 / K * 0.94))
-            panel.imshow(strip, interpolation="nearest", aspect="auto")
-            panel.set_axis_off()
-            panel.text(-0.015, 0.5, label, transform=panel.transAxes, ha="right", va="center")
+    labels, note = label_classes(dataset.classes, LABEL)
+    sheet = np.full((K * (height + 2) - 2, columns * (width + 2) - 2, 3), 255, np.uint8)
+    for k in range(K):
+        for column, i in enumerate(np.flatnonzero(classes == k)[:columns]):
+            top, left = k * (height + 2), column * (width + 2)
+            sheet[top : top + height, left : left + width] = _image(images[i], shape)
+    size = (PAGE, (PAGE - 1) * sheet.shape[0] / sheet.shape[1] + 0.3)
+    with draw_figure(size, f"{dataset.label}: training images{note}") as figure:
+        figure.set_layout_engine("compressed")
+        panel = figure.subplots()
+        panel.imshow(sheet, interpolation="nearest")
+        panel.set_xticks([])
+        panel.set_yticks([k * (height + 2) + height / 2 for k in range(K)], labels)
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
+    return figure
 
 
-def plot_weights(path: Path, result: Result, configs: Sequence[int], replicate: int = 0) -> None:
+def plot_weights(result: Result, configs: Sequence[int], replicate: int = 0) -> Figure:
     """Draw the weights of each class as an image, a row per configuration.
 
     Each image is scaled to its own range. Of very many classes only the first are drawn.
 
     Args:
-      path: file to draw, without its suffix.
       result: a sweep on images, grey or in three colours, whose weights of these runs are saved.
       configs: indices of the configurations to draw.
       replicate: index of the replicate to draw.
@@ -248,9 +311,13 @@ def plot_weights(path: Path, result: Result, configs: Sequence[int], replicate: 
     classes = result.about["classes"][:MAX_CLASSES]
     selected = f"the first {len(classes)} of {K} classes" if len(classes) < K else "each class"
     heading = f"{result.about['label']}: weights of {selected}, {replicate_name(result, replicate)}"
-    size = (0.72 * max(len(classes), 8) + 0.9, 0.78 * len(configs) + 0.8)
-    labels, note = label_classes(classes, WEIGHTS_LABEL)
-    with draw_figure(path, size, f"{heading}, each scaled by itself{note}") as figure:
+    labels, note = label_classes(classes, LABEL - 2)
+    width, many = (PAGE if len(classes) > 4 else COLUMN), len(classes) > FEW_CLASSES
+    side = min(0.75, (width - 0.8) / len(classes) - 0.03)
+    row_height = max(side * shape[1] / shape[2], 0.12 * len(configuration_symbols(result, 0))) + 0.06
+    size = (width, row_height * len(configs) + (0.95 if many else 0.45))
+    with draw_figure(size, f"{heading}, each scaled by itself{note}") as figure:
+        figure.set_layout_engine("compressed", w_pad=0.01, h_pad=0.02, wspace=0.02, hspace=0.02)
         panels = figure.subplots(len(configs), len(classes), squeeze=False)
         for row, c in enumerate(configs):
             weights = np.asarray(result.params_at(replicate, c).W)
@@ -261,29 +328,33 @@ def plot_weights(path: Path, result: Result, configs: Sequence[int], replicate: 
                     panel.imshow(scaled, interpolation="nearest", vmin=0, vmax=1, cmap="gray")
                 else:
                     _mark_diverged(panel)
+                    panel.set_box_aspect(shape[1] / shape[2])
                 panel.set_xticks([], [])
                 panel.set_yticks([], [])
                 panel.spines[:].set_visible(False)
                 if row == 0:
-                    panel.set_title(label, fontsize=8)
+                    panel.set_title(label, fontsize=7, rotation=90 if many else 0)
             row_label = "\n".join(configuration_symbols(result, c))
             panels[row, 0].set_ylabel(row_label, rotation=0, ha="right", va="center")
+    return figure
 
 
-def plot_best_weights(path: Path, result: Result) -> None:
+def plot_best_weights(result: Result) -> Figure | None:
     """Draw the weights of the best configuration, unless it diverged or the data are not images."""
     best, shape = result.ranking()[0], result.about["image_shape"]
     if result.stayed_finite[best] and shape and shape[0] in CHANNELS:
-        plot_weights(path, result, [best], result.best_replicate(best))
+        return plot_weights(result, [best], result.best_replicate(best))
+    return None
 
 
 def plot_confusion(
-    path: Path, counts: Float[np.ndarray, "K K"], classes: Sequence[str], title: str, numbered: bool
-) -> None:
+    counts: Float[np.ndarray, "K K"], classes: Sequence[str], title: str, numbered: bool
+) -> Figure:
     """Draw how many examples of each true class (rows) are predicted to be of each class (columns), in %.
 
+    Colours end at the most frequent error, so that errors differ visibly; the diagonal is mostly beyond.
+
     Args:
-      path: file to draw, without its suffix.
       counts: numbers of examples; a class without examples has an empty row.
       classes: names of the K classes.
       title: title of the figure.
@@ -291,35 +362,37 @@ def plot_confusion(
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
-    side = max(4.8, 1.6 + 0.52 * len(classes)) if numbered else 6.4
-    labels, note = label_classes(classes)
-    with draw_figure(path, (side + 0.8, side), title + note) as figure:
+    largest = max(np.nan_to_num(shares * (1 - np.eye(len(classes)))).max(), 1)
+    width = COLUMN if len(classes) <= FEW_CLASSES else PAGE
+    labels, note = label_classes(classes, LABEL)
+    with draw_figure((width, 0.97 * width), title + note) as figure:
         panel = figure.subplots()
-        image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=100)
-        panel.set_xlabel("predicted class")
-        panel.set_ylabel("true class")
+        image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=largest)
         panel.spines[:].set_visible(False)
         panel.tick_params(length=0)
-        places = range(0, len(classes), -(-len(classes) // MAX_NUMBERS))
-        shown = [labels[place] for place in places]
-        panel.set_xticks(places, shown, rotation=90 if max(map(len, shown)) > 2 else 0)
-        panel.set_yticks(places, shown)
+        step = _label_ticks(panel.set_xticks, labels, 0)
+        _label_ticks(panel.set_yticks, labels)
+        named = f", one of {step} is named" * (step > 1)
+        panel.set_xlabel(f"predicted class{named}")
+        panel.set_ylabel(f"true class{named}")
         if numbered:
             for (row, column), share in np.ndenumerate(shares):
                 if np.isfinite(share):
-                    color = "black" if share > 50 else "white"
-                    panel.text(column, row, f"{share:.0f}", ha="center", va="center", color=color, fontsize=8)
-        figure.colorbar(image, ax=panel, label="% of the true class").outline.set_visible(False)
+                    _write(panel, column, row, f"{share:.0f}", dark=share <= largest / 2)
+        clipped = bool(np.nanmax(shares) > largest)
+        label = "% of the true class" + ", colours up to the most frequent error" * clipped
+        _add_scale(figure, image, label, "max" * clipped)
+    return figure
 
 
-def plot_histograms(path: Path, shown: Sequence[Shown]) -> None:
+def plot_histograms(shown: Sequence[Shown]) -> Figure:
     """Draw the first seed's probability of the true class on right and wrong test images, a panel each."""
     title = f"{shown[0][0].about['label']}, test images: probability of the true class"
-    with draw_figure(path, (3.6 * len(shown) + 0.2, 3.2), title) as figure:
+    with draw_figure((PAGE, 2.4), title) as figure:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         edges = np.linspace(0, 1, 41)
         for panel, (result, c, predictions) in zip(panels, shown, strict=True):
-            panel.set_title(f"{result.about['sweep']}: {configuration_name(result, c)}", fontsize=9)
+            panel.set_title(f"{result.about['sweep']}: {_name(result, c, (PAGE - 1) / len(shown))}")
             panel.set_xlabel("probability of the true class")
             panel.set_xlim(0, 1)
             if result.diverged[0, c]:
@@ -333,66 +406,70 @@ def plot_histograms(path: Path, shown: Sequence[Shown]) -> None:
                 panel.hist(
                     first_seed.of_true_class[mask], edges, color=color, alpha=0.6, label=f"classified {label}"
                 )
-        panels[0].set_ylabel("test images")
+        panels[0].set_ylabel(f"test images, {replicate_name(shown[0][0], 0)}")
         add_legend(figure, *panels)
+    return figure
 
 
-def plot_reliability_diagram(path: Path, shown: Sequence[Shown]) -> None:
+def plot_reliability_diagram(shown: Sequence[Shown]) -> Figure:
     """Draw the share of right predictions over the probability of the predicted class, for the first seed.
 
-    The diagonal is perfect calibration. A point's area is proportional to its share of the test images.
+    The diagonal is perfect calibration. A point's area is proportional to its share of the test images. The
+    legend has the calibration error of that seed, and of all seeds as the table has it.
     """
     title = f"{shown[0][0].about['label']}, test images: reliability"
-    with draw_figure(path, (4.6, 4.9), title) as figure:
+    first = replicate_name(shown[0][0], 0)
+    with draw_figure((COLUMN, 4.2), title) as figure:
         panel = figure.subplots()
         panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
         for (result, c, predictions), color, marker in zip(
             shown, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False
         ):
-            name = f"{result.about['sweep']}, {configuration_name(result, c)}"
+            name = f"{result.about['sweep']}: {_name(result, c)}"
+            runs = [predictions.of_run(s, c) for s in range(result.identity.size[0])]
+            binned = [reliability(run.of_predicted_class, run.correct) for run in runs]
+            errors = [expected_calibration_error(bins) for bins in binned]
             if result.diverged[0, c]:
                 panel.scatter([], [], color=color, marker=marker, alpha=0.8, label=f"{name}: diverged")
                 continue
-            first_seed = predictions.of_run(0, c)
-            binned = reliability(first_seed.of_predicted_class, first_seed.correct)
-            label = f"{name}: ECE {expected_calibration_error(binned):.3f}"
-            seen = binned.counts > 0
+            several = f", all seeds {percent(np.array(errors))} %" * (len(errors) > 1)
+            label = f"{name}: ECE of {first} {percent(errors[0])} %{several}"
+            enough = binned[0].counts >= SMALLEST_BIN
             x, y, share = (
-                binned.confidence[seen],
-                binned.accuracy[seen],
-                binned.counts[seen] / len(first_seed.correct),
+                values[enough] for values in (binned[0].confidence, binned[0].accuracy, binned[0].counts)
             )
             panel.plot(x, y, color=color, linewidth=1)
-            panel.scatter(x, y, s=8 + 400 * share, color=color, marker=marker, alpha=0.8, label=label)
+            size = 6 + 250 * share / len(runs[0].correct)
+            panel.scatter(x, y, s=size, color=color, marker=marker, alpha=0.8, label=label)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        panel.set_xlabel("probability of the predicted class")
-        panel.set_ylabel("share of right predictions")
-        add_legend(figure, panel, columns=1)
+        panel.set_xlabel(f"probability of the predicted class, bins of ≥ {SMALLEST_BIN} images")
+        panel.set_ylabel(f"share of right predictions, {first}")
+        add_legend(figure, panel)
+    return figure
 
 
-def plot_gaps(path: Path, shown: Sequence[Shown]) -> None:
+def plot_gaps(shown: Sequence[Shown]) -> Figure:
     """Draw training and test accuracy per epoch, a panel per selection, and their gaps in the last panel."""
-    title = f"{heading(shown[0][0])}: training and test accuracy"
-    with draw_figure(path, (2.8 * (len(shown) + 1) + 0.2, 3.4), title) as figure:
+    with draw_figure((PAGE, 2.6), f"{heading(shown[0][0])}: training and test accuracy") as figure:
         *panels, last = figure.subplots(1, len(shown) + 1)
-        for panel, (result, c, _), color in zip(panels, shown, (SKY, "#CC79A7"), strict=False):
+        for panel, (result, c, _), color in zip(panels, shown, (SKY, PURPLE), strict=False):
             train, test = (100 * result.history[f"{name}_acc"][:, :, c] for name in ("train", "test"))
             _band(panel, train, SPLIT_COLORS["train"], "train")
             _band(panel, test, SPLIT_COLORS["test"], "test")
             _band(last, train - test, color, f"{result.about['sweep']}: train − test")
-            panel.set_title(f"{result.about['sweep']}\n{configuration_name(result, c)}", fontsize=9)
+            panel.set_title(f"{result.about['sweep']}\n{_name(result, c, 2)}")
             panel.sharey(panels[0])
             _label_epochs(panel)
-        last.set_title("gap, points", fontsize=9)
+        last.set_title("gap, points")
         _label_epochs(last)
         panels[0].set_ylabel("accuracy, %")
         add_legend(figure, panels[0], last)
+    return figure
 
 
-def plot_learning_curves(path: Path, result: Result, config: int) -> None:
+def plot_learning_curves(result: Result, config: int) -> Figure:
     """Draw loss and accuracy of one configuration per epoch."""
-    title = f"{heading(result)}: {configuration_name(result, config)}"
-    with draw_figure(path, (7.5, 3.2), title) as figure:
+    with draw_figure((PAGE, 2.6), f"{heading(result)}: {_name(result, config)}") as figure:
         loss_panel, accuracy_panel = figure.subplots(1, 2)
         for split in ("running", *result.per_epoch):
             color = SPLIT_COLORS.get(split, SKY)
@@ -404,39 +481,63 @@ def plot_learning_curves(path: Path, result: Result, config: int) -> None:
         for panel in (loss_panel, accuracy_panel):
             _label_epochs(panel)
         add_legend(figure, loss_panel)
+    return figure
 
 
 def plot_steps(
-    path: Path,
     names: Sequence[str],
     accuracies: Sequence[Float[np.ndarray, " S"]],
     intervals: Sequence[Estimate],
     title: str,
-) -> None:
+) -> Figure:
     """Draw the test accuracy of each step: a dot per seed, and a bar of the mean with its interval.
 
     Args:
-      path: file to draw, without its suffix.
       names: names of the steps.
       accuracies: test accuracy of each step with each seed.
       intervals: mean test accuracy of each step, with its interval.
       title: title of the figure.
     """
-    with draw_figure(path, (6.4, 0.9 + 0.3 * len(names)), title) as figure:
+    with draw_figure((COLUMN, 0.7 + 0.17 * len(names)), title) as figure:
         panel = figure.subplots()
         for row, (shares, interval) in enumerate(zip(accuracies, intervals, strict=True)):
             if np.isnan(interval.mean):
                 _mark_diverged(panel, row, panel.get_yaxis_transform())
                 continue
-            _draw_intervals(panel, [interval], [row], fmt="D", color=BLUE, markersize=5, capsize=3)
-            panel.plot(100 * shares, np.full(len(shares), row), ".", color=SKY, markersize=5)
+            _draw_intervals(panel, [interval], [row], fmt="D", color=BLUE, markersize=3.5, capsize=2)
+            panel.plot(100 * shares, np.full(len(shares), row), ".", color=SKY, markersize=3)
             label, end = f"{100 * interval.mean:.2f}", 100 * np.nanmax(interval[:3])
-            panel.annotate(label, (end, row), (6, 0), textcoords="offset points", va="center")
+            panel.annotate(label, (end, row), (3, 0), textcoords="offset points", va="center")
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)  # the first step is at the top
         panel.margins(x=0.12)
-        panel.grid(axis="x", color="0.9")
+        panel.grid(axis="x")
         panel.set_xlabel("test accuracy, %")
+    return figure
+
+
+def axis_labels(result: Result, name: str) -> Mapping[float, str]:
+    """Return the values of an axis that a sweep has, in rising order, each with its text."""
+    texts = {config[name]: axis_cells(config, [name])[0] for config in result.configs}
+    return {value: texts[value] for value in sorted(texts)}
+
+
+def _name(result: Result, config: int, width: float = PAGE) -> str:
+    """Return a configuration's name, in lines of at most `width` inches."""
+    return fit_text(", ".join(configuration_symbols(result, config)), width)
+
+
+def _write(panel: Axes, x: int, y: int, text: str, dark: bool, **style: Any) -> None:
+    """Write into a cell, in a colour that can be read on it."""
+    panel.text(x, y, text, ha="center", va="center", color="white" if dark else "black", **style)
+
+
+def _add_scale(figure: Figure, image: Any, label: str, extend: str) -> None:
+    """Draw the scale of the colours; `extend` is the end that values lie beyond, or empty."""
+    scale = figure.colorbar(
+        image, ax=figure.axes, label=label, extend=extend or "neither", fraction=0.05, pad=0.02
+    )
+    scale.outline.set_visible(False)
 
 
 def _draw_intervals(panel: Axes, intervals: Sequence[Estimate], rows: Sequence[int], **style: Any) -> None:
@@ -452,7 +553,7 @@ def _line(panel: Axes, values: ArrayLike, **style: Any) -> None:
 
 
 def _band(
-    panel: Axes, values: ArrayLike, color: str, label: str, linestyle: str = "-", linewidth: float = 1.3
+    panel: Axes, values: ArrayLike, color: str, label: str, linestyle: str = "-", linewidth: float = 1.2
 ) -> None:
     """Draw the mean over seeds of values [E, S] per epoch, in a band of ± one standard deviation."""
     values = np.asarray(values)
@@ -469,9 +570,9 @@ def _mark_diverged(panel: Axes, height: float = 0.5, transform: Transform | None
     panel.text(0.5, height, "diverged", transform=transform or panel.transAxes, ha="center", va="center")
 
 
-def _label_epochs(panel: Axes) -> None:
+def _label_epochs(panel: Axes, lowest: bool = True) -> None:
     """Label the axis of epochs, and draw a note if no curve of the panel has a value."""
-    panel.set_xlabel("epoch")
+    panel.set_xlabel("epoch" if lowest else "")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if not any(np.isfinite(line.get_ydata()).any() for line in panel.lines):
         _mark_diverged(panel)
@@ -479,10 +580,16 @@ def _label_epochs(panel: Axes) -> None:
         panel.tick_params(length=0, labelbottom=False, labelleft=False)
 
 
-def _label_ticks(set_ticks: Callable[[Sequence[int], Sequence[str]], Any], values: Sequence[float]) -> None:
-    """Label the cells along an axis with their values; if there are very many, only some of them."""
-    places = range(0, len(values), -(-len(values) // MAX_NUMBERS))
-    set_ticks(places, [f"{values[place]:g}" for place in places])
+def _label_ticks(set_ticks: Callable[..., Any], labels: Sequence[str], space: float | None = None) -> int:
+    """Label the cells along an axis; if there are very many, only one of so many, which is returned.
+
+    Labels turn where the longest is wider than `space` inches.
+    """
+    step = -(-len(labels) // MAX_NUMBERS)
+    shown = labels[::step]
+    turned = space is not None and max(map(len, shown)) * CHARACTER > max(space, 2 * CHARACTER)
+    set_ticks(range(0, len(labels), step), shown, rotation=90 if turned else 0)
+    return step
 
 
 def _image(features: ArrayLike, shape: ImageShape) -> np.ndarray:

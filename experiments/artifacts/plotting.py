@@ -48,15 +48,15 @@ with quiet(), _hide_settings():
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     from matplotlib.text import Text
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+    from matplotlib.ticker import FixedLocator, MaxNLocator
     from matplotlib.transforms import Transform
 
 __all__ = [
     "Axes",
     "Figure",
+    "FixedLocator",
     "MaxNLocator",
     "Rectangle",
-    "ScalarFormatter",
     "Text",
     "Transform",
     "font_manager",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
@@ -32,10 +32,17 @@ from linear_cifar.fitting import NothingTrained, fit
 from linear_cifar.folders import FolderError, locked_folder, write_json
 from linear_cifar.result import Result
 
+if TYPE_CHECKING:
+    from experiments.artifacts.plotting import Figure
+
 FLAGS = flags.FLAGS
 
-# Draws an experiment's figures into the folder, and returns its tables. Data are by the name of the sweep.
-Render = Callable[[Path, Sequence[Result], Mapping[str, Data]], Sequence[Table]]
+# Figures by the names of their files (None: it does not apply), and tables.
+Rendered = tuple[Mapping[str, "Figure | None"], Sequence[Table]]
+# Draws an experiment's figures and makes its tables. Other files go to the folder. Data are by sweep.
+Render = Callable[[Path, Sequence[Result], Mapping[str, Data]], Rendered]
+# Flags that change how figures are written, but not what is trained.
+DRAWING = ("formats", "titles")
 
 
 class _Experiment(NamedTuple):
@@ -81,7 +88,7 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, keep: str
     Args:
       name: name of the experiment's module.
       stages: stages of the experiment; the first does not depend on results.
-      render: draws the experiment's own figures and returns its tables.
+      render: draws the experiment's own figures and makes its tables.
       keep: which weights `render` needs, see `fit`; None: as many as are small enough.
 
     Raises:
@@ -183,15 +190,20 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
     if len(results) == len(sweeps) and all(result.complete for result in results):
         description = experiment.describe(sweeps, results, complete=True)
         previous = experiment.previous
-        if previous and previous.has_results(description["sweeps"]):
+        drawn = previous and {name: previous.settings.get(name) for name in DRAWING}
+        same = drawn == {name: FLAGS[name].value for name in DRAWING}
+        if previous and same and previous.has_results(description["sweeps"]):
             log(f"finished already, {previous.written}: nothing to do")
             return list(previous.tables.values())
         check_signals()
         write_results(folder, results)
-        tables = [
-            *experiment.render(folder, results, experiment.data(sweeps)),
-            *render_confusion(folder, best_result(results), experiment.data(sweeps)),
-        ]
+        # Imported here, as matplotlib takes a second, which a run that is finished need not wait for.
+        from experiments.artifacts.drawing import save_figures
+
+        figures, own_tables = experiment.render(folder, results, experiment.data(sweeps))
+        confusion, pairs = render_confusion(best_result(results), experiment.data(sweeps))
+        tables = [*own_tables, *pairs]
+        save_figures(folder, {**figures, "confusion": confusion}, FLAGS.formats, FLAGS.titles == "yes")
         write_json(folder / TABLES, {"tables": [table._asdict() for table in tables]})
         write_json(folder / CONFIG, description)
         return tables

@@ -166,7 +166,7 @@ def _make_section(name: str, experiment: ExperimentFolder) -> Section:
     found = {
         name: caption
         for name, caption in OPTIONAL.items()
-        if name not in section.captions and (experiment.folder / f"{name}.svg").exists()
+        if name not in section.captions and any(experiment.folder.glob(f"{name}.*"))
     }
     return section._replace(captions={**section.captions, **found})
 
