@@ -48,9 +48,8 @@ def render_confusion(result: Result, data: Mapping[str, Data]) -> tuple[Figure |
             result.params_at(best, c), examples, result.standardizer_of(best), settings["precision"]
         )
     classes, numbered = result.about["classes"], len(result.about["classes"]) <= MAX_NUMBERED
-    title = (
-        f"{result.about['label']}, {split}: predictions for each class\n"
-        + ", ".join([*configuration_symbols(result, c), replicate_name(result, best), settings["loss"]])
+    title = f"{result.about['label']}, {split}: predictions for each class\n" + ", ".join(
+        [*configuration_symbols(result, c), replicate_name(result, best), settings["loss"]]
     )
     figure = figures.plot_confusion(counts, classes, title, numbered)
     return figure, [] if numbered else [_pairs_table(counts, classes, title.replace("\n", ", "))]

@@ -10,14 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.artifacts.fonts import (
-    FAMILY,
-    LABEL_WIDTH,
-    UNKNOWN,
-    find_fallbacks,
-    missing_characters,
-    shorten,
-)
+from experiments.artifacts.fonts import FAMILY, UNKNOWN, find_fallbacks, missing_characters, shorten
 from experiments.artifacts.plotting import Axes, Figure, Text, quiet, style
 from experiments.runner.folder import FORMATS
 from linear_cifar.atomic import atomic_write
@@ -30,9 +23,6 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 7.5,
     "axes.axisbelow": True,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
     "legend.frameon": False,
     "grid.color": "0.92",
     "figure.titlesize": 8,
@@ -49,11 +39,12 @@ ORANGE, BLUE, SKY, GREEN, PURPLE = "#D55E00", "#0072B2", "#56B4E9", "#009E73", "
 # Widths of a figure in inches: a column, and both, of a two-column paper.
 COLUMN, PAGE = 3.5, 7.2
 # Inches that a character of a label takes at most, and a legend's handle with the space around it.
-CHARACTER, HANDLE = 0.065, 0.5
+CHARACTER, HANDLE = 0.06, 0.5
+WITHOUT_DATE: dict[str, Any] = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 # Longest side of a .png in pixels; matplotlib refuses more than twice as many.
 MAX_PIXELS = 30_000
-# Narrowest line of a title, in columns.
-NARROWEST = 16
+# Narrowest line of a title, and longest word of one that is too wide, in columns.
+NARROWEST, LONGEST_WORD = 16, 24
 
 
 @contextmanager
@@ -74,16 +65,11 @@ def draw_figure(size: tuple[float, float], title: str) -> Iterator[Figure]:
 
 
 def finish(figure: Figure, titles: bool = True) -> None:
-    """Fit the texts of a figure, and compute its layout once for all formats.
-
-    Args:
-      figure: figure from `draw_figure`.
-      titles: whether it keeps its title.
-    """
+    """Fit the texts of a figure, without its title if so asked, and compute its layout for all formats."""
     with _styled():
         heading = figure.suptitle(figure.get_suptitle() if titles else "")
         _fit_characters(figure)
-        _fit_width(heading, figure.bbox.width)
+        _fit_width(heading, 0.97 * figure.bbox.width)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
@@ -91,13 +77,9 @@ def finish(figure: Figure, titles: bool = True) -> None:
 def save_figures(
     folder: Path, figures: Mapping[str, Figure | None], formats: Collection[str], titles: bool
 ) -> None:
-    """Write each figure in each of the formats, and remove what an earlier try wrote beside them.
+    """Write figures by the names of their files in each of the formats; None is a figure that does not apply.
 
-    Args:
-      folder: where to write them.
-      figures: figures by the names of their files, without suffix; None: the figure does not apply.
-      formats: some of `FORMATS`.
-      titles: whether the figures have titles.
+    What an earlier try wrote of them in other formats, or where there is no figure, is removed.
     """
     for name, figure in figures.items():
         if figure is not None:
@@ -107,9 +89,8 @@ def save_figures(
             if figure is None or suffix not in formats:
                 path.unlink(missing_ok=True)
                 continue
-            dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
             with _styled(), atomic_write(path) as partial:
-                figure.savefig(partial, format=suffix, metadata=dates.get(suffix))
+                figure.savefig(partial, format=suffix, metadata=WITHOUT_DATE[suffix])
 
 
 def _fit_characters(figure: Figure) -> None:
@@ -133,24 +114,19 @@ def _fit_width(title: Text, width: float) -> None:
     while columns > NARROWEST and title.get_window_extent().width > width:
         columns = int(0.95 * columns)
         words = [
-            " ".join(shorten(word, min(columns, LABEL_WIDTH)) for word in line.split(" ")) for line in lines
+            " ".join(shorten(word, min(columns, LONGEST_WORD)) for word in line.split(" ")) for line in lines
         ]
         title.set_text("\n".join(textwrap.fill(line, columns, break_on_hyphens=False) for line in words))
 
 
 def fit_text(text: str, width: float) -> str:
     """Break a text into lines of at most `width` inches, but no word."""
-    return textwrap.fill(text, max(NARROWEST, int(width / CHARACTER)), break_long_words=False)
+    columns = max(NARROWEST, int(width / CHARACTER))
+    return "\n".join(textwrap.fill(line, columns, break_long_words=False) for line in text.split("\n"))
 
 
 def add_legend(figure: Figure, *panels: Axes, note: str = "") -> None:
-    """Draw one legend for these panels below the figure; a label that curves share appears once.
-
-    Args:
-      figure: the figure.
-      *panels: panels with labelled curves.
-      note: what else a reader needs, above the legend.
-    """
+    """Draw a note and one legend for panels below the figure; a label that curves share appears once."""
     entries: dict[str, Any] = {}
     for panel in panels:
         handles, labels = panel.get_legend_handles_labels()

@@ -11,41 +11,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from experiments.artifacts.drawing import (
-    BLUE,
-    CHARACTER,
-    COLUMN,
-    GREEN,
-    ORANGE,
-    PAGE,
-    PURPLE,
-    SEQUENTIAL,
-    SKY,
-    add_legend,
-    draw_figure,
-    fit_text,
-)
+from experiments.artifacts import drawing, tables
+from experiments.artifacts.drawing import BLUE, COLUMN, GREEN, ORANGE, PAGE, PURPLE, SEQUENTIAL, SKY
 from experiments.artifacts.fonts import label_classes
 from experiments.artifacts.measures import Predictions
-from experiments.artifacts.plotting import (
-    Axes,
-    Figure,
-    FixedLocator,
-    MaxNLocator,
-    Rectangle,
-    Transform,
-    matplotlib,
-)
-from experiments.artifacts.tables import (
-    DIFFERENCE,
-    MAY_BE_BEST,
-    axis_cells,
-    configuration_symbols,
-    heading,
-    interval_heading,
-    percent,
-    replicate_name,
-)
+from experiments.artifacts.plotting import Axes, Figure, MaxNLocator, Rectangle, Transform, matplotlib
 from linear_cifar.calibration import expected_calibration_error, reliability
 from linear_cifar.config import AXES
 from linear_cifar.data.dataset import Dataset, ImageShape
@@ -58,11 +28,13 @@ Shown = tuple[Result, int, Predictions]
 
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 LINE_STYLES = ("-", "--", "-.", ":")
+FEW_COLORS = (BLUE, GREEN, PURPLE, SKY, "black")
+IN_SET, NOT_IN_SET = (ORANGE, "D", tables.MAY_BE_BEST), (BLUE, "o", "not in the set of the best")
 # Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
 # number, lines of a panel, colours that a legend names, and rows of a figure.
 MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 8, 40
 # Classes whose weights are drawn, columns of a class's label, and classes of a matrix that fits in a column.
-MAX_CLASSES, LABEL, FEW_CLASSES = 20, 12, 10
+MAX_CLASSES, LABEL, FEW_CLASSES = 12, 12, 10
 # Ticks where differences are on a logarithmic scale, and the points from which they are.
 TICKS, WIDE_DIFFERENCES = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100), 6
 # A reliability diagram leaves out bins of fewer images, whose share of right predictions is mostly chance.
@@ -99,7 +71,7 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
     width = COLUMN if in_row * min(len(columns), MAX_NUMBERS) <= 8 else PAGE
     cell_width = (width - 1.3) / in_row / min(len(columns), MAX_NUMBERS)
     size = (width, 1.1 + in_column * (0.6 + 0.22 * min(len(rows), MAX_NUMBERS)))
-    with draw_figure(size, f"{heading(result, 'mean')}: validation accuracy") as figure:
+    with drawing.draw_figure(size, f"{tables.heading(result, 'mean')}: validation accuracy") as figure:
         panels = figure.subplots(in_column, in_row, squeeze=False, sharex=True, sharey=True)
         for panel in panels.flat[len(drawn) :]:
             panel.set_visible(False)
@@ -107,8 +79,10 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
             cells = np.array([[accuracy.get((y, x, value), np.nan) for x in columns] for y in rows])
             image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
             panel.set_title(f"{panel_axis.symbol} = {labels[panel_axis.name][value]}")
+            panel.set(xlabel=across.label, ylabel=down.label)
             _label_ticks(panel.set_xticks, [*labels[across.name].values()], cell_width)
             _label_ticks(panel.set_yticks, [*labels[down.name].values()])
+            panel.label_outer()
             panel.spines[:].set_visible(False)
             panel.tick_params(length=0)
             for (row, column), share in np.ndenumerate(cells):
@@ -119,25 +93,15 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
                     dark = not share > (low + high) / 2 and not np.isnan(share)
                     _write(panel, column, row, text, dark, weight=weight)
                 if key in may_be_best:
-                    label, linewidth = ("the best", 2.4) if key == best else (MAY_BE_BEST, 1.0)
+                    label, linewidth = ("the best", 2.4) if key == best else (tables.MAY_BE_BEST, 1.0)
                     box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, clip_on=False)
                     box.set(edgecolor=ORANGE, linewidth=linewidth, label=label)
                     panel.add_patch(box)
-        for panel in panels[-1]:
-            panel.set_xlabel(across.label)
-        for panel in panels[:, 0]:
-            panel.set_ylabel(down.label)
         clipped = bool(finite) and min(finite) < low
-        _add_scale(
-            figure,
-            image,
-            "validation accuracy, %" + "\ncolours from the median up" * clipped,
-            "min" * clipped,
-        )
-        few = f"the best {len(drawn)} of {len(all_panels)} {panel_axis.symbol}" * (
-            len(drawn) < len(all_panels)
-        )
-        add_legend(figure, *panels.flat, note=few)
+        label = "validation accuracy, %" + "\ncolours from the median up" * clipped
+        _add_scale(figure, image, label, "min" * clipped)
+        few = f"the best {len(drawn)} of {len(all_panels)} {panel_axis.symbol}"
+        drawing.add_legend(figure, *panels.flat, note=few * (len(drawn) < len(all_panels)))
     return figure
 
 
@@ -149,44 +113,39 @@ def plot_differences(result: Result, selection: Selection) -> Figure:
     """
     finite = [c for c in result.ranking() if result.stayed_finite[c]]
     drawn = finite[:MAX_DIFFERENCES]
-    selected = f"the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
-    symbols = [configuration_symbols(result, c) for c in drawn]
+    symbols = [tables.configuration_symbols(result, c) for c in drawn]
     shared = [symbol for symbol in [*symbols, []][0] if all(symbol in other for other in symbols[1:])]
     names = [", ".join(symbol for symbol in each if symbol not in shared) for each in symbols]
     ends = 100 * np.array([selection.difference[c][1:3] for c in drawn] or [(0, 0)])
     low, high = min(-0.1, float(ends.min())), max(0.1, float(ends.max()))
     wide = low < -WIDE_DIFFERENCES  # the best differ by tenths of a point, and the worst by tens
     width = COLUMN if max(map(len, names), default=0) <= 26 else PAGE
-    title = f"{interval_heading(result, with_train=False)}: {DIFFERENCE}"
-    with draw_figure((width, 1.2 + 0.14 * len(drawn)), title) as figure:
+    title = f"{tables.interval_heading(result, with_train=False)}: {tables.DIFFERENCE}"
+    with drawing.draw_figure((width, 1.2 + 0.14 * len(drawn)), title) as figure:
         panel = figure.subplots()
-        for in_set, color, marker, label in (
-            (True, ORANGE, "D", MAY_BE_BEST),
-            (False, BLUE, "o", "not in the set of the best"),
-        ):
-            rows = [row for row, c in enumerate(drawn) if selection.may_be_best[c] == in_set]
-            if rows:
-                intervals = [selection.difference[drawn[row]] for row in rows]
-                style: dict[str, Any] = {"color": color, "markersize": 3, "capsize": 1.5, "label": label}
-                _draw_intervals(panel, intervals, rows, fmt=marker, linewidth=1, **style)
+        for row, c in enumerate(drawn):
+            color, marker, label = IN_SET if selection.may_be_best[c] else NOT_IN_SET
+            style = {"color": color, "markersize": 3, "capsize": 1.5, "linewidth": 1}
+            _draw_interval(panel, selection.difference[c], row, fmt=marker, label=label, **style)
         panel.axvline(0, color="0.6", linewidth=1, linestyle=":")
         panel.set_yticks(range(len(drawn)), names)
         panel.set_ylim(max(1, len(drawn)) - 0.5, -0.5)
         panel.grid(axis="x")
         if wide:
             panel.set_xscale("symlog", linthresh=1)
+            panel.set_xticks([tick for tick in TICKS if low <= tick <= high])
             panel.set_xlim(1.15 * low, high + 0.1)
-            panel.xaxis.set(major_locator=FixedLocator(TICKS), minor_locator=FixedLocator([]))
         else:
             panel.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
             panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.set_xlabel("validation accuracy − the best one's, points" + "; logarithmic beyond ±1" * wide)
         if shared:
-            panel.set_title(fit_text(", ".join(shared), width / 2))
+            panel.set_title(drawing.fit_text(", ".join(shared), width / 2))
         if not drawn:
             _mark_diverged(panel)
-        add_legend(figure, panel, note=selected)
+        selected = f"the first {len(drawn)} of {len(result.configs)} configurations"
+        drawing.add_legend(figure, panel, note=selected * (len(drawn) < len(result.configs)))
     return figure
 
 
@@ -209,133 +168,163 @@ def plot_curves(result: Result) -> Figure:
     better = means[:, :, finite[: (len(finite) + 1) // 2]]
     low, high = (better.min(), better.max()) if finite else (0, 1)
     above = sum(bool((means[:, :, c] > high).any()) for c in drawn)
-    C, left_out = len(result.configs), len(finite) - len(drawn)
+    left_out, diverged = len(finite) - len(drawn), len(result.configs) - len(finite)
     note = (
-        f"{len(drawn)} of {C} configurations, losses without the penalty"
-        + f"; {above} leave the axis at the top" * (above > 0)
-        + f"; {left_out} less accurate are left out" * (left_out > 0)
-        + f"; {C - len(finite)} diverged" * (len(finite) < C)
+        f"{len(drawn)} of {len(result.configs)} configurations, losses without the penalty"
+        + f"; {above} partly or wholly above the axis" * (above > 0)
+        + f"; {left_out} less accurate left out" * (left_out > 0)
+        + f"; {diverged} diverged" * (diverged > 0)
+        + f"\nthe best: {', '.join(tables.configuration_symbols(result, best))}" * bool(finite)
     )
     etas, batches, lams = (axis_labels(result, name) for name in ("eta", "batch", "lam"))
-    named = [*etas][:: -(-len(etas) // MAX_NAMES)]
-    colors = dict(zip(etas, matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas))), strict=True))
+    spectrum = matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas)))
+    colors = dict(zip(etas, FEW_COLORS if len(etas) <= len(FEW_COLORS) else spectrum, strict=False))
     few = len(batches) <= len(LINE_STYLES)
     styles = dict(zip(batches, LINE_STYLES if few else "-" * len(batches), strict=False))
-    rows = [*lams] if len(lams) <= len(LINE_STYLES) else [None]
-    with draw_figure((PAGE, 1.1 + 1.5 * len(rows)), f"{heading(result)}: loss") as figure:
+    by_lam = len(lams) <= len(LINE_STYLES)
+    rows = [*lams] if by_lam else [0.0]
+    with drawing.draw_figure((PAGE, 1.1 + 1.5 * len(rows)), f"{tables.heading(result)}: loss") as figure:
         panels = figure.subplots(len(rows), len(losses), squeeze=False, sharex=True, sharey=True)
-        first = panels[0, 0]
-        for eta in named:
-            first.plot([], [], color=colors[eta], label=f"{AXES['eta'].symbol} = {etas[eta]}")
+        first_row, first = panels[0], panels[0, 0]
+        for eta, text in [*etas.items()][:: -(-len(etas) // MAX_NAMES)]:
+            first.plot([], [], color=colors[eta], label=f"{AXES['eta'].symbol} = {text}")
         for batch, text in batches.items() if few and len(batches) > 1 else ():
             first.plot([], [], color="0.4", linestyle=styles[batch], label=f"{AXES['batch'].symbol} = {text}")
-        for row, lam in enumerate(rows):
-            for panel, (title, values), mean in zip(panels[row], losses.items(), means, strict=True):
-                members = [c for c in drawn if lam in {None, result.configs[c].lam}]
-                for c in members:
-                    eta, batch = result.configs[c].eta, result.configs[c].batch
-                    _line(panel, mean[:, c], color=colors[eta], linestyle=styles[batch], linewidth=0.9)
-                if best in members:
-                    label = f"best: {', '.join(configuration_symbols(result, best))}"
-                    style = styles[result.configs[best].batch]
-                    _band(panel, values[:, :, best], ORANGE, label, linestyle=style, linewidth=1.8)
-                if row == 0:
-                    panel.set_title(title)
-                _label_epochs(panel, row == len(rows) - 1)
-            panels[row, 0].set_ylabel(
-                "loss" if lam is None else f"{AXES['lam'].symbol} = {lams[lam]}\nloss"
-            )
+        rows_of = [rows.index(config.lam) if by_lam else 0 for config in result.configs]
+        for c in drawn:
+            style = {"color": colors[result.configs[c].eta], "linestyle": styles[result.configs[c].batch]}
+            for panel, mean in zip(panels[rows_of[c]], means, strict=True):
+                _line(panel, mean[:, c], linewidth=0.9, **style)
+        for panel, values in zip(panels[rows_of[best]], losses.values(), strict=True):
+            _band(panel, values[:, :, best], ORANGE, "the best", styles[result.configs[best].batch], 1.8)
+        for panel, title in zip(first_row, losses, strict=True):
+            panel.set_title(title)
+        for lam, panel in zip(rows, panels[:, 0], strict=True):
+            panel.set_ylabel(f"{AXES['lam'].symbol} = {lams[lam]}\nloss" if by_lam else "loss")
+        for panel in panels.flat:
+            _label_epochs(panel)
+            panel.label_outer()
         first.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-9)
-        add_legend(figure, *panels.flat, note=note)
+        drawing.add_legend(figure, *panels.flat, note=note)
     return figure
 
 
 def plot_costs(result: Result) -> Figure:
     """Draw training and validation loss and cost (with the penalty) per epoch, a panel per configuration."""
-    columns = min(len(result.configs), 2)
-    rows = -(-len(result.configs) // columns)
-    size = (PAGE if columns > 1 else COLUMN, 0.8 + 1.8 * rows)
-    with draw_figure(size, f"{heading(result)}: loss, and cost with the penalty") as figure:
-        panels = figure.subplots(rows, columns, squeeze=False).flat
-        for c, (config, panel) in enumerate(zip(result.configs, panels, strict=False)):
-            penalty = config.lam * result.history["W_norm"][:, :, c] ** 2
-            for split in result.per_epoch:
-                loss, color = result.history[f"{split}_loss"][:, :, c], SPLIT_COLORS[split]
-                _band(panel, loss, color, f"{split} loss")
-                _band(panel, loss + penalty, color, f"{split} cost", linestyle="--")
-            panel.set_title(_name(result, c, 3))
-            panel.set_ylabel("loss, cost" if c % columns == 0 else "")
+    panels = []
+    for c, config in enumerate(result.configs):
+        penalty = config.lam * result.history["W_norm"][:, :, c] ** 2
+        curves: list[Any] = []
+        for split in result.per_epoch:
+            loss, color = result.history[f"{split}_loss"][:, :, c], SPLIT_COLORS[split]
+            curves += [(loss, color, f"{split} loss"), (loss + penalty, color, f"{split} cost", "--")]
+        panels.append((_name(result, c, 3), "" if c % 2 else "loss, cost", curves))
+    title = f"{tables.heading(result)}: loss, and cost with the penalty"
+    return _plot_epochs(title, panels, min(len(panels), 2))
+
+
+def plot_gaps(shown: Sequence[Shown]) -> Figure:
+    """Draw training and test accuracy per epoch, a panel per selection, and their gaps in the last panel."""
+    panels: list[tuple[str, str, Sequence[Any]]] = []
+    gaps = []
+    for (result, c, _), color in zip(shown, (SKY, PURPLE), strict=False):
+        train, test = (100 * result.history[f"{name}_acc"][:, :, c] for name in ("train", "test"))
+        curves = [(train, SPLIT_COLORS["train"], "train"), (test, SPLIT_COLORS["test"], "test")]
+        label = "" if panels else "accuracy, %"
+        panels.append((f"{result.about['sweep']}\n{_name(result, c, 2)}", label, curves))
+        gaps.append((train - test, color, f"{result.about['sweep']}: train − test"))
+    title = f"{tables.heading(shown[0][0])}: training and test accuracy"
+    figure = _plot_epochs(title, [*panels, ("gap, points", "", gaps)], len(panels) + 1)
+    for panel in figure.axes[1:-1]:
+        panel.sharey(figure.axes[0])
+    return figure
+
+
+def plot_learning_curves(result: Result, config: int) -> Figure:
+    """Draw loss and accuracy of one configuration per epoch."""
+    running = ("running", SKY, "training, mean over each epoch's batches")
+    splits = [running, *((split, SPLIT_COLORS[split], split) for split in result.per_epoch)]
+    panels = []
+    for metric, label, scale in (("loss", "loss, without the penalty", 1), ("acc", "accuracy, %", 100)):
+        values = {split: scale * result.history[f"{split}_{metric}"][:, :, config] for split, *_ in splits}
+        panels.append(("", label, [(values[split], *style) for split, *style in splits]))
+    return _plot_epochs(f"{tables.heading(result)}: {_name(result, config)}", panels, 2)
+
+
+def _plot_epochs(title: str, panels: Sequence[tuple[str, str, Sequence[Any]]], columns: int) -> Figure:
+    """Draw panels of a title, a label of the y axis, and curves: the arguments of `_band`."""
+    rows = -(-len(panels) // columns)
+    with drawing.draw_figure((PAGE if columns > 1 else COLUMN, 0.9 + 1.7 * rows), title) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False).flat
+        for (name, label, curves), panel in zip(panels, axes, strict=False):
+            for curve in curves:
+                _band(panel, *curve)
+            panel.set(title=name, ylabel=label)
             _label_epochs(panel)
-        for panel in panels:  # panels without a configuration
+        for panel in axes:  # without curves
             panel.set_visible(False)
-        add_legend(figure, figure.axes[0])
+        drawing.add_legend(figure, *figure.axes)
     return figure
 
 
 def plot_samples(dataset: Dataset, columns: int = 12) -> Figure:
     """Draw the first training images of each class, a row per class; the data set is of coloured images."""
-    K, shape = len(dataset.classes), dataset.image_shape
+    shape = dataset.image_shape
     assert shape is not None, "only images can be drawn"
-    _, height, width = shape
     images, classes = dataset.splits["train"]
     labels, note = label_classes(dataset.classes, LABEL)
-    sheet = np.full((K * (height + 2) - 2, columns * (width + 2) - 2, 3), 255, np.uint8)
-    for k in range(K):
-        for column, i in enumerate(np.flatnonzero(classes == k)[:columns]):
-            top, left = k * (height + 2), column * (width + 2)
-            sheet[top : top + height, left : left + width] = _image(images[i], shape)
-    size = (PAGE, (PAGE - 1) * sheet.shape[0] / sheet.shape[1] + 0.3)
-    with draw_figure(size, f"{dataset.label}: training images{note}") as figure:
-        figure.set_layout_engine("compressed")
-        panel = figure.subplots()
-        panel.imshow(sheet, interpolation="nearest")
-        panel.set_xticks([])
-        panel.set_yticks([k * (height + 2) + height / 2 for k in range(K)], labels)
-        panel.tick_params(length=0)
-        panel.spines[:].set_visible(False)
-    return figure
+    rows = [np.flatnonzero(classes == k)[:columns] for k in range(len(labels))]
+    sheet = [[_image(images[i], shape) for i in row] for row in rows]
+    return _plot_images(f"{dataset.label}: training images{note}", sheet, labels, [""] * columns)
 
 
 def plot_weights(result: Result, configs: Sequence[int], replicate: int = 0) -> Figure:
     """Draw the weights of each class as an image, a row per configuration.
 
-    Each image is scaled to its own range. Of very many classes only the first are drawn.
-
-    Args:
-      result: a sweep on images, grey or in three colours, whose weights of these runs are saved.
-      configs: indices of the configurations to draw.
-      replicate: index of the replicate to draw.
+    Each image is scaled to its own range, and grey where the run diverged. Of very many classes only the
+    first are drawn. The result is of a sweep on images, with the weights of these runs.
     """
     shape, K = result.about["image_shape"], len(result.about["classes"])
     assert shape is not None, "only images can be drawn"
-    classes = result.about["classes"][:MAX_CLASSES]
-    selected = f"the first {len(classes)} of {K} classes" if len(classes) < K else "each class"
-    heading = f"{result.about['label']}: weights of {selected}, {replicate_name(result, replicate)}"
-    labels, note = label_classes(classes, LABEL - 2)
-    width, many = (PAGE if len(classes) > 4 else COLUMN), len(classes) > FEW_CLASSES
-    side = min(0.75, (width - 0.8) / len(classes) - 0.03)
-    row_height = max(side * shape[1] / shape[2], 0.12 * len(configuration_symbols(result, 0))) + 0.06
-    size = (width, row_height * len(configs) + (0.95 if many else 0.45))
-    with draw_figure(size, f"{heading}, each scaled by itself{note}") as figure:
-        figure.set_layout_engine("compressed", w_pad=0.01, h_pad=0.02, wspace=0.02, hspace=0.02)
-        panels = figure.subplots(len(configs), len(classes), squeeze=False)
-        for row, c in enumerate(configs):
-            weights = np.asarray(result.params_at(replicate, c).W)
-            for panel, label, W in zip(panels[row], labels, weights, strict=False):
-                if np.isfinite(W).all():
-                    spread = np.ptp(W)
-                    scaled = _image((W - W.min()) / (spread or 1), shape)
-                    panel.imshow(scaled, interpolation="nearest", vmin=0, vmax=1, cmap="gray")
-                else:
-                    _mark_diverged(panel)
-                    panel.set_box_aspect(shape[1] / shape[2])
-                panel.set_xticks([], [])
-                panel.set_yticks([], [])
-                panel.spines[:].set_visible(False)
-                if row == 0:
-                    panel.set_title(label, fontsize=7, rotation=90 if many else 0)
-            row_label = "\n".join(configuration_symbols(result, c))
-            panels[row, 0].set_ylabel(row_label, rotation=0, ha="right", va="center")
+    labels, note = label_classes(result.about["classes"][:MAX_CLASSES], LABEL - 2)
+    selected = f"the first {len(labels)} of {K} classes" if len(labels) < K else "each class"
+    sheet, names = [], []
+    for c in configs:
+        weights = np.asarray(result.params_at(replicate, c).W)[: len(labels)]
+        finite = bool(np.isfinite(weights).all())
+        scaled = [(W - W.min()) / (np.ptp(W) or 1) if finite else np.full_like(W, 0.9) for W in weights]
+        sheet.append([_image(255 * W, shape) for W in scaled])
+        names.append("\n".join([*tables.configuration_symbols(result, c), *["diverged"] * (not finite)]))
+    title = f"{result.about['label']}: weights of {selected}, {tables.replicate_name(result, replicate)}"
+    return _plot_images(f"{title}, each scaled by itself{note}", sheet, names, labels)
+
+
+def _plot_images(
+    title: str, images: Sequence[Sequence[np.ndarray]], names: Sequence[str], labels: Sequence[str]
+) -> Figure:
+    """Draw rows of images, each row with its name, and a label above each column."""
+    height, width = images[0][0].shape[:2]
+    sheet = np.full((len(names) * (height + 2), len(labels) * (width + 2), 3), 255, np.uint8)
+    for row, column in np.ndindex(len(names), len(labels)):
+        if column < len(images[row]):
+            top, left = row * (height + 2) + 1, column * (width + 2) + 1
+            sheet[top : top + height, left : left + width] = images[row][column].reshape(height, width, -1)
+    across = COLUMN if len(labels) <= 5 else PAGE
+    inner = across - 0.2 - drawing.CHARACTER * max(len(line) for name in names for line in name.split("\n"))
+    longest = drawing.CHARACTER * max(map(len, labels))
+    turned = longest > inner / len(labels)
+    size = (across, inner * sheet.shape[0] / sheet.shape[1] + (0.4 + longest if turned else 0.5))
+    with drawing.draw_figure(size, title) as figure:
+        figure.set_layout_engine("compressed")
+        panel = figure.subplots()
+        panel.imshow(sheet, interpolation="nearest")
+        panel.xaxis.tick_top()
+        panel.set_xticks(
+            [(column + 0.5) * (width + 2) for column in range(len(labels))], labels, rotation=90 * turned
+        )
+        panel.set_yticks([(row + 0.5) * (height + 2) for row in range(len(names))], names)
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
     return figure
 
 
@@ -352,20 +341,15 @@ def plot_confusion(
 ) -> Figure:
     """Draw how many examples of each true class (rows) are predicted to be of each class (columns), in %.
 
-    Colours end at the most frequent error, so that errors differ visibly; the diagonal is mostly beyond.
-
-    Args:
-      counts: numbers of examples; a class without examples has an empty row.
-      classes: names of the K classes.
-      title: title of the figure.
-      numbered: whether to write the numbers into the cells, and the name at each row.
+    Colours end at the most frequent error, so that errors differ visibly; the diagonal is mostly beyond. A
+    class without examples has an empty row. Only if `numbered` are the numbers written into the cells.
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
     largest = max(np.nan_to_num(shares * (1 - np.eye(len(classes)))).max(), 1)
     width = COLUMN if len(classes) <= FEW_CLASSES else PAGE
     labels, note = label_classes(classes, LABEL)
-    with draw_figure((width, 0.97 * width), title + note) as figure:
+    with drawing.draw_figure((width, 0.97 * width), title + note) as figure:
         panel = figure.subplots()
         image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=largest)
         panel.spines[:].set_visible(False)
@@ -388,7 +372,7 @@ def plot_confusion(
 def plot_histograms(shown: Sequence[Shown]) -> Figure:
     """Draw the first seed's probability of the true class on right and wrong test images, a panel each."""
     title = f"{shown[0][0].about['label']}, test images: probability of the true class"
-    with draw_figure((PAGE, 2.4), title) as figure:
+    with drawing.draw_figure((PAGE, 2.4), title) as figure:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         edges = np.linspace(0, 1, 41)
         for panel, (result, c, predictions) in zip(panels, shown, strict=True):
@@ -399,15 +383,11 @@ def plot_histograms(shown: Sequence[Shown]) -> Figure:
                 _mark_diverged(panel)
                 continue
             first_seed = predictions.of_run(0, c)
-            for mask, color, label in (
-                (~first_seed.correct, ORANGE, "wrong"),
-                (first_seed.correct, BLUE, "right"),
-            ):
-                panel.hist(
-                    first_seed.of_true_class[mask], edges, color=color, alpha=0.6, label=f"classified {label}"
-                )
-        panels[0].set_ylabel(f"test images, {replicate_name(shown[0][0], 0)}")
-        add_legend(figure, *panels)
+            for right, color, label in ((False, ORANGE, "wrong"), (True, BLUE, "right")):
+                values = first_seed.of_true_class[first_seed.correct == right]
+                panel.hist(values, edges, color=color, alpha=0.6, label=f"classified {label}")
+        panels[0].set_ylabel(f"test images ({tables.replicate_name(shown[0][0], 0)})")
+        drawing.add_legend(figure, *panels)
     return figure
 
 
@@ -418,8 +398,8 @@ def plot_reliability_diagram(shown: Sequence[Shown]) -> Figure:
     legend has the calibration error of that seed, and of all seeds as the table has it.
     """
     title = f"{shown[0][0].about['label']}, test images: reliability"
-    first = replicate_name(shown[0][0], 0)
-    with draw_figure((COLUMN, 4.2), title) as figure:
+    first = tables.replicate_name(shown[0][0], 0)
+    with drawing.draw_figure((COLUMN, 4.2), title) as figure:
         panel = figure.subplots()
         panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
         for (result, c, predictions), color, marker in zip(
@@ -432,8 +412,8 @@ def plot_reliability_diagram(shown: Sequence[Shown]) -> Figure:
             if result.diverged[0, c]:
                 panel.scatter([], [], color=color, marker=marker, alpha=0.8, label=f"{name}: diverged")
                 continue
-            several = f", all seeds {percent(np.array(errors))} %" * (len(errors) > 1)
-            label = f"{name}: ECE of {first} {percent(errors[0])} %{several}"
+            several = f", {tables.percent(np.array(errors))} % (all seeds)" * (len(errors) > 1)
+            label = f"{name}\nECE {tables.percent(errors[0])} % ({first}){several}"
             enough = binned[0].counts >= SMALLEST_BIN
             x, y, share = (
                 values[enough] for values in (binned[0].confidence, binned[0].accuracy, binned[0].counts)
@@ -443,44 +423,8 @@ def plot_reliability_diagram(shown: Sequence[Shown]) -> Figure:
             panel.scatter(x, y, s=size, color=color, marker=marker, alpha=0.8, label=label)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         panel.set_xlabel(f"probability of the predicted class, bins of ≥ {SMALLEST_BIN} images")
-        panel.set_ylabel(f"share of right predictions, {first}")
-        add_legend(figure, panel)
-    return figure
-
-
-def plot_gaps(shown: Sequence[Shown]) -> Figure:
-    """Draw training and test accuracy per epoch, a panel per selection, and their gaps in the last panel."""
-    with draw_figure((PAGE, 2.6), f"{heading(shown[0][0])}: training and test accuracy") as figure:
-        *panels, last = figure.subplots(1, len(shown) + 1)
-        for panel, (result, c, _), color in zip(panels, shown, (SKY, PURPLE), strict=False):
-            train, test = (100 * result.history[f"{name}_acc"][:, :, c] for name in ("train", "test"))
-            _band(panel, train, SPLIT_COLORS["train"], "train")
-            _band(panel, test, SPLIT_COLORS["test"], "test")
-            _band(last, train - test, color, f"{result.about['sweep']}: train − test")
-            panel.set_title(f"{result.about['sweep']}\n{_name(result, c, 2)}")
-            panel.sharey(panels[0])
-            _label_epochs(panel)
-        last.set_title("gap, points")
-        _label_epochs(last)
-        panels[0].set_ylabel("accuracy, %")
-        add_legend(figure, panels[0], last)
-    return figure
-
-
-def plot_learning_curves(result: Result, config: int) -> Figure:
-    """Draw loss and accuracy of one configuration per epoch."""
-    with draw_figure((PAGE, 2.6), f"{heading(result)}: {_name(result, config)}") as figure:
-        loss_panel, accuracy_panel = figure.subplots(1, 2)
-        for split in ("running", *result.per_epoch):
-            color = SPLIT_COLORS.get(split, SKY)
-            label = "training, mean over each epoch's batches" if split == "running" else split
-            _band(loss_panel, result.history[f"{split}_loss"][:, :, config], color, label)
-            _band(accuracy_panel, 100 * result.history[f"{split}_acc"][:, :, config], color, label)
-        loss_panel.set_ylabel("loss, without the penalty")
-        accuracy_panel.set_ylabel("accuracy, %")
-        for panel in (loss_panel, accuracy_panel):
-            _label_epochs(panel)
-        add_legend(figure, loss_panel)
+        panel.set_ylabel(f"share of right predictions ({first})")
+        drawing.add_legend(figure, panel)
     return figure
 
 
@@ -490,21 +434,14 @@ def plot_steps(
     intervals: Sequence[Estimate],
     title: str,
 ) -> Figure:
-    """Draw the test accuracy of each step: a dot per seed, and a bar of the mean with its interval.
-
-    Args:
-      names: names of the steps.
-      accuracies: test accuracy of each step with each seed.
-      intervals: mean test accuracy of each step, with its interval.
-      title: title of the figure.
-    """
-    with draw_figure((COLUMN, 0.7 + 0.17 * len(names)), title) as figure:
+    """Draw the test accuracy of each step: a dot per seed, and a bar of the mean with its interval."""
+    with drawing.draw_figure((COLUMN, 0.7 + 0.17 * len(names)), title) as figure:
         panel = figure.subplots()
         for row, (shares, interval) in enumerate(zip(accuracies, intervals, strict=True)):
             if np.isnan(interval.mean):
                 _mark_diverged(panel, row, panel.get_yaxis_transform())
                 continue
-            _draw_intervals(panel, [interval], [row], fmt="D", color=BLUE, markersize=3.5, capsize=2)
+            _draw_interval(panel, interval, row, fmt="D", color=BLUE, markersize=3.5, capsize=2)
             panel.plot(100 * shares, np.full(len(shares), row), ".", color=SKY, markersize=3)
             label, end = f"{100 * interval.mean:.2f}", 100 * np.nanmax(interval[:3])
             panel.annotate(label, (end, row), (3, 0), textcoords="offset points", va="center")
@@ -518,13 +455,13 @@ def plot_steps(
 
 def axis_labels(result: Result, name: str) -> Mapping[float, str]:
     """Return the values of an axis that a sweep has, in rising order, each with its text."""
-    texts = {config[name]: axis_cells(config, [name])[0] for config in result.configs}
+    texts = {config[name]: tables.axis_cells(config, [name])[0] for config in result.configs}
     return {value: texts[value] for value in sorted(texts)}
 
 
 def _name(result: Result, config: int, width: float = PAGE) -> str:
     """Return a configuration's name, in lines of at most `width` inches."""
-    return fit_text(", ".join(configuration_symbols(result, config)), width)
+    return drawing.fit_text(", ".join(tables.configuration_symbols(result, config)), width)
 
 
 def _write(panel: Axes, x: int, y: int, text: str, dark: bool, **style: Any) -> None:
@@ -540,10 +477,10 @@ def _add_scale(figure: Figure, image: Any, label: str, extend: str) -> None:
     scale.outline.set_visible(False)
 
 
-def _draw_intervals(panel: Axes, intervals: Sequence[Estimate], rows: Sequence[int], **style: Any) -> None:
-    """Draw a mean and its interval, in percent, in each row."""
-    means, low, high = 100 * np.array([interval[:3] for interval in intervals]).T
-    panel.errorbar(means, rows, xerr=[means - low, high - means], **style)
+def _draw_interval(panel: Axes, interval: Estimate, row: int, **style: Any) -> None:
+    """Draw a mean and its interval, in percent, in a row."""
+    mean, low, high = 100 * np.array(interval[:3])
+    panel.errorbar(mean, row, xerr=[[mean - low], [high - mean]], **style)
 
 
 def _line(panel: Axes, values: ArrayLike, **style: Any) -> None:
@@ -570,9 +507,9 @@ def _mark_diverged(panel: Axes, height: float = 0.5, transform: Transform | None
     panel.text(0.5, height, "diverged", transform=transform or panel.transAxes, ha="center", va="center")
 
 
-def _label_epochs(panel: Axes, lowest: bool = True) -> None:
+def _label_epochs(panel: Axes) -> None:
     """Label the axis of epochs, and draw a note if no curve of the panel has a value."""
-    panel.set_xlabel("epoch" if lowest else "")
+    panel.set_xlabel("epoch")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if not any(np.isfinite(line.get_ydata()).any() for line in panel.lines):
         _mark_diverged(panel)
@@ -587,7 +524,9 @@ def _label_ticks(set_ticks: Callable[..., Any], labels: Sequence[str], space: fl
     """
     step = -(-len(labels) // MAX_NUMBERS)
     shown = labels[::step]
-    turned = space is not None and max(map(len, shown)) * CHARACTER > max(space, 2 * CHARACTER)
+    turned = space is not None and max(map(len, shown)) * drawing.CHARACTER > max(
+        space, 2 * drawing.CHARACTER
+    )
     set_ticks(range(0, len(labels), step), shown, rotation=90 if turned else 0)
     return step
 

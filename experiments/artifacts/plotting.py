@@ -48,13 +48,12 @@ with quiet(), _hide_settings():
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedLocator, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
     from matplotlib.transforms import Transform
 
 __all__ = [
     "Axes",
     "Figure",
-    "FixedLocator",
     "MaxNLocator",
     "Rectangle",
     "Text",

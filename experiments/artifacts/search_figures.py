@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 
 from experiments.artifacts.drawing import BLUE, COLUMN, ORANGE, PAGE, SEQUENTIAL, add_legend, draw_figure
 from experiments.artifacts.figures import axis_labels
-from experiments.artifacts.plotting import Axes, Figure, FixedLocator, MaxNLocator, matplotlib
+from experiments.artifacts.plotting import Axes, Figure, MaxNLocator, matplotlib
 from experiments.artifacts.tables import configuration_symbols, heading
 from linear_cifar.config import AXES
 from linear_cifar.halving import split_brackets
@@ -39,16 +39,18 @@ def plot_axes(result: Result) -> Figure:
                 size = 5 + 7 * int(epoch == len(result.identity.epochs))
                 panel.scatter(values[drawn], accuracy[drawn], s=size, color=color, alpha=0.8, label=label)
             if finite[best]:
-                label = f"best: {', '.join(configuration_symbols(result, best))}"
                 style = {"marker": "*", "s": 70, "linewidths": 0}
-                panel.scatter(values[best], accuracy[best], color=ORANGE, zorder=3, label=label, **style)
+                panel.scatter(values[best], accuracy[best], color=ORANGE, zorder=3, label="the best", **style)
             panel.grid()
         for panel in list(panels.flat)[len(names) :]:
             panel.set_visible(False)
         for row in panels:
             row[0].set_ylabel("validation accuracy, %")
-        diverged = f", {(~finite).sum()} diverged" * bool((~finite).any())
-        add_legend(figure, panels[0, 0], note=f"{len(result.configs):,} configurations{diverged}")
+        note = f"{len(result.configs):,} configurations" + f", {(~finite).sum()} diverged" * (
+            not finite.all()
+        )
+        symbols = f"\nthe best: {', '.join(configuration_symbols(result, best))}" * bool(finite[best])
+        add_legend(figure, panels[0, 0], note=note + symbols)
     return figure
 
 
@@ -120,7 +122,8 @@ def _scale_axis(panel: Axes, result: Result, name: str) -> np.ndarray:
             ticks = [0.0, *ticks]
         else:
             panel.set_xscale("log")
-        panel.xaxis.set(major_locator=FixedLocator(ticks), minor_locator=FixedLocator([]))
+        panel.set_xticks(ticks)
+        panel.set_xticks([], minor=True)
     else:
         panel.xaxis.set_major_locator(MaxNLocator(4))
     panel.xaxis.set_major_formatter("{x:g}")

@@ -41,8 +41,6 @@ FLAGS = flags.FLAGS
 Rendered = tuple[Mapping[str, "Figure | None"], Sequence[Table]]
 # Draws an experiment's figures and makes its tables. Other files go to the folder. Data are by sweep.
 Render = Callable[[Path, Sequence[Result], Mapping[str, Data]], Rendered]
-# Flags that change how figures are written, but not what is trained.
-DRAWING = ("formats", "titles")
 
 
 class _Experiment(NamedTuple):
@@ -190,9 +188,8 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
     if len(results) == len(sweeps) and all(result.complete for result in results):
         description = experiment.describe(sweeps, results, complete=True)
         previous = experiment.previous
-        drawn = previous and {name: previous.settings.get(name) for name in DRAWING}
-        same = drawn == {name: FLAGS[name].value for name in DRAWING}
-        if previous and same and previous.has_results(description["sweeps"]):
+        drawn = {name: FLAGS[name].value for name in ("formats", "titles")}.items()
+        if previous and drawn <= previous.settings.items() and previous.has_results(description["sweeps"]):
             log(f"finished already, {previous.written}: nothing to do")
             return list(previous.tables.values())
         check_signals()
