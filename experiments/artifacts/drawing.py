@@ -38,8 +38,8 @@ SEQUENTIAL = "cividis"
 ORANGE, BLUE, SKY, GREEN, PURPLE = "#D55E00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7"
 # Widths of a figure in inches: a column, and both, of a two-column paper.
 COLUMN, PAGE = 3.5, 7.2
-# Inches that a character of a label takes at most, and a legend's handle with the space around it.
-CHARACTER, HANDLE = 0.06, 0.5
+# Inches of a character of a label at most, of a legend's handle with its space, and of a title's line.
+CHARACTER, HANDLE, LINE = 0.06, 0.5, 0.14
 WITHOUT_DATE: dict[str, Any] = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 # Longest side of a .png in pixels; matplotlib refuses more than twice as many.
 MAX_PIXELS = 30_000
@@ -70,6 +70,8 @@ def finish(figure: Figure, titles: bool = True) -> None:
         heading = figure.suptitle(figure.get_suptitle() if titles else "")
         _fit_characters(figure)
         _fit_width(heading, 0.97 * figure.bbox.width)
+        further_lines = heading.get_text().count("\n") if titles else -1
+        figure.set_figheight(figure.get_figheight() + LINE * further_lines)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 

@@ -66,7 +66,7 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
     finite = [value for value in accuracy.values() if np.isfinite(value)]
     low, high = (float(np.median(finite)), max(finite)) if finite else (0, 1)
     best = cells_of[ranking[0]] if finite else None
-    in_row = min(len(drawn), 7, max(1, MAX_NUMBERS // len(columns)))
+    in_row = min(len(drawn), 6, max(1, MAX_NUMBERS // len(columns)))
     in_column = -(-len(drawn) // in_row)
     width = COLUMN if in_row * min(len(columns), MAX_NUMBERS) <= 8 else PAGE
     cell_width = (width - 1.3) / in_row / min(len(columns), MAX_NUMBERS)
@@ -121,7 +121,7 @@ def plot_differences(result: Result, selection: Selection) -> Figure:
     wide = low < -WIDE_DIFFERENCES  # the best differ by tenths of a point, and the worst by tens
     width = COLUMN if max(map(len, names), default=0) <= 26 else PAGE
     title = f"{tables.interval_heading(result, with_train=False)}: {tables.DIFFERENCE}"
-    with drawing.draw_figure((width, 1.2 + 0.14 * len(drawn)), title) as figure:
+    with drawing.draw_figure((width, 1.25 + 0.14 * len(drawn)), title) as figure:
         panel = figure.subplots()
         for row, c in enumerate(drawn):
             color, marker, label = IN_SET if selection.may_be_best[c] else NOT_IN_SET
@@ -139,7 +139,7 @@ def plot_differences(result: Result, selection: Selection) -> Figure:
             panel.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
             panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         panel.xaxis.set_major_formatter("{x:g}")
-        panel.set_xlabel("validation accuracy − the best one's, points" + "; logarithmic beyond ±1" * wide)
+        panel.set_xlabel("validation accuracy − the best one's, points" + "\n(logarithmic beyond ±1)" * wide)
         if shared:
             panel.set_title(drawing.fit_text(", ".join(shared), width / 2))
         if not drawn:
@@ -364,7 +364,7 @@ def plot_confusion(
                 if np.isfinite(share):
                     _write(panel, column, row, f"{share:.0f}", dark=share <= largest / 2)
         clipped = bool(np.nanmax(shares) > largest)
-        label = "% of the true class" + ", colours up to the most frequent error" * clipped
+        label = "% of the true class" + "\ncolours up to the largest error" * clipped
         _add_scale(figure, image, label, "max" * clipped)
     return figure
 
@@ -406,20 +406,21 @@ def plot_reliability_diagram(shown: Sequence[Shown]) -> Figure:
             shown, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False
         ):
             name = f"{result.about['sweep']}: {_name(result, c)}"
-            runs = [predictions.of_run(s, c) for s in range(result.identity.size[0])]
-            binned = [reliability(run.of_predicted_class, run.correct) for run in runs]
-            errors = [expected_calibration_error(bins) for bins in binned]
             if result.diverged[0, c]:
                 panel.scatter([], [], color=color, marker=marker, alpha=0.8, label=f"{name}: diverged")
                 continue
-            several = f", {tables.percent(np.array(errors))} % (all seeds)" * (len(errors) > 1)
+            runs = [predictions.of_run(replicate, c) for replicate in range(result.identity.size[0])]
+            finite = [run for run, epoch in zip(runs, result.diverged[:, c], strict=True) if epoch == 0]
+            binned = [reliability(run.of_predicted_class, run.correct) for run in finite]
+            errors = [expected_calibration_error(bins) for bins in binned] + [np.nan] * (
+                len(runs) > len(finite)
+            )
+            several = f", {tables.percent(np.array(errors))} % (all seeds)" * (len(runs) > 1)
             label = f"{name}\nECE {tables.percent(errors[0])} % ({first}){several}"
             enough = binned[0].counts >= SMALLEST_BIN
-            x, y, share = (
-                values[enough] for values in (binned[0].confidence, binned[0].accuracy, binned[0].counts)
-            )
+            x, y, counts = binned[0].confidence[enough], binned[0].accuracy[enough], binned[0].counts[enough]
             panel.plot(x, y, color=color, linewidth=1)
-            size = 6 + 250 * share / len(runs[0].correct)
+            size = 6 + 250 * counts / len(runs[0].correct)
             panel.scatter(x, y, s=size, color=color, marker=marker, alpha=0.8, label=label)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         panel.set_xlabel(f"probability of the predicted class, bins of ≥ {SMALLEST_BIN} images")
