@@ -1,9 +1,7 @@
 """The confusions of a run's best classifier: which classes it takes for which."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,14 +13,11 @@ from linear_cifar.evaluation import confusion_matrix
 from linear_cifar.replicates import all_rows
 from linear_cifar.result import Result
 
-if TYPE_CHECKING:
-    from experiments.artifacts.plotting import Figure
-
 # With more classes than this the cells of the figure have no numbers, and a table lists the largest of them.
 MAX_NUMBERED, LISTED_PAIRS = 20, 20
 
 
-def render_confusion(result: Result, data: Mapping[str, Data]) -> tuple[Figure | None, list[Table]]:
+def render_confusion(result: Result, data: Mapping[str, Data]) -> tuple[Any, list[Table]]:
     """Draw the confusion matrix of the best configuration's best run, and list its largest cells in a table.
 
     The matrix is of the test split, or of the validation split where there is no test split. With few classes

@@ -4,7 +4,7 @@ All have the same style: colours that any colour vision can distinguish, readabl
 named in the title. Bands are one standard deviation over the replicates, and bars are 95 % intervals.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -176,28 +176,28 @@ def plot_curves(result: Result) -> Figure:
         + f"; {diverged} diverged" * (diverged > 0)
         + f"\nthe best: {', '.join(tables.configuration_symbols(result, best))}" * bool(finite)
     )
-    etas, batches, lams = (axis_labels(result, name) for name in ("eta", "batch", "lam"))
+    etas, batches, lams = (axis_labels(result, name, drawn) for name in ("eta", "batch", "lam"))
     spectrum = matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas)))
     colors = dict(zip(etas, FEW_COLORS if len(etas) <= len(FEW_COLORS) else spectrum, strict=False))
     few = len(batches) <= len(LINE_STYLES)
     styles = dict(zip(batches, LINE_STYLES if few else "-" * len(batches), strict=False))
-    by_lam = len(lams) <= len(LINE_STYLES)
+    by_lam = 0 < len(lams) <= len(LINE_STYLES)
     rows = [*lams] if by_lam else [0.0]
     with drawing.draw_figure((PAGE, 1.1 + 1.5 * len(rows)), f"{tables.heading(result)}: loss") as figure:
         panels = figure.subplots(len(rows), len(losses), squeeze=False, sharex=True, sharey=True)
-        first_row, first = panels[0], panels[0, 0]
-        for eta, text in [*etas.items()][:: -(-len(etas) // MAX_NAMES)]:
+        first = panels[0, 0]
+        for eta, text in [*etas.items()][:: -(-len(etas) // MAX_NAMES) or 1]:
             first.plot([], [], color=colors[eta], label=f"{AXES['eta'].symbol} = {text}")
         for batch, text in batches.items() if few and len(batches) > 1 else ():
             first.plot([], [], color="0.4", linestyle=styles[batch], label=f"{AXES['batch'].symbol} = {text}")
-        rows_of = [rows.index(config.lam) if by_lam else 0 for config in result.configs]
+        rows_of = {c: rows.index(result.configs[c].lam) if by_lam else 0 for c in drawn}
         for c in drawn:
             style = {"color": colors[result.configs[c].eta], "linestyle": styles[result.configs[c].batch]}
             for panel, mean in zip(panels[rows_of[c]], means, strict=True):
                 _line(panel, mean[:, c], linewidth=0.9, **style)
-        for panel, values in zip(panels[rows_of[best]], losses.values(), strict=True):
+        for panel, values in zip(panels[rows_of[best]], losses.values(), strict=True) if finite else ():
             _band(panel, values[:, :, best], ORANGE, "the best", styles[result.configs[best].batch], 1.8)
-        for panel, title in zip(first_row, losses, strict=True):
+        for panel, title in zip(panels[0], losses, strict=True):
             panel.set_title(title)
         for lam, panel in zip(rows, panels[:, 0], strict=True):
             panel.set_ylabel(f"{AXES['lam'].symbol} = {lams[lam]}\nloss" if by_lam else "loss")
@@ -273,9 +273,8 @@ def plot_samples(dataset: Dataset, columns: int = 12) -> Figure:
     assert shape is not None, "only images can be drawn"
     images, classes = dataset.splits["train"]
     labels, note = label_classes(dataset.classes, LABEL)
-    rows = [np.flatnonzero(classes == k)[:columns] for k in range(len(labels))]
-    sheet = [[_image(images[i], shape) for i in row] for row in rows]
-    return _plot_images(f"{dataset.label}: training images{note}", sheet, labels, [""] * columns)
+    rows = [images[np.flatnonzero(classes == k)[:columns]] for k in range(len(labels))]
+    return _plot_images(f"{dataset.label}: training images{note}", shape, rows, labels, [""] * columns)
 
 
 def plot_weights(result: Result, configs: Sequence[int], replicate: int = 0) -> Figure:
@@ -292,23 +291,24 @@ def plot_weights(result: Result, configs: Sequence[int], replicate: int = 0) -> 
     for c in configs:
         weights = np.asarray(result.params_at(replicate, c).W)[: len(labels)]
         finite = bool(np.isfinite(weights).all())
-        scaled = [(W - W.min()) / (np.ptp(W) or 1) if finite else np.full_like(W, 0.9) for W in weights]
-        sheet.append([_image(255 * W, shape) for W in scaled])
+        sheet.append(
+            [255 * (W - W.min()) / (np.ptp(W) or 1) if finite else np.full_like(W, 230) for W in weights]
+        )
         names.append("\n".join([*tables.configuration_symbols(result, c), *["diverged"] * (not finite)]))
     title = f"{result.about['label']}: weights of {selected}, {tables.replicate_name(result, replicate)}"
-    return _plot_images(f"{title}, each scaled by itself{note}", sheet, names, labels)
+    return _plot_images(f"{title}, each scaled by itself{note}", shape, sheet, names, labels)
 
 
 def _plot_images(
-    title: str, images: Sequence[Sequence[np.ndarray]], names: Sequence[str], labels: Sequence[str]
+    title: str, shape: ImageShape, images: Sequence[Any], names: Sequence[str], labels: Sequence[str]
 ) -> Figure:
-    """Draw rows of images, each row with its name, and a label above each column."""
-    height, width = images[0][0].shape[:2]
-    sheet = np.full((len(names) * (height + 2), len(labels) * (width + 2), 3), 255, np.uint8)
-    for row, column in np.ndindex(len(names), len(labels)):
-        if column < len(images[row]):
-            top, left = row * (height + 2) + 1, column * (width + 2) + 1
-            sheet[top : top + height, left : left + width] = images[row][column].reshape(height, width, -1)
+    """Draw rows of channel-major images, each row with its name, and a label above each column."""
+    _, height, width = shape
+    sheet = np.full((len(names), height + 2, len(labels), width + 2, 3), 255, np.uint8)
+    for row, members in enumerate(images):
+        for column, image in enumerate(members):
+            sheet[row, 1:-1, column, 1:-1] = np.reshape(image, shape).transpose(1, 2, 0)
+    sheet = sheet.reshape(len(names) * (height + 2), len(labels) * (width + 2), 3)
     across = COLUMN if len(labels) <= 5 else PAGE
     inner = across - 0.2 - drawing.CHARACTER * max(len(line) for name in names for line in name.split("\n"))
     longest = drawing.CHARACTER * max(map(len, labels))
@@ -319,10 +319,8 @@ def _plot_images(
         panel = figure.subplots()
         panel.imshow(sheet, interpolation="nearest")
         panel.xaxis.tick_top()
-        panel.set_xticks(
-            [(column + 0.5) * (width + 2) for column in range(len(labels))], labels, rotation=90 * turned
-        )
-        panel.set_yticks([(row + 0.5) * (height + 2) for row in range(len(names))], names)
+        panel.set_xticks((np.arange(len(labels)) + 0.5) * (width + 2), labels, rotation=90 * turned)
+        panel.set_yticks((np.arange(len(names)) + 0.5) * (height + 2), names)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
     return figure
@@ -354,7 +352,7 @@ def plot_confusion(
         image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=largest)
         panel.spines[:].set_visible(False)
         panel.tick_params(length=0)
-        step = _label_ticks(panel.set_xticks, labels, 0)
+        step = _label_ticks(panel.set_xticks, labels, (width - 1.6) / min(len(labels), MAX_NUMBERS))
         _label_ticks(panel.set_yticks, labels)
         named = f", one of {step} is named" * (step > 1)
         panel.set_xlabel(f"predicted class{named}")
@@ -406,22 +404,20 @@ def plot_reliability_diagram(shown: Sequence[Shown]) -> Figure:
             shown, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False
         ):
             name = f"{result.about['sweep']}: {_name(result, c)}"
+            style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1, "markersize": 3}
             if result.diverged[0, c]:
-                panel.scatter([], [], color=color, marker=marker, alpha=0.8, label=f"{name}: diverged")
+                panel.plot([], [], label=f"{name}: diverged", **style)
                 continue
             runs = [predictions.of_run(replicate, c) for replicate in range(result.identity.size[0])]
             finite = [run for run, epoch in zip(runs, result.diverged[:, c], strict=True) if epoch == 0]
             binned = [reliability(run.of_predicted_class, run.correct) for run in finite]
-            errors = [expected_calibration_error(bins) for bins in binned] + [np.nan] * (
-                len(runs) > len(finite)
-            )
+            errors = [*map(expected_calibration_error, binned), *[np.nan] * (len(runs) - len(finite))]
             several = f", {tables.percent(np.array(errors))} % (all seeds)" * (len(runs) > 1)
             label = f"{name}\nECE {tables.percent(errors[0])} % ({first}){several}"
             enough = binned[0].counts >= SMALLEST_BIN
             x, y, counts = binned[0].confidence[enough], binned[0].accuracy[enough], binned[0].counts[enough]
-            panel.plot(x, y, color=color, linewidth=1)
-            size = 6 + 250 * counts / len(runs[0].correct)
-            panel.scatter(x, y, s=size, color=color, marker=marker, alpha=0.8, label=label)
+            panel.plot(x, y, label=label, **style)
+            panel.scatter(x, y, 250 * counts / len(runs[0].correct), color=color, marker=marker, alpha=0.8)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         panel.set_xlabel(f"probability of the predicted class, bins of ≥ {SMALLEST_BIN} images")
         panel.set_ylabel(f"share of right predictions ({first})")
@@ -454,10 +450,10 @@ def plot_steps(
     return figure
 
 
-def axis_labels(result: Result, name: str) -> Mapping[float, str]:
-    """Return the values of an axis that a sweep has, in rising order, each with its text."""
-    texts = {config[name]: tables.axis_cells(config, [name])[0] for config in result.configs}
-    return {value: texts[value] for value in sorted(texts)}
+def axis_labels(result: Result, name: str, drawn: Iterable[int] | None = None) -> Mapping[float, str]:
+    """Return the values of an axis in rising order, each with its text, of all or some configurations."""
+    configs = result.configs if drawn is None else [result.configs[c] for c in drawn]
+    return dict(sorted((config[name], tables.axis_cells(config, [name])[0]) for config in configs))
 
 
 def _name(result: Result, config: int, width: float = PAGE) -> str:
@@ -525,14 +521,6 @@ def _label_ticks(set_ticks: Callable[..., Any], labels: Sequence[str], space: fl
     """
     step = -(-len(labels) // MAX_NUMBERS)
     shown = labels[::step]
-    turned = space is not None and max(map(len, shown)) * drawing.CHARACTER > max(
-        space, 2 * drawing.CHARACTER
-    )
+    turned = space is not None and max(map(len, shown)) * drawing.CHARACTER > space
     set_ticks(range(0, len(labels), step), shown, rotation=90 if turned else 0)
     return step
-
-
-def _image(features: ArrayLike, shape: ImageShape) -> np.ndarray:
-    """Return channel-major features [d] as rows × columns × colours, or rows × columns of a grey image."""
-    image = np.asarray(features).reshape(shape).transpose(1, 2, 0)
-    return image[..., 0] if shape[0] == 1 else image

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -32,14 +32,10 @@ from linear_cifar.fitting import NothingTrained, fit
 from linear_cifar.folders import FolderError, locked_folder, write_json
 from linear_cifar.result import Result
 
-if TYPE_CHECKING:
-    from experiments.artifacts.plotting import Figure
-
 FLAGS = flags.FLAGS
 
-# Figures by the names of their files (None: it does not apply), and tables.
-Rendered = tuple[Mapping[str, "Figure | None"], Sequence[Table]]
-# Draws an experiment's figures and makes its tables. Other files go to the folder. Data are by sweep.
+# Figures by the names of their files (None: there is none), and tables. Other files go to the folder.
+Rendered = tuple[Mapping[str, Any], Sequence[Table]]
 Render = Callable[[Path, Sequence[Result], Mapping[str, Data]], Rendered]
 
 
