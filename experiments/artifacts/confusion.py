@@ -44,7 +44,7 @@ def render_confusion(result: Result, data: Mapping[str, Data]) -> tuple[Any, lis
         )
     classes, numbered = result.about["classes"], len(result.about["classes"]) <= MAX_NUMBERED
     title = f"{result.about['label']}, {split}: predictions for each class\n" + ", ".join(
-        [*configuration_symbols(result, c), replicate_name(result, best), settings["loss"]]
+        [*configuration_symbols(result, c), replicate_name(result, best), f"{settings['loss']} loss"]
     )
     figure = figures.plot_confusion(counts, classes, title, numbered)
     return figure, [] if numbered else [_pairs_table(counts, classes, title.replace("\n", ", "))]

@@ -347,7 +347,8 @@ def plot_confusion(
     largest = max(np.nan_to_num(shares * (1 - np.eye(len(classes)))).max(), 1)
     width = COLUMN if len(classes) <= FEW_CLASSES else PAGE
     labels, note = label_classes(classes, LABEL)
-    with drawing.draw_figure((width, 0.97 * width), title + note) as figure:
+    with drawing.draw_figure((width, 0.9 * width), title + note) as figure:
+        figure.set_layout_engine("compressed")
         panel = figure.subplots()
         image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=largest)
         panel.spines[:].set_visible(False)
