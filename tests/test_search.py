@@ -281,6 +281,8 @@ def test_flags_that_do_not_go_together_are_one_line(words, message):
         ("--rungs=a", "expected whole numbers separated by commas"),
         ("--rungs=0", "rungs is 0: give a whole number, at least 1"),
         ("--log_axes=batch", "expected some of eta, lam, q, momentum"),
+        ("--formats=png,jpg", "expected some of png, svg, pdf"),
+        ("--formats=", "expected some of png, svg, pdf"),
     ],
 )
 def test_a_value_that_cannot_be_parsed_is_refused(word, message):

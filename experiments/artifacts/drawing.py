@@ -77,7 +77,7 @@ def finish(figure: Figure, titles: bool = True) -> None:
 
 
 def save_figures(
-    folder: Path, figures: Mapping[str, Figure | None], formats: Collection[str], titles: bool
+    folder: Path, figures: Mapping[str, Figure | None], formats: Collection[str], titles: bool = True
 ) -> None:
     """Write figures by the names of their files in each of the formats; None is a figure that does not apply.
 

@@ -168,11 +168,11 @@ def plot_curves(result: Result) -> Figure:
     better = means[:, :, finite[: (len(finite) + 1) // 2]]
     low, high = (better.min(), better.max()) if finite else (0, 1)
     above = sum(bool((means[:, :, c] > high).any()) for c in drawn)
-    left_out, diverged = len(finite) - len(drawn), len(result.configs) - len(finite)
+    diverged = len(result.configs) - len(finite)
     note = (
-        f"{len(drawn)} of {len(result.configs)} configurations, losses without the penalty"
+        "the best " * (len(drawn) < len(finite))
+        + f"{len(drawn)} of {len(result.configs)} configurations, losses without the penalty"
         + f"; {above} partly or wholly above the axis" * (above > 0)
-        + f"; {left_out} less accurate left out" * (left_out > 0)
         + f"; {diverged} diverged" * (diverged > 0)
         + f"\nthe best: {', '.join(tables.configuration_symbols(result, best))}" * bool(finite)
     )

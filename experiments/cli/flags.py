@@ -366,7 +366,7 @@ def _define_folder() -> None:
     )
     flags.DEFINE_list("formats", [*FORMATS[:2]], f"formats of the figures: some of {', '.join(FORMATS)}")
     flags.register_validator(
-        "formats", lambda names: {} != {*names} <= {*FORMATS}, f"expected some of {', '.join(FORMATS)}"
+        "formats", lambda names: names and {*names} <= {*FORMATS}, f"expected some of {', '.join(FORMATS)}"
     )
     flags.DEFINE_enum(
         "titles", "yes", ["yes", "no"], "draw the figures with their titles; a paper has captions"
