@@ -10,7 +10,7 @@ It writes to --out:
 
 - config.json, results.csv, history.csv, best_params.npz, tables.json
 - measures.csv: confidence, calibration, and labels by threshold; values.npz: some of them per test image
-- histograms (Figure 6), reliability, and gap (training and test accuracy per epoch), as .png and .svg, for
+- histograms (Figure 6), reliability and gap (training and test accuracy per epoch), as figures, for
   the report's configurations; the names of those for the best configurations end in _best
 """
 
@@ -19,10 +19,10 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.artifacts import figures, measures, tables
+from experiments.artifacts import measures, tables
 from experiments.artifacts.measures import THRESHOLD
 from experiments.artifacts.tables import Cell, Table, percent, split_cells
-from experiments.cli.experiment import run_experiment
+from experiments.cli.experiment import Rendered, run_experiment
 from experiments.cli.flags import (
     define_axes,
     define_pairs,
@@ -70,13 +70,15 @@ def main() -> None:
     run_experiment("bce", [fixed_stage(sweeps)], render, ALL)
 
 
-def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> Rendered:
     """Draw the figures and return Table 2, the confidences and the labels by threshold."""
+    from experiments.artifacts import figures
+
     predictions = [measures.predict(result, data[result.about["sweep"]]) for result in results]
     labels = next(iter(data.values())).labels("test")
     measured = [measures.measure_all(predicted, labels) for predicted in predictions]
     measures.write_measures(folder, results, predictions, measured)
-    by_argmax, confidence, by_threshold = [], [], []
+    drawn, by_argmax, confidence, by_threshold = {}, [], [], []
     for label, suffix in (("report's", ""), ("own best", "_best")):
         chosen = []
         for result, predicted, measure in zip(results, predictions, measured, strict=True):
@@ -87,11 +89,11 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
             by_argmax.append([*row, *tables.accuracies(result, c)])
             confidence.append([*row, *(percent(measure[name][:, c]) for name in CONFIDENCE)])
             by_threshold.append([*row, *(percent(measure[name][:, c]) for name in LABELS)])
-        figures.plot_histograms(folder / f"histograms{suffix}", chosen)
-        figures.plot_reliability_diagram(folder / f"reliability{suffix}", chosen)
-        figures.plot_gaps(folder / f"gap{suffix}", chosen)
+        drawn[f"histograms{suffix}"] = figures.plot_histograms(chosen)
+        drawn[f"reliability{suffix}"] = figures.plot_reliability_diagram(chosen)
+        drawn[f"gap{suffix}"] = figures.plot_gaps(chosen)
     heading, columns = tables.heading(results[0]), ["loss", "choice", "configuration"]
-    return [
+    return drawn, [
         Table(
             "table2",
             f"Table 2: {tables.interval_heading(results[0])}, accuracy by argmax in %:",

@@ -10,7 +10,7 @@ It writes to --out:
 - config.json, best_params.npz, tables.json
 - results.csv, a row per run, and history.csv, a row per run and epoch
 - blocks, with the results of all runs, such as which validation and test examples each predicts right
-- heatmap, differences (from the best, with intervals), curves and confusion, as .png and .svg; with images
+- heatmap, differences (from the best, with intervals), curves and confusion as figures; with images
   also weights, those of the best configuration
 
     python -m experiments.grid --folds=5 --seeds=2
@@ -26,9 +26,9 @@ trains on your own features instead, see experiments/README.md.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.artifacts import figures, tables
+from experiments.artifacts import tables
 from experiments.cli import flags
-from experiments.cli.experiment import run_experiment
+from experiments.cli.experiment import Rendered, run_experiment
 from experiments.cli.launch import launch
 from experiments.runner.stages import REFIT, Sweep, fixed_stage, refit_stage
 from linear_cifar.data.prepare import Data
@@ -53,17 +53,21 @@ def make_sweep() -> Sweep:
     return flags.sweep_from_flags("grid", flags.grid_from_flags())
 
 
-def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[tables.Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> Rendered:
     """Draw the figures; return the grid's ranking, and the accuracies of the configurations trained again."""
+    from experiments.artifacts import figures
+
     result, refits = results[0], results[1:]
     selection = result.selection()
-    figures.plot_heatmap(folder / "heatmap", result, selection)
-    if len(result.configs) > 1:
-        figures.plot_differences(folder / "differences", result, selection)
-    figures.plot_curves(folder / "curves", result)
-    figures.plot_best_weights(folder / "weights", result)
+    several = len(result.configs) > 1
+    drawn = {
+        "heatmap": figures.plot_heatmap(result, selection),
+        "differences": figures.plot_differences(result, selection) if several else None,
+        "curves": figures.plot_curves(result),
+        "weights": figures.plot_best_weights(result),
+    }
     refit_tables = [tables.refit_table(refit, data[REFIT]) for refit in refits]
-    return [tables.ranking_table(result, selection), *refit_tables]
+    return drawn, [tables.ranking_table(result, selection), *refit_tables]
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ compared with.
 It writes to --out:
 
 - config.json, results.csv, history.csv, best_params.npz, tables.json
-- steps (test accuracy of each step), as .png and .svg
-- curves (Figure 4: loss and accuracy per epoch of the best configuration), as .png and .svg
+- steps (test accuracy of each step), as figures
+- curves (Figure 4: loss and accuracy per epoch of the best configuration), as figures
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments.artifacts import figures, tables
+from experiments.artifacts import tables
 from experiments.artifacts.exports import best_result
 from experiments.artifacts.tables import Cell, Table, split_cells
-from experiments.cli.experiment import run_experiment
+from experiments.cli.experiment import Rendered, run_experiment
 from experiments.cli.flags import define_settings, sweep_from_flags
 from experiments.cli.launch import launch
 from experiments.cli.recipes import RECIPES
@@ -137,8 +137,10 @@ def select_steps(names: str) -> list[_Step]:
     return [step for step in STEPS if step.name in selected]
 
 
-def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> Rendered:
     """Draw the steps and Figure 4, and return the table of each step's selected configuration."""
+    from experiments.artifacts import figures
+
     by_name = {result.about["sweep"]: result for result in results}
     bases = {step.name: step.base for step in STEPS}
     rows = []
@@ -150,16 +152,15 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
         rows.append([*step, tables.number_cell(epochs), *tables.accuracies(result, c), *gain])
     heading = tables.interval_heading(results[0])
     choices = [(result, result.ranking()[0]) for result in results]
-    figures.plot_steps(
-        folder / "steps",
+    steps = figures.plot_steps(
         list(by_name),
         [np.asarray(result.final["test_acc"][:, c]) for result, c in choices],
         [result.interval("test", c) for result, c in choices],
-        f"{tables.interval_heading(results[0], with_train=False)}:\ntest accuracy",
+        f"{tables.interval_heading(results[0], with_train=False)}: test accuracy",
     )
     best = best_result(results)
-    figures.plot_learning_curves(folder / "curves", best, best.ranking()[0])
-    return [
+    curves = figures.plot_learning_curves(best, best.ranking()[0])
+    return {"steps": steps, "curves": curves}, [
         Table(
             "improve",
             f"{heading}, accuracy in % of each step's best configuration by validation; gains in points of "

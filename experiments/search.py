@@ -12,7 +12,7 @@ It writes to --out:
 - results.csv, a row per run, and history.csv, a row per run and epoch
 - blocks, with the results of all runs, such as which validation and test examples each predicts right
 - axes (validation accuracy along each axis), effort (the best accuracy so far against the work), differences
-  and confusion, as .png and .svg; with images also weights, those of the best configuration
+  and confusion, as figures; with images also weights, those of the best configuration
 
 experiments/README.md helps to choose between this and the grid.
 """
@@ -20,9 +20,9 @@ experiments/README.md helps to choose between this and the grid.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.artifacts import figures, search_figures, tables
+from experiments.artifacts import tables
 from experiments.cli import flags
-from experiments.cli.experiment import run_experiment
+from experiments.cli.experiment import Rendered, run_experiment
 from experiments.cli.launch import launch
 from experiments.runner.stages import REFIT, Sweep, fixed_stage, refit_stage
 from linear_cifar.config import Range
@@ -49,18 +49,21 @@ def make_sweep() -> Sweep:
     return flags.sweep_from_flags("search", configs, **flags.halving_from_flags(configs))
 
 
-def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[tables.Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> Rendered:
     """Draw the figures; return the ranking of what reached the end, and the accuracies of the refits."""
+    from experiments.artifacts import figures, search_figures
+
     whole, refits = results[0], results[1:]
-    search_figures.plot_axes(folder / "axes", whole)
-    search_figures.plot_effort(folder / "effort", whole)
     result = whole.take_finished()
-    selection = result.selection()
-    if len(result.configs) > 1:
-        figures.plot_differences(folder / "differences", result, selection)
-    figures.plot_best_weights(folder / "weights", result)
+    selection, several = result.selection(), len(result.configs) > 1
+    drawn = {
+        "axes": search_figures.plot_axes(whole),
+        "effort": search_figures.plot_effort(whole),
+        "differences": figures.plot_differences(result, selection) if several else None,
+        "weights": figures.plot_best_weights(result),
+    }
     refit_tables = [tables.refit_table(refit, data[REFIT]) for refit in refits]
-    return [tables.ranking_table(result, selection, tables.describe_stops(whole)), *refit_tables]
+    return drawn, [tables.ranking_table(result, selection, tables.describe_stops(whole)), *refit_tables]
 
 
 if __name__ == "__main__":

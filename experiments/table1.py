@@ -10,7 +10,7 @@ It writes to --out:
 
 - config.json, results.csv, best_params.npz, tables.json
 - history.csv, whose training losses are measured after each epoch on all training images
-- samples (Figure 1), curves (Figure 2) and weights (Figure 3), as .png and .svg
+- samples (Figure 1), curves (Figure 2) and weights (Figure 3), as figures
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.artifacts import figures, tables
+from experiments.artifacts import tables
 from experiments.artifacts.tables import Table
-from experiments.cli.experiment import run_experiment
+from experiments.cli.experiment import Rendered, run_experiment
 from experiments.cli.flags import (
     define_axes,
     define_pairs,
@@ -54,19 +54,23 @@ def main() -> None:
     run_experiment("table1", [fixed_stage([sweep])], render, ALL)
 
 
-def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> list[Table]:
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> Rendered:
     """Draw Figures 1-3 and return the table, and a ranking of its rows."""
+    from experiments.artifacts import figures
+
     (result,) = results
-    figures.plot_samples(folder / "samples", data["table1"].dataset)
-    figures.plot_costs(folder / "curves", result)
-    figures.plot_weights(folder / "weights", result, range(len(result.configs)))
+    drawn = {
+        "samples": figures.plot_samples(data["table1"].dataset),
+        "curves": figures.plot_costs(result),
+        "weights": figures.plot_weights(result, range(len(result.configs))),
+    }
     rows = [
         [*tables.axis_cells(result, c), *tables.accuracies(result, c)] for c in range(len(result.configs))
     ]
     title = f"Table 1: {tables.interval_heading(result)}, accuracy in %:"
     columns = [*tables.shown_axes(result), "train", "val", "test"]
     table = Table("table1", title, columns, *tables.split_cells(rows), optional=["train"])
-    return [table, tables.ranking_table(result, result.selection())]
+    return drawn, [table, tables.ranking_table(result, result.selection())]
 
 
 if __name__ == "__main__":

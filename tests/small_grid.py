@@ -11,7 +11,7 @@ import xla_flags
 os.environ.setdefault("XLA_FLAGS", xla_flags.FLAGS)
 
 # Without figures, matplotlib need not be imported.
-sys.modules["experiments.artifacts.drawing"] = SimpleNamespace(SUFFIXES=())
+sys.modules["experiments.artifacts.drawing"] = SimpleNamespace(save_figures=lambda *_: None)
 sys.modules["experiments.artifacts.figures"] = SimpleNamespace(
     plot_heatmap=lambda *_: None,
     plot_curves=lambda *_: None,

@@ -209,7 +209,7 @@ def run_grid(tmp_path_factory):
             patch.setattr(
                 source, "find_dataset", lambda *_: make_synthetic(n_train=NUM_TRAIN, n_test=NUM_TEST)
             )
-            for plot in ("heatmap", "differences", "curves", "weights", "confusion"):
+            for plot in ("heatmap", "differences", "curves", "best_weights", "confusion"):
                 patch.setattr(grid.figures, f"plot_{plot}", lambda *_: None)
             grid.define_flags()
             parse_flags(["grid", *FLAGS, f"--eta={eta}", f"--out={root / name}", *words])

@@ -13,7 +13,7 @@ import pytest
 from small_runs import SETTINGS, draw_result, stop_runs, train_sweep
 
 from experiments import bce, grid, improve, report, search, table1
-from experiments.artifacts import provenance
+from experiments.artifacts import drawing, provenance
 from experiments.artifacts.confusion import render_confusion
 from experiments.artifacts.exports import best_result, write_results
 from experiments.artifacts.reader import ExperimentFolder, MissingResult, ReadError, find_experiments
@@ -77,7 +77,10 @@ def write_experiment(folder, module, sweeps, results, data):
         write_json(block.parent / SWEEP, {"identity": result.identity.to_json()})
         result.save(block / f"{RESULT}-{len(result.identity.epochs)}.npz")
     write_results(folder, listed)
-    tables = module.render(folder, listed, data) + render_confusion(folder, best_result(listed), data)
+    figures, tables = module.render(folder, listed, data)
+    confusion, pairs = render_confusion(best_result(listed), data)
+    drawing.save_figures(folder, {**figures, "confusion": confusion}, ["png", "svg"], titles=True)
+    tables = [*tables, *pairs]
     write_json(folder / TABLES, {"tables": [vars(table) for table in tables]})
     name = module.__name__.removeprefix("experiments.")
     write_json(
@@ -377,9 +380,11 @@ def test_without_experiments_one_line_says_what_to_do(tmp_path, flags):
 
 def test_a_missing_figure_is_named(folder, tmp_path, flags):
     shutil.copytree(folder / "grid", tmp_path / "grid")
-    (figure,) = tmp_path.rglob("heatmap.png")
-    figure.unlink()
-    with pytest.raises(UsageError, match="heatmap"):
+    (folder,) = (path.parent for path in tmp_path.rglob("heatmap.png"))
+    (folder / "heatmap.svg").unlink()
+    report.main()
+    (folder / "heatmap.png").unlink()
+    with pytest.raises(UsageError, match=r"heatmap.svg is missing: run the command again with --formats"):
         report.main()
 
 

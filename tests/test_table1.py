@@ -78,6 +78,13 @@ def test_the_reference_recipe_with_other_flags_writes_its_files(tmp_path, monkey
     figures = ("samples", "curves", "weights")
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert {f"{figure}{suffix}" for figure in figures for suffix in (".png", ".svg")} < files
+    with flagsaver.flagsaver():  # the same experiment, drawn again in another format
+        table1.define_flags()
+        parse_flags(["table1", *words, f"--out={tmp_path / 'run'}", "--formats=pdf", "--titles=no"])
+        table1.main()
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {f"{figure}.pdf" for figure in figures} < files
+    assert "samples.svg" not in files
 
 
 @pytest.mark.parametrize("flag", ["--eta_lam=0.1:a"])

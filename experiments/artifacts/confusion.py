@@ -1,14 +1,14 @@
 """The confusions of a run's best classifier: which classes it takes for which."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
 from experiments.artifacts import tables
-from experiments.artifacts.tables import Cell, Table, configuration_name, replicate_name
+from experiments.artifacts.tables import Cell, Table, configuration_symbols, replicate_name
 from linear_cifar.data.prepare import Data
 from linear_cifar.evaluation import confusion_matrix
 from linear_cifar.replicates import all_rows
@@ -18,20 +18,18 @@ from linear_cifar.result import Result
 MAX_NUMBERED, LISTED_PAIRS = 20, 20
 
 
-def render_confusion(folder: Path, result: Result, data: Mapping[str, Data]) -> list[Table]:
+def render_confusion(result: Result, data: Mapping[str, Data]) -> tuple[Any, list[Table]]:
     """Draw the confusion matrix of the best configuration's best run, and list its largest cells in a table.
 
     The matrix is of the test split, or of the validation split where there is no test split. With few classes
-    the figure has all numbers, and there is no table.
+    the figure has all numbers, and there is no table. If the best diverged, there is neither.
     """
     # Imported here, as matplotlib takes a second, which a run that is finished already need not wait for.
-    from experiments.artifacts import drawing, figures
+    from experiments.artifacts import figures
 
-    path, c = folder / "confusion", result.ranking()[0]
+    c = result.ranking()[0]
     if not result.stayed_finite[c]:
-        for suffix in drawing.SUFFIXES:
-            path.with_suffix(suffix).unlink(missing_ok=True)
-        return []
+        return None, []
     best, split = result.best_replicate(c), list(result.sizes)[-1]
     name, own, settings = (
         result.identity.replicates[best],
@@ -46,14 +44,11 @@ def render_confusion(folder: Path, result: Result, data: Mapping[str, Data]) -> 
             result.params_at(best, c), examples, result.standardizer_of(best), settings["precision"]
         )
     classes, numbered = result.about["classes"], len(result.about["classes"]) <= MAX_NUMBERED
-    title = (
-        f"{result.about['label']}, {split}: predictions for each class\n"
-        f"{configuration_name(result, c)}, {replicate_name(result, best)}"
+    title = f"{result.about['label']}, {split}: predictions for each class\n" + ", ".join(
+        [*configuration_symbols(result, c), replicate_name(result, best), f"{settings['loss']} loss"]
     )
-    figures.plot_confusion(path, counts, classes, title, numbered)
-    if numbered:
-        return []
-    return [_pairs_table(counts, classes, title.replace("\n", ", "))]
+    figure = figures.plot_confusion(counts, classes, title, numbered)
+    return figure, [] if numbered else [_pairs_table(counts, classes, title.replace("\n", ", "))]
 
 
 def _pairs_table(counts: Float[np.ndarray, "K K"], classes: Sequence[str], title: str) -> Table:

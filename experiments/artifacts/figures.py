@@ -1,37 +1,21 @@
-"""The figures, each saved as .png and as .svg.
+"""The figures of the commands: each function returns a figure, which `drawing.save_figures` writes.
 
 All have the same style: colours that any colour vision can distinguish, readable in print, with the data set
-named. Bands are one standard deviation over the replicates, and bars are 95 % intervals.
+named in the title. Bands are one standard deviation over the replicates, and bars are 95 % intervals.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from experiments.artifacts.drawing import BLUE, GREEN, ORANGE, SEQUENTIAL, SKY, add_legend, draw_figure
+from experiments.artifacts import drawing, tables
+from experiments.artifacts.drawing import BLUE, COLUMN, GREEN, ORANGE, PAGE, PURPLE, SEQUENTIAL, SKY
 from experiments.artifacts.fonts import label_classes
 from experiments.artifacts.measures import Predictions
-from experiments.artifacts.plotting import (
-    Axes,
-    MaxNLocator,
-    Rectangle,
-    ScalarFormatter,
-    Transform,
-    matplotlib,
-)
-from experiments.artifacts.tables import (
-    DIFFERENCE,
-    MAY_BE_BEST,
-    configuration_name,
-    configuration_symbols,
-    heading,
-    interval_heading,
-    replicate_name,
-)
+from experiments.artifacts.plotting import Axes, Figure, MaxNLocator, Rectangle, Transform, matplotlib
 from linear_cifar.calibration import expected_calibration_error, reliability
 from linear_cifar.config import AXES
 from linear_cifar.data.dataset import Dataset, ImageShape
@@ -43,75 +27,85 @@ from linear_cifar.uncertainty import Estimate, Selection
 Shown = tuple[Result, int, Predictions]
 
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+LINE_STYLES = ("-", "--", "-.", ":")
+FEW_COLORS = (BLUE, GREEN, PURPLE, SKY, "black")
+IN_SET, NOT_IN_SET = (ORANGE, "D", tables.MAY_BE_BEST), (BLUE, "o", "not in the set of the best")
 # Limits for figures of very many configurations: panels of a heat map, cells along an axis that show their
 # number, lines of a panel, colours that a legend names, and rows of a figure.
-MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 12, 40
-# Classes whose weights are drawn, and columns of a class's label above its weights and beside its images.
-MAX_CLASSES, WEIGHTS_LABEL, SAMPLES_LABEL = 20, 11, 12
+MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 8, 40
+# Classes whose weights are drawn, columns of a class's label, and classes of a matrix that fits in a column.
+MAX_CLASSES, LABEL, FEW_CLASSES = 12, 12, 10
+# Ticks where differences are on a logarithmic scale, and the points from which they are.
+TICKS, WIDE_DIFFERENCES = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100), 6
+# A reliability diagram leaves out bins of fewer images, whose share of right predictions is mostly chance.
+SMALLEST_BIN = 20
 
 
-def plot_heatmap(path: Path, result: Result, selection: Selection) -> None:
+def plot_heatmap(result: Result, selection: Selection) -> Figure:
     """Draw the final validation accuracy over η (rows) and batch size (columns), with a panel per λ.
 
-    A cell shows its best configuration, where several differ in further axes. It is blank if it was not
-    trained, and marked ✕ if it diverged. The best is framed, and so are, with thin frames, those that may be
-    the best. Among very many λ, only those of the best configurations are drawn.
+    An axis with one value takes the panels, so that η × λ with one batch size is one panel. A cell shows its
+    best configuration, where several differ in further axes. It is blank if it was not trained, and marked ✕
+    if it diverged. The best is framed, and so are, with thin frames, those that may be the best. Colours span
+    the better half of the cells. Among very many panels, only those of the best configurations are drawn.
     """
-    axes = [AXES[name] for name in ("eta", "batch", "lam")]
-    cells_of = [tuple(config[axis.name] for axis in axes) for config in result.configs]
-    etas, batches, all_lams = (sorted(set(values)) for values in zip(*cells_of, strict=True))
-    lams = sorted([*dict.fromkeys(result.configs[c].lam for c in result.ranking())][:MAX_PANELS])
-    numbered = len(etas) <= MAX_NUMBERS and len(batches) <= MAX_NUMBERS
+    labels = {name: axis_labels(result, name) for name in ("eta", "batch", "lam")}
+    names = sorted(labels, key=lambda name: len(labels[name]) == 1)
+    across, down, panel_axis = (AXES[names[i]] for i in (1, 0, 2))
+    cells_of = [tuple(config[name] for name in names) for config in result.configs]
+    rows, columns, all_panels = ([*labels[name]] for name in names)
+    ranking = result.ranking()
+    drawn = sorted([*dict.fromkeys(cells_of[c][2] for c in ranking)][:MAX_PANELS])
+    numbered = max(len(rows), len(columns)) <= MAX_NUMBERS
     values = 100 * result.final["val_acc"].mean(axis=0)
     # The ranking begins with the best, so the first configuration of a cell is its best.
     accuracy: dict[tuple[float, ...], float] = {}
-    for c in result.ranking():
+    for c in ranking:
         accuracy.setdefault(cells_of[c], float(values[c]))
     may_be_best = {cells_of[c] for c in np.flatnonzero(selection.may_be_best)}
     finite = [value for value in accuracy.values() if np.isfinite(value)]
-    low, high = (min(finite), max(finite)) if finite else (0, 1)
-    best = cells_of[result.ranking()[0]] if finite else None
-    columns, rows = min(len(batches), MAX_NUMBERS), min(len(etas), MAX_NUMBERS)
-    size = (max(4.8, 1.1 + len(lams) * (0.9 + 0.62 * columns)), 1.7 + 0.5 * rows)
-    selected = f", the best {len(lams)} of {len(all_lams)} {axes[2].symbol}" * (len(lams) < len(all_lams))
-    title = f"{heading(result, 'mean')}: validation accuracy, %{selected}"
-    frames = "\nthick frame: the best; thin frames: may be the best" * (len(may_be_best) > 1)
-    with draw_figure(path, size, title + frames) as figure:
-        panels = figure.subplots(1, len(lams), squeeze=False, sharey=True)[0]
-        for panel, lam in zip(panels, lams, strict=True):
-            cells = np.array([[accuracy.get((e, b, lam), np.nan) for b in batches] for e in etas])
+    low, high = (float(np.median(finite)), max(finite)) if finite else (0, 1)
+    best = cells_of[ranking[0]] if finite else None
+    in_row = min(len(drawn), 6, max(1, MAX_NUMBERS // len(columns)))
+    in_column = -(-len(drawn) // in_row)
+    width = COLUMN if in_row * min(len(columns), MAX_NUMBERS) <= 8 else PAGE
+    cell_width = (width - 1.3) / in_row / min(len(columns), MAX_NUMBERS)
+    size = (width, 1.1 + in_column * (0.6 + 0.22 * min(len(rows), MAX_NUMBERS)))
+    with drawing.draw_figure(size, f"{tables.heading(result, 'mean')}: validation accuracy") as figure:
+        panels = figure.subplots(in_column, in_row, squeeze=False, sharex=True, sharey=True)
+        for panel in panels.flat[len(drawn) :]:
+            panel.set_visible(False)
+        for panel, value in zip(panels.flat, drawn, strict=False):
+            cells = np.array([[accuracy.get((y, x, value), np.nan) for x in columns] for y in rows])
             image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
-            panel.set_title(f"{axes[2].symbol} = {lam:g}")
-            _label_ticks(panel.set_xticks, batches)
-            _label_ticks(panel.set_yticks, etas)
-            panel.set_xlabel(axes[1].label)
+            panel.set_title(f"{panel_axis.symbol} = {labels[panel_axis.name][value]}")
+            panel.set(xlabel=across.label, ylabel=down.label)
+            _label_ticks(panel.set_xticks, [*labels[across.name].values()], cell_width)
+            _label_ticks(panel.set_yticks, [*labels[down.name].values()])
+            panel.label_outer()
             panel.spines[:].set_visible(False)
             panel.tick_params(length=0)
-            for row, eta in enumerate(etas):
-                for column, batch in enumerate(batches):
-                    key = (eta, batch, lam)
-                    if key in accuracy and numbered:
-                        value = accuracy[key]
-                        dark = np.isnan(value) or value > (low + high) / 2
-                        panel.text(
-                            column,
-                            row,
-                            "✕" if np.isnan(value) else f"{value:.1f}",
-                            ha="center",
-                            va="center",
-                            color="black" if dark else "white",
-                            weight="bold" if key == best else "normal",
-                        )
-                    if key in may_be_best:
-                        box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92)
-                        width = 3.0 if key == best else 1.2
-                        box.set(fill=False, edgecolor=ORANGE, linewidth=width, clip_on=False)
-                        panel.add_patch(box)
-        panels[0].set_ylabel(axes[0].label)
-        figure.colorbar(image, ax=list(panels), label="%").outline.set_visible(False)
+            for (row, column), share in np.ndenumerate(cells):
+                key = (rows[row], columns[column], value)
+                if key in accuracy and numbered:
+                    text = "✕" if np.isnan(share) else f"{share:.1f}"
+                    weight = "bold" if key == best else "normal"
+                    dark = not share > (low + high) / 2 and not np.isnan(share)
+                    _write(panel, column, row, text, dark, weight=weight)
+                if key in may_be_best:
+                    label, linewidth = ("the best", 2.4) if key == best else (tables.MAY_BE_BEST, 1.0)
+                    box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, clip_on=False)
+                    box.set(edgecolor=ORANGE, linewidth=linewidth, label=label)
+                    panel.add_patch(box)
+        clipped = bool(finite) and min(finite) < low
+        label = "validation accuracy, %" + "\ncolours from the median up" * clipped
+        _add_scale(figure, image, label, "min" * clipped)
+        few = f"the best {len(drawn)} of {len(all_panels)} {panel_axis.symbol}"
+        drawing.add_legend(figure, *panels.flat, note=few * (len(drawn) < len(all_panels)))
+    return figure
 
 
-def plot_differences(path: Path, result: Result, selection: Selection) -> None:
+def plot_differences(result: Result, selection: Selection) -> Figure:
     """Draw how far each configuration's validation accuracy is below the best one's, with its interval.
 
     The intervals are simultaneous, see `Selection`: a configuration whose interval reaches 0 may be the best.
@@ -119,330 +113,372 @@ def plot_differences(path: Path, result: Result, selection: Selection) -> None:
     """
     finite = [c for c in result.ranking() if result.stayed_finite[c]]
     drawn = finite[:MAX_DIFFERENCES]
-    selected = f", the first {len(drawn)} of {len(result.configs)}" * (len(drawn) < len(result.configs))
-    title = f"{interval_heading(result, with_train=False)}:\n{DIFFERENCE}{selected}"
-    with draw_figure(path, (7.2, 1.4 + 0.2 * len(drawn)), title) as figure:
+    symbols = [tables.configuration_symbols(result, c) for c in drawn]
+    shared = [symbol for symbol in [*symbols, []][0] if all(symbol in other for other in symbols[1:])]
+    names = [", ".join(symbol for symbol in each if symbol not in shared) for each in symbols]
+    ends = 100 * np.array([selection.difference[c][1:3] for c in drawn] or [(0, 0)])
+    low, high = min(-0.1, float(ends.min())), max(0.1, float(ends.max()))
+    wide = low < -WIDE_DIFFERENCES  # the best differ by tenths of a point, and the worst by tens
+    width = COLUMN if max(map(len, names), default=0) <= 26 else PAGE
+    title = f"{tables.interval_heading(result, with_train=False)}: {tables.DIFFERENCE}"
+    with drawing.draw_figure((width, 1.25 + 0.14 * len(drawn)), title) as figure:
         panel = figure.subplots()
-        for in_set, color, marker, label in (
-            (True, ORANGE, "D", MAY_BE_BEST),
-            (False, BLUE, "o", "not in the set of the best"),
-        ):
-            rows = [row for row, c in enumerate(drawn) if selection.may_be_best[c] == in_set]
-            if rows:
-                intervals = [selection.difference[drawn[row]] for row in rows]
-                style: dict[str, Any] = {"color": color, "markersize": 4, "capsize": 2, "label": label}
-                _draw_intervals(panel, intervals, rows, fmt=marker, **style)
+        for row, c in enumerate(drawn):
+            color, marker, label = IN_SET if selection.may_be_best[c] else NOT_IN_SET
+            style = {"color": color, "markersize": 3, "capsize": 1.5, "linewidth": 1}
+            _draw_interval(panel, selection.difference[c], row, fmt=marker, label=label, **style)
         panel.axvline(0, color="0.6", linewidth=1, linestyle=":")
-        panel.set_yticks(range(len(drawn)), [configuration_name(result, c) for c in drawn], fontsize=7)
+        panel.set_yticks(range(len(drawn)), names)
         panel.set_ylim(max(1, len(drawn)) - 0.5, -0.5)
-        panel.grid(axis="x", color="0.9")
-        # The best differ by tenths of a point, and the worst by tens.
-        panel.set_xscale("symlog", linthresh=1)
-        panel.xaxis.set_major_formatter(ScalarFormatter())
-        panel.set_xlabel("points; logarithmic beyond ±1")
+        panel.grid(axis="x")
+        if wide:
+            panel.set_xscale("symlog", linthresh=1)
+            panel.set_xticks([tick for tick in TICKS if low <= tick <= high])
+            panel.set_xlim(1.15 * low, high + 0.1)
+        else:
+            panel.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+            panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.set_xlabel("validation accuracy − the best one's, points" + "\n(logarithmic beyond ±1)" * wide)
+        if shared:
+            panel.set_title(drawing.fit_text(", ".join(shared), width / 2))
         if not drawn:
             _mark_diverged(panel)
-        add_legend(figure, panel)
+        selected = f"the first {len(drawn)} of {len(result.configs)} configurations"
+        drawing.add_legend(figure, panel, note=selected * (len(drawn) < len(result.configs)))
+    return figure
 
 
-def plot_curves(path: Path, result: Result) -> None:
-    """Draw training and validation loss per epoch as means over the seeds, with a colour per η.
+def plot_curves(result: Result) -> Figure:
+    """Draw training and validation loss per epoch as means over the seeds.
 
-    Only the best configuration has a band, because bands of many would hide one another. Configurations whose
-    final loss is above 1.5 times the lowest are left out, because they would set the scale. Among very many,
-    only the best are drawn. The title counts those left out and those that diverged.
+    Colours show η, line styles the batch size and rows of panels λ, where they have few values. Only the best
+    configuration has a band, because bands of many would hide one another. The better half by validation
+    accuracy sets the limits of the loss; the legend counts those that leave them. Among very many, only the
+    best are drawn.
     """
-    best = result.ranking()[0]
-    finite = [c for c in result.ranking() if result.stayed_finite[c]]
-    final_loss = result.final["val_loss"].mean(axis=0)
-    lowest = min((final_loss[c] for c in finite), default=np.nan)
-    low = [c for c in finite if c == best or final_loss[c] <= 1.5 * lowest]
-    drawn = sorted(low[:MAX_LINES])
-    title = (
-        heading(result)
-        + (":\n" if len(result.seeds) > 1 else ": ")
-        + f"loss of {len(drawn)} configurations"
-        + f", {len(low) - len(drawn)} less accurate" * (len(drawn) < len(low))
-        + f", {len(finite) - len(low)} far above" * (len(low) < len(finite))
-        + f", {len(result.configs) - len(finite)} diverged" * (len(finite) < len(result.configs))
-    )
-    etas = sorted({result.configs[c].eta for c in drawn})
-    named = etas[:: -(-len(etas) // MAX_NAMES) or 1]
-    colors = dict(zip(etas, matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas))), strict=True))
-    losses_by_split = {
-        "training (mean over each epoch's batches)": result.history["running_loss"],
-        "validation": result.history["val_loss"],
+    ranking = result.ranking()
+    best, finite = ranking[0], [c for c in ranking if result.stayed_finite[c]]
+    drawn = sorted(finite[:MAX_LINES])
+    losses = {
+        "training loss (mean over each epoch's batches)": result.history["running_loss"],
+        "validation loss": result.history["val_loss"],
     }
-    with draw_figure(path, (7.5, 3.8), title) as figure:
-        panels = figure.subplots(1, len(losses_by_split), sharey=True)
-        for panel, (split, losses) in zip(panels, losses_by_split.items(), strict=True):
-            means = losses.mean(axis=1)
-            for c in drawn:
-                eta = result.configs[c].eta
-                label = f"{AXES['eta'].symbol} = {eta:g}" if eta in named else None
-                _line(panel, means[:, c], color=colors[eta], linewidth=0.9, label=label)
-            if best in drawn:
-                label = f"best: {configuration_name(result, best)}"
-                _band(panel, losses[:, :, best], ORANGE, label, linewidth=2.2)
-            panel.set_title(split)
+    means = np.stack([values.mean(axis=1) for values in losses.values()])
+    better = means[:, :, finite[: (len(finite) + 1) // 2]]
+    low, high = (better.min(), better.max()) if finite else (0, 1)
+    above = sum(bool((means[:, :, c] > high).any()) for c in drawn)
+    diverged = len(result.configs) - len(finite)
+    note = (
+        "the best " * (len(drawn) < len(finite))
+        + f"{len(drawn)} of {len(result.configs)} configurations, losses without the penalty"
+        + f"; {above} partly or wholly above the axis" * (above > 0)
+        + f"; {diverged} diverged" * (diverged > 0)
+        + f"\nthe best: {', '.join(tables.configuration_symbols(result, best))}" * bool(finite)
+    )
+    etas, batches, lams = (axis_labels(result, name, drawn) for name in ("eta", "batch", "lam"))
+    spectrum = matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas)))
+    colors = dict(zip(etas, FEW_COLORS if len(etas) <= len(FEW_COLORS) else spectrum, strict=False))
+    few = len(batches) <= len(LINE_STYLES)
+    styles = dict(zip(batches, LINE_STYLES if few else "-" * len(batches), strict=False))
+    by_lam = 0 < len(lams) <= len(LINE_STYLES)
+    rows = [*lams] if by_lam else [0.0]
+    with drawing.draw_figure((PAGE, 1.1 + 1.5 * len(rows)), f"{tables.heading(result)}: loss") as figure:
+        panels = figure.subplots(len(rows), len(losses), squeeze=False, sharex=True, sharey=True)
+        first = panels[0, 0]
+        for eta, text in [*etas.items()][:: -(-len(etas) // MAX_NAMES) or 1]:
+            first.plot([], [], color=colors[eta], label=f"{AXES['eta'].symbol} = {text}")
+        for batch, text in batches.items() if few and len(batches) > 1 else ():
+            first.plot([], [], color="0.4", linestyle=styles[batch], label=f"{AXES['batch'].symbol} = {text}")
+        rows_of = {c: rows.index(result.configs[c].lam) if by_lam else 0 for c in drawn}
+        for c in drawn:
+            style = {"color": colors[result.configs[c].eta], "linestyle": styles[result.configs[c].batch]}
+            for panel, mean in zip(panels[rows_of[c]], means, strict=True):
+                _line(panel, mean[:, c], linewidth=0.9, **style)
+        for panel, values in zip(panels[rows_of[best]], losses.values(), strict=True) if finite else ():
+            _band(panel, values[:, :, best], ORANGE, "the best", styles[result.configs[best].batch], 1.8)
+        for panel, title in zip(panels[0], losses, strict=True):
+            panel.set_title(title)
+        for lam, panel in zip(rows, panels[:, 0], strict=True):
+            panel.set_ylabel(f"{AXES['lam'].symbol} = {lams[lam]}\nloss" if by_lam else "loss")
+        for panel in panels.flat:
             _label_epochs(panel)
-        panels[0].set_ylabel("loss, without the penalty")
-        add_legend(figure, panels[0], columns=4)
+            panel.label_outer()
+        first.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-9)
+        drawing.add_legend(figure, *panels.flat, note=note)
+    return figure
 
 
-def plot_costs(path: Path, result: Result) -> None:
+def plot_costs(result: Result) -> Figure:
     """Draw training and validation loss and cost (with the penalty) per epoch, a panel per configuration."""
-    columns = min(len(result.configs), 2)
-    rows = -(-len(result.configs) // columns)
-    title = f"{heading(result)}: loss, and cost with the penalty"
-    with draw_figure(path, (7.5, 1.0 + 2.4 * rows), title) as figure:
-        panels = figure.subplots(rows, columns, squeeze=False).flat
-        for c, (config, panel) in enumerate(zip(result.configs, panels, strict=False)):
-            penalty = config.lam * result.history["W_norm"][:, :, c] ** 2
-            for split in result.per_epoch:
-                loss, color = result.history[f"{split}_loss"][:, :, c], SPLIT_COLORS[split]
-                _band(panel, loss, color, f"{split} loss")
-                _band(panel, loss + penalty, color, f"{split} cost", linestyle="--")
-            panel.set_title(", ".join(configuration_symbols(result, c)))
-            panel.set_ylabel("loss, cost" if c % columns == 0 else "")
+    panels = []
+    for c, config in enumerate(result.configs):
+        penalty = config.lam * result.history["W_norm"][:, :, c] ** 2
+        curves: list[Any] = []
+        for split in result.per_epoch:
+            loss, color = result.history[f"{split}_loss"][:, :, c], SPLIT_COLORS[split]
+            curves += [(loss, color, f"{split} loss"), (loss + penalty, color, f"{split} cost", "--")]
+        panels.append((_name(result, c, 3), "" if c % 2 else "loss, cost", curves))
+    title = f"{tables.heading(result)}: loss, and cost with the penalty"
+    return _plot_epochs(title, panels, min(len(panels), 2))
+
+
+def plot_gaps(shown: Sequence[Shown]) -> Figure:
+    """Draw training and test accuracy per epoch, a panel per selection, and their gaps in the last panel."""
+    panels: list[tuple[str, str, Sequence[Any]]] = []
+    gaps = []
+    for (result, c, _), color in zip(shown, (SKY, PURPLE), strict=False):
+        train, test = (100 * result.history[f"{name}_acc"][:, :, c] for name in ("train", "test"))
+        curves = [(train, SPLIT_COLORS["train"], "train"), (test, SPLIT_COLORS["test"], "test")]
+        label = "" if panels else "accuracy, %"
+        panels.append((f"{result.about['sweep']}\n{_name(result, c, 2)}", label, curves))
+        gaps.append((train - test, color, f"{result.about['sweep']}: train − test"))
+    title = f"{tables.heading(shown[0][0])}: training and test accuracy"
+    figure = _plot_epochs(title, [*panels, ("gap, points", "", gaps)], len(panels) + 1)
+    for panel in figure.axes[1:-1]:
+        panel.sharey(figure.axes[0])
+    return figure
+
+
+def plot_learning_curves(result: Result, config: int) -> Figure:
+    """Draw loss and accuracy of one configuration per epoch."""
+    running = ("running", SKY, "training, mean over each epoch's batches")
+    splits = [running, *((split, SPLIT_COLORS[split], split) for split in result.per_epoch)]
+    panels = []
+    for metric, label, scale in (("loss", "loss, without the penalty", 1), ("acc", "accuracy, %", 100)):
+        values = {split: scale * result.history[f"{split}_{metric}"][:, :, config] for split, *_ in splits}
+        panels.append(("", label, [(values[split], *style) for split, *style in splits]))
+    return _plot_epochs(f"{tables.heading(result)}: {_name(result, config)}", panels, 2)
+
+
+def _plot_epochs(title: str, panels: Sequence[tuple[str, str, Sequence[Any]]], columns: int) -> Figure:
+    """Draw panels of a title, a label of the y axis, and curves: the arguments of `_band`."""
+    rows = -(-len(panels) // columns)
+    with drawing.draw_figure((PAGE if columns > 1 else COLUMN, 0.9 + 1.7 * rows), title) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False).flat
+        for (name, label, curves), panel in zip(panels, axes, strict=False):
+            for curve in curves:
+                _band(panel, *curve)
+            panel.set(title=name, ylabel=label)
             _label_epochs(panel)
-        for panel in panels:  # panels without a configuration
+        for panel in axes:  # without curves
             panel.set_visible(False)
-        add_legend(figure, figure.axes[0])
+        drawing.add_legend(figure, *figure.axes)
+    return figure
 
 
-def plot_samples(path: Path, dataset: Dataset, columns: int = 12) -> None:
+def plot_samples(dataset: Dataset, columns: int = 12) -> Figure:
     """Draw the first training images of each class, a row per class; the data set is of coloured images."""
-    K, shape = len(dataset.classes), dataset.image_shape
+    shape = dataset.image_shape
     assert shape is not None, "only images can be drawn"
-    _, height, width = shape
     images, classes = dataset.splits["train"]
-    labels, note = label_classes(dataset.classes, SAMPLES_LABEL)
-    with draw_figure(path, (6.4, 0.45 * K + 0.4), f"{dataset.label}: training images{note}") as figure:
-        figure.set_layout_engine("none")
-        for k, label in enumerate(labels):
-            members = np.flatnonzero(classes == k)[:columns]
-            strip = np.full((height, columns * (width + 2), 3), 255, np.uint8)
-            for column, i in enumerate(members):
-                start = column * (width + 2)
-                strip[:, start : start + width] = _image(images[i], shape)
-            panel = figure.add_axes((0.16, 0.93 - (k + 1) * 0.92 / K, 0.83, 0.92 / K * 0.94))
-            panel.imshow(strip, interpolation="nearest", aspect="auto")
-            panel.set_axis_off()
-            panel.text(-0.015, 0.5, label, transform=panel.transAxes, ha="right", va="center")
+    labels, note = label_classes(dataset.classes, LABEL)
+    rows = [images[np.flatnonzero(classes == k)[:columns]] for k in range(len(labels))]
+    return _plot_images(f"{dataset.label}: training images{note}", shape, rows, labels, [""] * columns)
 
 
-def plot_weights(path: Path, result: Result, configs: Sequence[int], replicate: int = 0) -> None:
+def plot_weights(result: Result, configs: Sequence[int], replicate: int = 0) -> Figure:
     """Draw the weights of each class as an image, a row per configuration.
 
-    Each image is scaled to its own range. Of very many classes only the first are drawn.
-
-    Args:
-      path: file to draw, without its suffix.
-      result: a sweep on images, grey or in three colours, whose weights of these runs are saved.
-      configs: indices of the configurations to draw.
-      replicate: index of the replicate to draw.
+    Each image is scaled to its own range, and grey where the run diverged. Of very many classes only the
+    first are drawn. The result is of a sweep on images, with the weights of these runs.
     """
     shape, K = result.about["image_shape"], len(result.about["classes"])
     assert shape is not None, "only images can be drawn"
-    classes = result.about["classes"][:MAX_CLASSES]
-    selected = f"the first {len(classes)} of {K} classes" if len(classes) < K else "each class"
-    heading = f"{result.about['label']}: weights of {selected}, {replicate_name(result, replicate)}"
-    size = (0.72 * max(len(classes), 8) + 0.9, 0.78 * len(configs) + 0.8)
-    labels, note = label_classes(classes, WEIGHTS_LABEL)
-    with draw_figure(path, size, f"{heading}, each scaled by itself{note}") as figure:
-        panels = figure.subplots(len(configs), len(classes), squeeze=False)
-        for row, c in enumerate(configs):
-            weights = np.asarray(result.params_at(replicate, c).W)
-            for panel, label, W in zip(panels[row], labels, weights, strict=False):
-                if np.isfinite(W).all():
-                    spread = np.ptp(W)
-                    scaled = _image((W - W.min()) / (spread or 1), shape)
-                    panel.imshow(scaled, interpolation="nearest", vmin=0, vmax=1, cmap="gray")
-                else:
-                    _mark_diverged(panel)
-                panel.set_xticks([], [])
-                panel.set_yticks([], [])
-                panel.spines[:].set_visible(False)
-                if row == 0:
-                    panel.set_title(label, fontsize=8)
-            row_label = "\n".join(configuration_symbols(result, c))
-            panels[row, 0].set_ylabel(row_label, rotation=0, ha="right", va="center")
+    labels, note = label_classes(result.about["classes"][:MAX_CLASSES], LABEL - 2)
+    selected = f"the first {len(labels)} of {K} classes" if len(labels) < K else "each class"
+    sheet, names = [], []
+    for c in configs:
+        weights = np.asarray(result.params_at(replicate, c).W)[: len(labels)]
+        finite = bool(np.isfinite(weights).all())
+        sheet.append(
+            [255 * (W - W.min()) / (np.ptp(W) or 1) if finite else np.full_like(W, 230) for W in weights]
+        )
+        names.append("\n".join([*tables.configuration_symbols(result, c), *["diverged"] * (not finite)]))
+    title = f"{result.about['label']}: weights of {selected}, {tables.replicate_name(result, replicate)}"
+    return _plot_images(f"{title}, each scaled by itself{note}", shape, sheet, names, labels)
 
 
-def plot_best_weights(path: Path, result: Result) -> None:
+def _plot_images(
+    title: str, shape: ImageShape, images: Sequence[Any], names: Sequence[str], labels: Sequence[str]
+) -> Figure:
+    """Draw rows of channel-major images, each row with its name, and a label above each column."""
+    _, height, width = shape
+    sheet = np.full((len(names), height + 2, len(labels), width + 2, 3), 255, np.uint8)
+    for row, members in enumerate(images):
+        for column, image in enumerate(members):
+            sheet[row, 1:-1, column, 1:-1] = np.reshape(image, shape).transpose(1, 2, 0)
+    sheet = sheet.reshape(len(names) * (height + 2), len(labels) * (width + 2), 3)
+    across = COLUMN if len(labels) <= 5 else PAGE
+    inner = across - 0.2 - drawing.CHARACTER * max(len(line) for name in names for line in name.split("\n"))
+    longest = drawing.CHARACTER * max(map(len, labels))
+    turned = longest > inner / len(labels)
+    size = (across, inner * sheet.shape[0] / sheet.shape[1] + (0.4 + longest if turned else 0.5))
+    with drawing.draw_figure(size, title) as figure:
+        figure.set_layout_engine("compressed")
+        panel = figure.subplots()
+        panel.imshow(sheet, interpolation="nearest")
+        panel.xaxis.tick_top()
+        panel.set_xticks((np.arange(len(labels)) + 0.5) * (width + 2), labels, rotation=90 * turned)
+        panel.set_yticks((np.arange(len(names)) + 0.5) * (height + 2), names)
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
+    return figure
+
+
+def plot_best_weights(result: Result) -> Figure | None:
     """Draw the weights of the best configuration, unless it diverged or the data are not images."""
     best, shape = result.ranking()[0], result.about["image_shape"]
     if result.stayed_finite[best] and shape and shape[0] in CHANNELS:
-        plot_weights(path, result, [best], result.best_replicate(best))
+        return plot_weights(result, [best], result.best_replicate(best))
+    return None
 
 
 def plot_confusion(
-    path: Path, counts: Float[np.ndarray, "K K"], classes: Sequence[str], title: str, numbered: bool
-) -> None:
+    counts: Float[np.ndarray, "K K"], classes: Sequence[str], title: str, numbered: bool
+) -> Figure:
     """Draw how many examples of each true class (rows) are predicted to be of each class (columns), in %.
 
-    Args:
-      path: file to draw, without its suffix.
-      counts: numbers of examples; a class without examples has an empty row.
-      classes: names of the K classes.
-      title: title of the figure.
-      numbered: whether to write the numbers into the cells, and the name at each row.
+    Colours end at the most frequent error, so that errors differ visibly; the diagonal is mostly beyond. A
+    class without examples has an empty row. Only if `numbered` are the numbers written into the cells.
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
-    side = max(4.8, 1.6 + 0.52 * len(classes)) if numbered else 6.4
-    labels, note = label_classes(classes)
-    with draw_figure(path, (side + 0.8, side), title + note) as figure:
+    largest = max(np.nan_to_num(shares * (1 - np.eye(len(classes)))).max(), 1)
+    width = COLUMN if len(classes) <= FEW_CLASSES else PAGE
+    labels, note = label_classes(classes, LABEL)
+    with drawing.draw_figure((width, 0.9 * width), title + note) as figure:
+        figure.set_layout_engine("compressed")
         panel = figure.subplots()
-        image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=100)
-        panel.set_xlabel("predicted class")
-        panel.set_ylabel("true class")
+        image = panel.imshow(shares, cmap=SEQUENTIAL, vmin=0, vmax=largest)
         panel.spines[:].set_visible(False)
         panel.tick_params(length=0)
-        places = range(0, len(classes), -(-len(classes) // MAX_NUMBERS))
-        shown = [labels[place] for place in places]
-        panel.set_xticks(places, shown, rotation=90 if max(map(len, shown)) > 2 else 0)
-        panel.set_yticks(places, shown)
+        step = _label_ticks(panel.set_xticks, labels, (width - 1.6) / min(len(labels), MAX_NUMBERS))
+        _label_ticks(panel.set_yticks, labels)
+        named = f", one of {step} is named" * (step > 1)
+        panel.set_xlabel(f"predicted class{named}")
+        panel.set_ylabel(f"true class{named}")
         if numbered:
             for (row, column), share in np.ndenumerate(shares):
                 if np.isfinite(share):
-                    color = "black" if share > 50 else "white"
-                    panel.text(column, row, f"{share:.0f}", ha="center", va="center", color=color, fontsize=8)
-        figure.colorbar(image, ax=panel, label="% of the true class").outline.set_visible(False)
+                    _write(panel, column, row, f"{share:.0f}", dark=share <= largest / 2)
+        clipped = bool(np.nanmax(shares) > largest)
+        label = "% of the true class" + "\ncolours up to the largest error" * clipped
+        _add_scale(figure, image, label, "max" * clipped)
+    return figure
 
 
-def plot_histograms(path: Path, shown: Sequence[Shown]) -> None:
+def plot_histograms(shown: Sequence[Shown]) -> Figure:
     """Draw the first seed's probability of the true class on right and wrong test images, a panel each."""
     title = f"{shown[0][0].about['label']}, test images: probability of the true class"
-    with draw_figure(path, (3.6 * len(shown) + 0.2, 3.2), title) as figure:
+    with drawing.draw_figure((PAGE, 2.4), title) as figure:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         edges = np.linspace(0, 1, 41)
         for panel, (result, c, predictions) in zip(panels, shown, strict=True):
-            panel.set_title(f"{result.about['sweep']}: {configuration_name(result, c)}", fontsize=9)
+            panel.set_title(f"{result.about['sweep']}: {_name(result, c, (PAGE - 1) / len(shown))}")
             panel.set_xlabel("probability of the true class")
             panel.set_xlim(0, 1)
             if result.diverged[0, c]:
                 _mark_diverged(panel)
                 continue
             first_seed = predictions.of_run(0, c)
-            for mask, color, label in (
-                (~first_seed.correct, ORANGE, "wrong"),
-                (first_seed.correct, BLUE, "right"),
-            ):
-                panel.hist(
-                    first_seed.of_true_class[mask], edges, color=color, alpha=0.6, label=f"classified {label}"
-                )
-        panels[0].set_ylabel("test images")
-        add_legend(figure, *panels)
+            for right, color, label in ((False, ORANGE, "wrong"), (True, BLUE, "right")):
+                values = first_seed.of_true_class[first_seed.correct == right]
+                panel.hist(values, edges, color=color, alpha=0.6, label=f"classified {label}")
+        panels[0].set_ylabel(f"test images ({tables.replicate_name(shown[0][0], 0)})")
+        drawing.add_legend(figure, *panels)
+    return figure
 
 
-def plot_reliability_diagram(path: Path, shown: Sequence[Shown]) -> None:
+def plot_reliability_diagram(shown: Sequence[Shown]) -> Figure:
     """Draw the share of right predictions over the probability of the predicted class, for the first seed.
 
-    The diagonal is perfect calibration. A point's area is proportional to its share of the test images.
+    The diagonal is perfect calibration. A point's area is proportional to its share of the test images. The
+    legend has the calibration error of that seed, and of all seeds as the table has it.
     """
     title = f"{shown[0][0].about['label']}, test images: reliability"
-    with draw_figure(path, (4.6, 4.9), title) as figure:
+    first = tables.replicate_name(shown[0][0], 0)
+    with drawing.draw_figure((COLUMN, 4.2), title) as figure:
         panel = figure.subplots()
         panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
         for (result, c, predictions), color, marker in zip(
             shown, (BLUE, ORANGE, GREEN, SKY), "osD^", strict=False
         ):
-            name = f"{result.about['sweep']}, {configuration_name(result, c)}"
+            name = f"{result.about['sweep']}: {_name(result, c)}"
+            style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1, "markersize": 3}
             if result.diverged[0, c]:
-                panel.scatter([], [], color=color, marker=marker, alpha=0.8, label=f"{name}: diverged")
+                panel.plot([], [], label=f"{name}: diverged", **style)
                 continue
-            first_seed = predictions.of_run(0, c)
-            binned = reliability(first_seed.of_predicted_class, first_seed.correct)
-            label = f"{name}: ECE {expected_calibration_error(binned):.3f}"
-            seen = binned.counts > 0
-            x, y, share = (
-                binned.confidence[seen],
-                binned.accuracy[seen],
-                binned.counts[seen] / len(first_seed.correct),
-            )
-            panel.plot(x, y, color=color, linewidth=1)
-            panel.scatter(x, y, s=8 + 400 * share, color=color, marker=marker, alpha=0.8, label=label)
+            runs = [predictions.of_run(replicate, c) for replicate in range(result.identity.size[0])]
+            finite = [run for run, epoch in zip(runs, result.diverged[:, c], strict=True) if epoch == 0]
+            binned = [reliability(run.of_predicted_class, run.correct) for run in finite]
+            errors = [*map(expected_calibration_error, binned), *[np.nan] * (len(runs) - len(finite))]
+            several = f", {tables.percent(np.array(errors))} % (all seeds)" * (len(runs) > 1)
+            label = f"{name}\nECE {tables.percent(errors[0])} % ({first}){several}"
+            enough = binned[0].counts >= SMALLEST_BIN
+            x, y, counts = binned[0].confidence[enough], binned[0].accuracy[enough], binned[0].counts[enough]
+            panel.plot(x, y, label=label, **style)
+            panel.scatter(x, y, 250 * counts / len(runs[0].correct), color=color, marker=marker, alpha=0.8)
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        panel.set_xlabel("probability of the predicted class")
-        panel.set_ylabel("share of right predictions")
-        add_legend(figure, panel, columns=1)
-
-
-def plot_gaps(path: Path, shown: Sequence[Shown]) -> None:
-    """Draw training and test accuracy per epoch, a panel per selection, and their gaps in the last panel."""
-    title = f"{heading(shown[0][0])}: training and test accuracy"
-    with draw_figure(path, (2.8 * (len(shown) + 1) + 0.2, 3.4), title) as figure:
-        *panels, last = figure.subplots(1, len(shown) + 1)
-        for panel, (result, c, _), color in zip(panels, shown, (SKY, "#CC79A7"), strict=False):
-            train, test = (100 * result.history[f"{name}_acc"][:, :, c] for name in ("train", "test"))
-            _band(panel, train, SPLIT_COLORS["train"], "train")
-            _band(panel, test, SPLIT_COLORS["test"], "test")
-            _band(last, train - test, color, f"{result.about['sweep']}: train − test")
-            panel.set_title(f"{result.about['sweep']}\n{configuration_name(result, c)}", fontsize=9)
-            panel.sharey(panels[0])
-            _label_epochs(panel)
-        last.set_title("gap, points", fontsize=9)
-        _label_epochs(last)
-        panels[0].set_ylabel("accuracy, %")
-        add_legend(figure, panels[0], last)
-
-
-def plot_learning_curves(path: Path, result: Result, config: int) -> None:
-    """Draw loss and accuracy of one configuration per epoch."""
-    title = f"{heading(result)}: {configuration_name(result, config)}"
-    with draw_figure(path, (7.5, 3.2), title) as figure:
-        loss_panel, accuracy_panel = figure.subplots(1, 2)
-        for split in ("running", *result.per_epoch):
-            color = SPLIT_COLORS.get(split, SKY)
-            label = "training, mean over each epoch's batches" if split == "running" else split
-            _band(loss_panel, result.history[f"{split}_loss"][:, :, config], color, label)
-            _band(accuracy_panel, 100 * result.history[f"{split}_acc"][:, :, config], color, label)
-        loss_panel.set_ylabel("loss, without the penalty")
-        accuracy_panel.set_ylabel("accuracy, %")
-        for panel in (loss_panel, accuracy_panel):
-            _label_epochs(panel)
-        add_legend(figure, loss_panel)
+        panel.set_xlabel(f"probability of the predicted class, bins of ≥ {SMALLEST_BIN} images")
+        panel.set_ylabel(f"share of right predictions ({first})")
+        drawing.add_legend(figure, panel)
+    return figure
 
 
 def plot_steps(
-    path: Path,
     names: Sequence[str],
     accuracies: Sequence[Float[np.ndarray, " S"]],
     intervals: Sequence[Estimate],
     title: str,
-) -> None:
-    """Draw the test accuracy of each step: a dot per seed, and a bar of the mean with its interval.
-
-    Args:
-      path: file to draw, without its suffix.
-      names: names of the steps.
-      accuracies: test accuracy of each step with each seed.
-      intervals: mean test accuracy of each step, with its interval.
-      title: title of the figure.
-    """
-    with draw_figure(path, (6.4, 0.9 + 0.3 * len(names)), title) as figure:
+) -> Figure:
+    """Draw the test accuracy of each step: a dot per seed, and a bar of the mean with its interval."""
+    with drawing.draw_figure((COLUMN, 0.7 + 0.17 * len(names)), title) as figure:
         panel = figure.subplots()
         for row, (shares, interval) in enumerate(zip(accuracies, intervals, strict=True)):
             if np.isnan(interval.mean):
                 _mark_diverged(panel, row, panel.get_yaxis_transform())
                 continue
-            _draw_intervals(panel, [interval], [row], fmt="D", color=BLUE, markersize=5, capsize=3)
-            panel.plot(100 * shares, np.full(len(shares), row), ".", color=SKY, markersize=5)
+            _draw_interval(panel, interval, row, fmt="D", color=BLUE, markersize=3.5, capsize=2)
+            panel.plot(100 * shares, np.full(len(shares), row), ".", color=SKY, markersize=3)
             label, end = f"{100 * interval.mean:.2f}", 100 * np.nanmax(interval[:3])
-            panel.annotate(label, (end, row), (6, 0), textcoords="offset points", va="center")
+            panel.annotate(label, (end, row), (3, 0), textcoords="offset points", va="center")
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)  # the first step is at the top
         panel.margins(x=0.12)
-        panel.grid(axis="x", color="0.9")
+        panel.grid(axis="x")
         panel.set_xlabel("test accuracy, %")
+    return figure
 
 
-def _draw_intervals(panel: Axes, intervals: Sequence[Estimate], rows: Sequence[int], **style: Any) -> None:
-    """Draw a mean and its interval, in percent, in each row."""
-    means, low, high = 100 * np.array([interval[:3] for interval in intervals]).T
-    panel.errorbar(means, rows, xerr=[means - low, high - means], **style)
+def axis_labels(result: Result, name: str, drawn: Iterable[int] | None = None) -> Mapping[float, str]:
+    """Return the values of an axis in rising order, each with its text, of all or some configurations."""
+    configs = result.configs if drawn is None else [result.configs[c] for c in drawn]
+    return dict(sorted((config[name], tables.number_cell(config[name]).text) for config in configs))
+
+
+def _name(result: Result, config: int, width: float = PAGE) -> str:
+    """Return a configuration's name, in lines of at most `width` inches."""
+    return drawing.fit_text(", ".join(tables.configuration_symbols(result, config)), width)
+
+
+def _write(panel: Axes, x: int, y: int, text: str, dark: bool, **style: Any) -> None:
+    """Write into a cell, in a colour that can be read on it."""
+    panel.text(x, y, text, ha="center", va="center", color="white" if dark else "black", **style)
+
+
+def _add_scale(figure: Figure, image: Any, label: str, extend: str) -> None:
+    """Draw the scale of the colours; `extend` is the end that values lie beyond, or empty."""
+    scale = figure.colorbar(
+        image, ax=figure.axes, label=label, extend=extend or "neither", fraction=0.05, pad=0.02
+    )
+    scale.outline.set_visible(False)
+
+
+def _draw_interval(panel: Axes, interval: Estimate, row: int, **style: Any) -> None:
+    """Draw a mean and its interval, in percent, in a row."""
+    mean, low, high = 100 * np.array(interval[:3])
+    panel.errorbar(mean, row, xerr=[[mean - low], [high - mean]], **style)
 
 
 def _line(panel: Axes, values: ArrayLike, **style: Any) -> None:
@@ -452,7 +488,7 @@ def _line(panel: Axes, values: ArrayLike, **style: Any) -> None:
 
 
 def _band(
-    panel: Axes, values: ArrayLike, color: str, label: str, linestyle: str = "-", linewidth: float = 1.3
+    panel: Axes, values: ArrayLike, color: str, label: str, linestyle: str = "-", linewidth: float = 1.2
 ) -> None:
     """Draw the mean over seeds of values [E, S] per epoch, in a band of ± one standard deviation."""
     values = np.asarray(values)
@@ -479,13 +515,13 @@ def _label_epochs(panel: Axes) -> None:
         panel.tick_params(length=0, labelbottom=False, labelleft=False)
 
 
-def _label_ticks(set_ticks: Callable[[Sequence[int], Sequence[str]], Any], values: Sequence[float]) -> None:
-    """Label the cells along an axis with their values; if there are very many, only some of them."""
-    places = range(0, len(values), -(-len(values) // MAX_NUMBERS))
-    set_ticks(places, [f"{values[place]:g}" for place in places])
+def _label_ticks(set_ticks: Callable[..., Any], labels: Sequence[str], space: float | None = None) -> int:
+    """Label the cells along an axis; if there are very many, only one of so many, which is returned.
 
-
-def _image(features: ArrayLike, shape: ImageShape) -> np.ndarray:
-    """Return channel-major features [d] as rows × columns × colours, or rows × columns of a grey image."""
-    image = np.asarray(features).reshape(shape).transpose(1, 2, 0)
-    return image[..., 0] if shape[0] == 1 else image
+    Labels turn where the longest is wider than `space` inches.
+    """
+    step = -(-len(labels) // MAX_NUMBERS)
+    shown = labels[::step]
+    turned = space is not None and max(map(len, shown)) * drawing.CHARACTER > space
+    set_ticks(range(0, len(labels), step), shown, rotation=90 if turned else 0)
+    return step

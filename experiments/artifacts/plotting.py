@@ -48,7 +48,7 @@ with quiet(), _hide_settings():
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     from matplotlib.text import Text
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+    from matplotlib.ticker import MaxNLocator
     from matplotlib.transforms import Transform
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "Figure",
     "MaxNLocator",
     "Rectangle",
-    "ScalarFormatter",
     "Text",
     "Transform",
     "font_manager",

@@ -1,14 +1,13 @@
 """The figures of a search: accuracy along each axis, and the best accuracy against the work."""
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.artifacts.drawing import BLUE, ORANGE, SEQUENTIAL, add_legend, draw_figure
-from experiments.artifacts.plotting import Axes, MaxNLocator, matplotlib
-from experiments.artifacts.tables import configuration_name, heading
-from linear_cifar.config import AXES, Axis
+from experiments.artifacts.drawing import BLUE, COLUMN, ORANGE, PAGE, SEQUENTIAL, add_legend, draw_figure
+from experiments.artifacts.figures import axis_labels
+from experiments.artifacts.plotting import Axes, Figure, MaxNLocator, matplotlib
+from experiments.artifacts.tables import configuration_symbols, heading
+from linear_cifar.config import AXES
 from linear_cifar.halving import split_brackets
 from linear_cifar.result import Result
 
@@ -16,67 +15,68 @@ from linear_cifar.result import Result
 LARGE_FACTOR = 50
 
 
-def plot_axes(path: Path, result: Result) -> None:
+def plot_axes(result: Result) -> Figure:
     """Draw each configuration's validation accuracy after its last epoch against each of its hyperparameters.
 
-    Colours show the epoch that it reached. The title counts the configurations that diverged.
+    Colours show the epoch that it reached. The legend counts the configurations that diverged.
     """
     accuracy = 100 * result.final["val_acc"].mean(axis=0)
     reached = np.where(result.stopped.any(axis=0), result.stopped.max(axis=0), len(result.identity.epochs))
-    finite = np.isfinite(accuracy)
-    columns_of = {axis: [config[name] for config in result.configs] for name, axis in AXES.items()}
-    axes = [axis for axis, values in columns_of.items() if len(set(values)) > 1] or [AXES["eta"]]
-    diverged = f", {(~finite).sum()} diverged" * bool((~finite).any())
-    best = result.ranking()[0]
-    star = f"\nstar: the best, {configuration_name(result, best)}" * bool(finite[best])
-    title = f"{heading(result, 'mean')}: {len(result.configs):,} configurations{diverged}{star}"
-    columns = 2 if len(axes) == 4 else min(len(axes), 3)
-    rows = -(-len(axes) // columns)
+    finite, best = np.isfinite(accuracy), result.ranking()[0]
+    names = [name for name in AXES if len({config[name] for config in result.configs}) > 1] or ["eta"]
+    columns = 2 if len(names) == 4 else min(len(names), 3)
+    rows = -(-len(names) // columns)
     epochs = sorted(set(reached[finite]))
     colors = matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.9, len(epochs)))
-    with draw_figure(path, (max(4.8, 2.9 * columns), 0.9 + 2.6 * rows), title) as figure:
+    title = f"{heading(result, 'mean')}: validation accuracy by hyperparameter"
+    with draw_figure((PAGE if columns > 1 else COLUMN, 0.9 + 1.9 * rows), title) as figure:
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for axis, panel in zip(axes, panels.flat, strict=False):
-            values = _scale_axis(panel, np.array(columns_of[axis]), axis)
+        for name, panel in zip(names, panels.flat, strict=False):
+            values = _scale_axis(panel, result, name)
             for epoch, color in zip(epochs, colors, strict=True):
                 drawn = finite & (reached == epoch)
                 label = f"{epoch} epoch" + "s" * bool(epoch > 1)
-                size = 8 + 10 * int(epoch == len(result.identity.epochs))
+                size = 5 + 7 * int(epoch == len(result.identity.epochs))
                 panel.scatter(values[drawn], accuracy[drawn], s=size, color=color, alpha=0.8, label=label)
             if finite[best]:
-                panel.scatter(values[best], accuracy[best], marker="*", s=90, color=ORANGE, zorder=3)
-            panel.set_xlabel(axis.label)
-            panel.grid(color="0.93")
-            panel.set_axisbelow(True)
-        for panel in list(panels.flat)[len(axes) :]:
+                style = {"marker": "*", "s": 70, "linewidths": 0}
+                panel.scatter(values[best], accuracy[best], color=ORANGE, zorder=3, label="the best", **style)
+            panel.grid()
+        for panel in list(panels.flat)[len(names) :]:
             panel.set_visible(False)
         for row in panels:
             row[0].set_ylabel("validation accuracy, %")
-        add_legend(figure, panels[0, 0])
+        note = f"{len(result.configs):,} configurations" + f", {(~finite).sum()} diverged" * (
+            not finite.all()
+        )
+        symbols = f"\nthe best: {', '.join(configuration_symbols(result, best))}" * bool(finite[best])
+        add_legend(figure, panels[0, 0], note=note + symbols)
+    return figure
 
 
-def plot_effort(path: Path, result: Result) -> None:
-    """Draw the best validation accuracy so far against the epochs that all runs have trained so far.
+def plot_effort(result: Result) -> Figure:
+    """Draw the validation accuracy of the best configuration so far against the epochs that all runs trained.
 
-    It is the highest mean over the replicates of any configuration after any epoch. With halving the brackets
-    follow one another, and a line marks the end of each.
+    See `trace_effort`: it ends at the accuracy of the configuration that the search chooses. With halving the
+    brackets follow one another, and a line marks the end of each.
     """
     work, best, ends = trace_effort(result)
-    title = f"{heading(result, 'mean')}: best validation accuracy so far"
-    with draw_figure(path, (6.0, 3.4), title) as figure:
+    with draw_figure((COLUMN, 2.5), f"{heading(result, 'mean')}: best validation accuracy so far") as figure:
         panel = figure.subplots()
-        panel.step(work, 100 * best, where="post", color=BLUE, linewidth=1.5)
-        panel.plot(work[-1], 100 * best[-1], "o", color=BLUE, markersize=5)
+        panel.step(work, 100 * best, where="post", color=BLUE, linewidth=1.2)
+        chosen = f"the chosen configuration: {100 * best[-1]:.2f} %"
+        panel.plot(work[-1], 100 * best[-1], "o", color=BLUE, markersize=4, label=chosen)
         for i, end in enumerate(ends[:-1]):
             label = "end of a bracket" if i == 0 else None
             panel.axvline(end, color="0.7", linewidth=0.8, linestyle=":", label=label)
         panel.set_xlabel("epochs trained, over all runs")
-        panel.set_ylabel("validation accuracy, %")
+        panel.set_ylabel("latest validation accuracy, %,\nof the best that was not stopped")
         panel.set_xlim(left=0)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.xaxis.set_major_formatter("{x:,.0f}")
-        panel.grid(color="0.93")
+        panel.grid()
         add_legend(figure, panel)
+    return figure
 
 
 def trace_effort(
@@ -84,36 +84,47 @@ def trace_effort(
 ) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"], list[int]]:
     """Return the epochs of all runs so far, the best accuracy so far, and the epochs at each bracket's end.
 
-    The accuracy is NaN while all runs have diverged.
+    The best is the highest latest accuracy of the configurations that were not stopped, so that it ends at
+    that of the chosen one. It may fall. It is NaN while all runs have diverged.
     """
     accuracy = result.history["val_acc"].mean(axis=1, dtype=np.float64)  # [E, C]
     stopped = result.stopped.max(axis=0)
-    work, best, ends = [0], [np.nan], []
+    work, best, ends, finished = [0], [np.nan], [], np.nan
     size = result.about["bracket"] if result.halved else len(result.configs)
     for places in split_brackets(range(len(result.configs)), size):
         members = np.asarray(places)
         for epoch in range(1, len(result.identity.epochs) + 1):
             alive = members[(stopped[members] == 0) | (stopped[members] >= epoch)]
-            reached = accuracy[epoch - 1, alive]
             work.append(work[-1] + len(alive) * len(result.identity.replicates))
-            best.append(np.fmax(best[-1], np.fmax.reduce(reached)))
+            best.append(np.fmax(finished, np.fmax.reduce(accuracy[epoch - 1, alive])))
         ends.append(work[-1])
+        finished = best[-1]
     return np.array(work[1:]), np.array(best[1:]), ends
 
 
-def _scale_axis(panel: Axes, values: np.ndarray, axis: Axis) -> np.ndarray:
-    """Choose the scale of an axis, and return the places of the values on it."""
-    distinct = sorted(set(values.tolist()))
+def _scale_axis(panel: Axes, result: Result, name: str) -> np.ndarray:
+    """Label the axis of a hyperparameter, choose its scale, and return the places of the values on it."""
+    axis, labels = AXES[name], axis_labels(result, name)
+    values = np.array([config[name] for config in result.configs])
+    panel.set_xlabel(axis.label)
     if axis.whole:
         # The points of one value are spread out, by the place of each in the sweep.
         spread = (np.arange(len(values)) * 0.618034 % 1 - 0.5) * 0.5
-        panel.set_xticks(range(len(distinct)), [f"{value:g}" for value in distinct])
-        return np.searchsorted(distinct, values) + spread
-    positive = [value for value in distinct if value > 0]
+        panel.set_xticks(range(len(labels)), [*labels.values()], rotation=90 if len(labels) > 6 else 0)
+        panel.set_xlabel(f"{axis.label}, points of one value side by side")
+        return np.searchsorted([*labels], values) + spread
+    positive = [value for value in labels if value > 0]
     if axis.log and positive and positive[-1] / positive[0] > LARGE_FACTOR:
-        if len(positive) < len(distinct):
-            panel.set_xscale("symlog", linthresh=positive[0], linscale=0.4)
+        exponents = range(int(np.ceil(np.log10(positive[0]))), int(np.log10(positive[-1]) // 1) + 1)
+        ticks = [10.0**exponent for exponent in exponents[:: -(-len(exponents) // 4)]]
+        if len(positive) < len(labels):
+            panel.set_xscale("symlog", linthresh=positive[0])
+            ticks = [0.0, *ticks]
         else:
             panel.set_xscale("log")
-        panel.xaxis.set_major_formatter("{x:g}")
+        panel.set_xticks(ticks)
+        panel.set_xticks([], minor=True)
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(4))
+    panel.xaxis.set_major_formatter("{x:g}")
     return values

@@ -40,8 +40,9 @@ FLAGS = flags.FLAGS
 # Characters of the data set's name that a bar shows.
 TITLE = 24
 
-# Draws an experiment's figures into the folder, and returns its tables. Data are by the name of the sweep.
-Render = Callable[[Path, Sequence[Result], Mapping[str, Data]], Sequence[Table]]
+# Figures by the names of their files (None: there is none), and tables. Other files go to the folder.
+Rendered = tuple[Mapping[str, Any], Sequence[Table]]
+Render = Callable[[Path, Sequence[Result], Mapping[str, Data]], Rendered]
 
 
 class _Experiment(NamedTuple):
@@ -88,7 +89,7 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, keep: str
     Args:
       name: name of the experiment's module.
       stages: stages of the experiment; the first does not depend on results.
-      render: draws the experiment's own figures and returns its tables.
+      render: draws the experiment's own figures and makes its tables.
       keep: which weights `render` needs, see `fit`; None: as many as are small enough.
 
     Raises:
@@ -204,16 +205,21 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
     if len(results) == len(sweeps) and all(result.complete for result in results):
         description = experiment.describe(sweeps, results, complete=True)
         previous = experiment.previous
-        if previous and previous.has_results(description["sweeps"]):
+        drawn = {name: FLAGS[name].value for name in ("formats", "titles")}.items()
+        if previous and drawn <= previous.settings.items() and previous.has_results(description["sweeps"]):
             log(f"finished already, {previous.written}: nothing to do")
             return list(previous.tables.values())
         check_signals()
         write_results(folder, results)
         experiment.clock.count("writing")
-        tables = [
-            *experiment.render(folder, results, experiment.data(sweeps)),
-            *render_confusion(folder, best_result(results), experiment.data(sweeps)),
-        ]
+        # Imported here, as matplotlib takes a second, which a run that is finished need not wait for.
+        from experiments.artifacts.drawing import save_figures
+
+        figures, own_tables = experiment.render(folder, results, experiment.data(sweeps))
+        confusion, pairs = render_confusion(best_result(results), experiment.data(sweeps))
+        tables = [*own_tables, *pairs]
+        save_figures(folder, {**figures, "confusion": confusion}, FLAGS.formats, FLAGS.titles == "yes")
+        experiment.clock.count("figures")
         with atomic_text(folder / LATEX) as file:
             file.write(format_latex(tables, f"{description['dataset']['name']}: {description['command']}"))
         write_json(folder / TABLES, {"tables": [vars(table) for table in tables]})

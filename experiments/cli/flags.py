@@ -13,6 +13,7 @@ from absl import flags
 from experiments.cli.progress import log
 from experiments.cli.recipes import RECIPES, define_recipe
 from experiments.runner.errors import UsageError
+from experiments.runner.folder import FORMATS
 from experiments.runner.settings import Flag, Settings, declared_settings, default_settings
 from experiments.runner.stages import Sweep
 from linear_cifar.arguments import LARGEST_SEED
@@ -362,6 +363,13 @@ def _define_folder() -> None:
         None,
         "folder for the results (default: results/<experiment>/<time>); an experiment in it is resumed or "
         "extended, see experiments/README.md",
+    )
+    flags.DEFINE_list("formats", [*FORMATS[:2]], f"formats of the figures: some of {', '.join(FORMATS)}")
+    flags.register_validator(
+        "formats", lambda names: names and {*names} <= {*FORMATS}, f"expected some of {', '.join(FORMATS)}"
+    )
+    flags.DEFINE_enum(
+        "titles", "yes", ["yes", "no"], "draw the figures with their titles; a paper has captions"
     )
     flags.DEFINE_integer(
         "save_every",

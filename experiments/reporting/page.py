@@ -45,10 +45,13 @@ def render_html(report: Report, folder: Path) -> str:
 
 
 def _data_url(path: Path) -> str:
-    """Return a figure as a data URL: the SVG, or the PNG where that is far smaller."""
+    """Return a figure as a data URL: the SVG, or the PNG where that is far smaller or alone."""
+    kinds = {"svg+xml": path.with_suffix(".svg"), "png": path.with_suffix(".png")}
     try:
-        svg, png = (path.with_suffix(suffix).read_bytes() for suffix in (".svg", ".png"))
+        found = {kind: file.read_bytes() for kind, file in kinds.items() if file.exists()}
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error}") from None
-    kind, content = ("svg+xml", svg) if len(svg) < 4 * len(png) else ("png", png)
+    if not found:
+        raise ReadError(f"{path}.svg is missing: run the command again with --formats=png,svg")
+    kind, content = min(found.items(), key=lambda item: len(item[1]) * (4 if item[0] == "png" else 1))
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -79,7 +79,7 @@ SECTIONS = {
         "The grid: learning rate, batch size and L2 strength",
         {
             "heatmap": "Validation accuracy after the last epoch; what may be the best is framed.",
-            "curves": "Loss per epoch of the configurations whose loss stays low.",
+            "curves": "Loss per epoch of all configurations, on the scale of the better half.",
         },
         "The report's best: η 0.01, batch 400, λ 0.1, test accuracy 43.20 %.",
     ),
@@ -87,7 +87,7 @@ SECTIONS = {
         "The search: ranges in place of a grid",
         {
             "axes": "Validation accuracy along each hyperparameter; colours show the epoch reached.",
-            "effort": "The best validation accuracy so far against the epochs that all runs have trained.",
+            "effort": "Validation accuracy of the best so far against the epochs that all runs have trained.",
         },
     ),
     "bce": Section(
@@ -168,7 +168,7 @@ def _make_section(name: str, experiment: ExperimentFolder) -> Section:
     found = {
         name: caption
         for name, caption in OPTIONAL.items()
-        if name not in section.captions and (experiment.folder / f"{name}.svg").exists()
+        if name not in section.captions and any(experiment.folder.glob(f"{name}.*"))
     }
     return section._replace(captions={**section.captions, **found}, deviation=find_deviation(experiment))
 

@@ -6,3 +6,5 @@ CONFIG, TABLES, LATEX = "config.json", "tables.json", "tables.tex"
 RESULTS, HISTORY, MEASURES = "results.csv", "history.csv", "measures.csv"
 BEST, VALUES = "best_params.npz", "values.npz"
 BLOCKS = "blocks"
+# Formats of the figures; the first two are the default.
+FORMATS = ("png", "svg", "pdf")
