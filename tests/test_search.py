@@ -9,7 +9,7 @@ from absl.testing import flagsaver
 from small_runs import draw_result, identify_sweep, make_sweep, small_data, stop_runs
 
 from experiments import search
-from experiments.artifacts import search_figures
+from experiments.artifacts import figures, search_figures
 from experiments.artifacts.plotting import Text
 from experiments.artifacts.reader import ExperimentFolder
 from experiments.cli import source
@@ -46,7 +46,7 @@ def run_search(tmp_path_factory):
             patch.setattr("sys.argv", ["experiments.search", *FLAGS, *HALVING])
             patch.setattr(source, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=60))
             for plot in ("differences", "best_weights", "confusion"):
-                patch.setattr(search.figures, f"plot_{plot}", lambda *_: None)
+                patch.setattr(figures, f"plot_{plot}", lambda *_: None)
             search.define_flags()
             parse_flags(["search", *FLAGS, *HALVING, f"--out={root / name}", *words])
             search.main()

@@ -26,7 +26,6 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "grid.color": "0.92",
     "figure.titlesize": 8,
-    "figure.constrained_layout.use": True,
     "figure.dpi": 200,
     "pdf.fonttype": 42,  # text stays text, in TrueType
     "svg.fonttype": "none",
@@ -59,7 +58,8 @@ def draw_figure(size: tuple[float, float], title: str) -> Iterator[Figure]:
     """Yield a figure of this size in inches, to be drawn in the style of all figures."""
     with _styled():
         # Text is not equally wide at each resolution, so the layout is computed at that of the .png.
-        figure = Figure(figsize=size, dpi=min(STYLE["figure.dpi"], MAX_PIXELS / max(size)))
+        dpi = min(STYLE["figure.dpi"], MAX_PIXELS / max(size))
+        figure = Figure(figsize=size, dpi=dpi, layout="constrained")
         figure.suptitle(title)
         yield figure
 
@@ -72,8 +72,9 @@ def finish(figure: Figure, titles: bool = True) -> None:
         _fit_width(heading, 0.97 * figure.bbox.width)
         further_lines = heading.get_text().count("\n") if titles else -1
         figure.set_figheight(figure.get_figheight() + LINE * further_lines)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)
+        figure.set_layout_engine(None)  # with another one, each format would draw the figure twice
 
 
 def save_figures(

@@ -1,7 +1,9 @@
 """The course of a training command: checks, data, stages of training, and the files of the experiment."""
 
+import importlib
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
@@ -212,7 +214,7 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
         check_signals()
         write_results(folder, results)
         experiment.clock.count("writing")
-        # Imported here, as matplotlib takes a second, which a run that is finished need not wait for.
+        # Imported here, because most mistakes are found before Matplotlib is there.
         from experiments.artifacts.drawing import save_figures
 
         figures, own_tables = experiment.render(folder, results, experiment.data(sweeps))
@@ -253,6 +255,8 @@ def _train_stages(experiment: _Experiment, stopped: Callable[[], bool]) -> tuple
 
     def begin() -> None:
         """Say on disk that the results are not complete, before a new epoch is saved."""
+        # Matplotlib takes half a second, in which this thread waits for the compiler and the first epoch.
+        threading.Thread(target=importlib.import_module, args=["experiments.artifacts.figures"]).start()
         write_json(experiment.folder / CONFIG, experiment.describe(sweeps, results, complete=False))
 
     for number, stage in enumerate(experiment.stages):
