@@ -6,7 +6,7 @@ import pytest
 from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import drawing, figures, fonts, measures, search_figures
-from experiments.artifacts.plotting import Text, matplotlib
+from experiments.artifacts.plotting import Text, matplotlib, style
 from linear_cifar.config import Config, Range, draw_configs, grid
 from linear_cifar.data.dataset import SPLITS
 from linear_cifar.uncertainty import DIVERGED, Estimate
@@ -36,7 +36,8 @@ def drawn_texts(figure, titles=True):
     with pytest.MonkeyPatch.context() as patch:
         drawing.finish(figure, titles)
         patch.setattr(Text, "draw", record)
-        figure.draw_without_rendering()
+        with style.context(["default", drawing.STYLE]):
+            figure.draw_without_rendering()
     return texts
 
 
@@ -144,6 +145,7 @@ def test_other_figures_have_no_text_that_is_cut_or_overlaps_another(data):
 
 def test_faults_are_found():
     with drawing.draw_figure((3.5, 2), "title") as figure:
+        figure.subplots().set_axis_off()
         figure.text(0.5, 0.5, "first")
         figure.text(0.5, 0.5, "second")
         figure.text(-0.1, 0.5, "left", fontsize=6)
