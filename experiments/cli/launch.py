@@ -1,6 +1,7 @@
 """The start and the end of every command; a user's mistake ends in one line, never in a traceback."""
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -34,6 +35,8 @@ def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
       define_flags: defines the flags of this command.
       main: the command; it reads `absl.flags.FLAGS`.
     """
+    gc.freeze()  # what was imported is not looked through again
+    gc.enable()
     output = open_streams()
     logging.get_absl_handler().python_handler.setStream(sys.stderr)  # in place of the earlier one
     # Python's warnings are for developers; the tests turn them into errors.
@@ -48,6 +51,8 @@ def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
         if isinstance(output.error, BrokenPipeError):  # as where `head` has read enough
             sys.exit(128 + signal.SIGPIPE)
         _fail(f"the output cannot be written: {output.error.strerror}", 1)
+    finally:
+        gc.freeze()  # nor is all the rest, as Python ends
 
 
 def _run_app(main: Callable[[], None]) -> None:
