@@ -167,7 +167,7 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) ->
             "test accuracy, paired by seed and example:",
             ["step", "selected", "epochs", "train", "val", "test", "gain", "over"],
             *split_cells(rows),
-            optional=["epochs", "train", "over"],
+            optional=["epochs", "train", "over", "selected"],
         )
     ]
 

@@ -59,15 +59,19 @@ def predict(result: Result, data: Data) -> Predictions:
     loss, precision = get_loss(settings["loss"]), settings["precision"]
     x = standardize(data.standardizer, data.sets["test"].features, params.W.dtype)
 
+    # An argument, because XLA would compute with the features of a closure as it compiles.
     @jax.jit
-    def predict_run(params: Params) -> tuple[Array, Array]:
-        logits = compute_logits(params, x, precision)
-        return loss.probabilities(logits), predict_class(logits)
+    def predict_runs(params: Params, x: Float[Array, "n d"]) -> tuple[Array, Array]:
+        def predict_run(params: Params) -> tuple[Array, Array]:
+            logits = compute_logits(params, x, precision)
+            return loss.probabilities(logits), predict_class(logits)
+
+        return jax.lax.map(predict_run, params)
 
     flat = jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(-1, *leaf.shape[2:]), params)
     probabilities, classes = (
         np.asarray(values).reshape(*result.identity.size, *values.shape[1:])
-        for values in jax.lax.map(predict_run, flat)
+        for values in predict_runs(flat, x)
     )
     labels = np.broadcast_to(data.labels("test"), classes.shape)
 
