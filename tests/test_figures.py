@@ -1,4 +1,5 @@
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -278,7 +279,10 @@ def test_a_diverged_selection_is_named_and_hides_no_legend(data):
     )
     assert {"classified wrong", "classified right"} <= {*histograms}
     assert "small: η = 1, B = 20, λ = 1e+10: diverged" in diagram
-    assert any(text.startswith("small: η = 0.001, B = 20, λ = 0\nECE ") for text in diagram)
+    (label,) = (text for text in diagram if text.startswith("small: η = 0.001, B = 20, λ = 0\nECE "))
+    assert re.search(
+        r"ECE \d+\.\d\d % \(seed 3\), \d+\.\d\d ± \d+\.\d\d % \(all seeds\)$", label.replace("\n", " ")
+    )
 
 
 # Fonts by the characters that they have, in place of the installed ones.

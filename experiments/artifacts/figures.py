@@ -413,8 +413,8 @@ def plot_reliability_diagram(shown: Sequence[Shown]) -> Figure:
             finite = [run for run, epoch in zip(runs, result.diverged[:, c], strict=True) if epoch == 0]
             binned = [reliability(run.of_predicted_class, run.correct) for run in finite]
             errors = [*map(expected_calibration_error, binned), *[np.nan] * (len(runs) - len(finite))]
-            several = f", {tables.percent(np.array(errors))} % (all seeds)" * (len(runs) > 1)
-            label = f"{name}\nECE {tables.percent(errors[0])} % ({first}){several}"
+            several = f", {tables.percent(np.array(errors)).text} % (all seeds)" * (len(runs) > 1)
+            label = f"{name}\nECE {tables.percent(errors[0]).text} % ({first}){several}"
             enough = binned[0].counts >= SMALLEST_BIN
             x, y, counts = binned[0].confidence[enough], binned[0].accuracy[enough], binned[0].counts[enough]
             panel.plot(x, y, label=label, **style)
