@@ -31,6 +31,7 @@ def main(folder, sweeps):
             *traced, _, _ = arguments
             return programs[0](*traced)
 
+        epoch.lower = train_epoch.lower
         sys.modules["linear_cifar.descent"].train_epoch = epoch
         devices = jax.local_devices()[:count]
         options = {"augment": None, "init": lambda seed: initial_params(jnp.float32)}

@@ -8,6 +8,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import grid
+from experiments.artifacts import figures
 from experiments.artifacts.reader import ExperimentFolder, ReadError
 from experiments.cli import experiment, source
 from experiments.cli.flags import refits_from_flags
@@ -210,7 +211,7 @@ def run_grid(tmp_path_factory):
                 source, "find_dataset", lambda *_: make_synthetic(n_train=NUM_TRAIN, n_test=NUM_TEST)
             )
             for plot in ("heatmap", "differences", "curves", "best_weights", "confusion"):
-                patch.setattr(grid.figures, f"plot_{plot}", lambda *_: None)
+                patch.setattr(figures, f"plot_{plot}", lambda *_: None)
             grid.define_flags()
             parse_flags(["grid", *FLAGS, f"--eta={eta}", f"--out={root / name}", *words])
             grid.main()

@@ -35,7 +35,7 @@ def run_stages(tmp_path, monkeypatch):
             grid.define_flags()
             parse_flags(["grid", *FLAGS, f"--out={tmp_path / name}"])
             stages = [fixed_stage([grid.make_sweep()]), *later]
-            experiment.run_experiment("grid", stages, lambda folder, results, data: [])
+            experiment.run_experiment("grid", stages, lambda folder, results, data: ({}, []))
         return tmp_path / name
 
     return run

@@ -62,7 +62,7 @@ def test_the_example_ends_in_a_ranked_table_with_deviations(example):
     _, output, errors, _ = example
     lines = output.splitlines()
     assert re.match(r"digits.npz [0-9a-f]{8} \(95 % intervals over seeds 0-9 and ", lines[0])
-    assert re.search(r"^1 .* ± .* \(.* to .*\) .* may be the best$", output, re.M)
+    assert re.search(r"^ +1 .* ± .* \(.* to .*\) .* may be the best$", output, re.M)
     assert "note: digits.npz has no x_val: 360 of its 1,437 training examples, drawn at random" in errors
     # The README shows what the command prints, but for some columns and the rounding of other machines.
     shown = re.search(r"^digits.npz [0-9a-f]{8} \(95 %.*?(?=\n…)", README, re.M | re.S)[0].splitlines()
