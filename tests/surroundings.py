@@ -38,8 +38,8 @@ HELP = 1
 # Texts that no user should see.
 UNWANTED = re.compile(r"Traceback|Warning|Exception ignored|Error in|Matplotlib|findfont|[\ud800-\udfff]")
 RESULTS = {"config.json", "tables.json", "results.csv", "history.csv", "confusion.png", "heatmap.svg"}
-# Lines of stderr: two commands that train have a note and a bar each, and one says what it reuses.
-MOST_LINES = 6
+# Lines of stderr: two commands say what they train, a note, a bar and their time each, and one what it reuses.
+MOST_LINES = 9
 
 
 class Case(NamedTuple):

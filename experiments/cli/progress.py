@@ -29,7 +29,7 @@ class EpochsBar:
         """Prepare a bar with this title for a sweep of this name; `begin` is called before it appears."""
         self._name, self._title, self._clock, self._begin = name, title, clock, begin
         self._bar: tqdm | None = None
-        self._resumed = 0.0
+        self._resumed, self._estimated = 0.0, False
         self._latest: dict[Any, float] = {}  # accuracy in the latest epoch of each block
         self._reused: list[str] = []
 
@@ -62,13 +62,13 @@ class EpochsBar:
         self._reused.clear()
         if not progress.resumed:
             self._show_best(max(self._latest.values(), default=0.0), progress.note)
-            is_first = self._bar.n == self._bar.initial
             # Rounded shares may sum to a little more than the whole.
             self._bar.update(min(progress.advance, progress.total - self._bar.n))
-            if is_first and progress.advance and not progress.note:  # workers have their own pace
+            if not self._estimated and progress.advance and not progress.note:  # workers have their own pace
                 left = (progress.total - self._bar.n) / progress.advance * seconds
                 if left >= TOLD:
                     log(f"{self._name}: about {describe_seconds(left)} left on this machine")
+                self._estimated = True
 
     def finish(self, accuracy: float) -> None:
         """Show the accuracy of the best configuration of the result, if the bar is there."""
