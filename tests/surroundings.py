@@ -38,7 +38,7 @@ HELP = 1
 # Texts that no user should see.
 UNWANTED = re.compile(r"Traceback|Warning|Exception ignored|Error in|Matplotlib|findfont|[\ud800-\udfff]")
 RESULTS = {"config.json", "tables.json", "results.csv", "history.csv", "confusion.png", "heatmap.svg"}
-# Lines of stderr: two commands say what they train, a note, a bar and their time each, and one what it reuses.
+# Lines of stderr: what each of two commands trains, its note, bar and time, and a line on what is reused.
 MOST_LINES = 9
 
 
