@@ -1,5 +1,6 @@
 """A sweep: many runs, replicates × configurations, trained side by side, epoch by epoch."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -299,12 +300,12 @@ def train_epochs(
         # Optimizers and augmentations may take JAX's default type, which a user may have changed.
         with jax.enable_x64(dtype == np.float64):
             if number == done + 1:
-                arguments = (state, scaled, train, standardizer, this_epoch, layout, spec)
-                lower = [partial(train_epoch.lower, *arguments)]
-                for examples, rows in measured_on.values():
-                    measured_with = (examples, spec.loss, evaluated_with, spec.precision, rows)
-                    lower.append(partial(lower_metrics, averaged, *measured_with))
-                compile_programs(lower)
+                epoch = train_epoch.lower(state, scaled, train, standardizer, this_epoch, layout, spec)
+                metrics_of = (
+                    lower_metrics(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
+                    for examples, rows in measured_on.values()
+                )
+                compile_programs(itertools.chain([epoch], metrics_of))
             state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
         averaged = _update_average(averaged, state.params, count)
         measured = dict(zip(RUNNING, (*mean_metrics(sums, n), _norm(averaged.W)), strict=True))
@@ -327,13 +328,11 @@ def train_epochs(
         earlier = (*earlier, {name: values[None] for name, values in columns.items()})
 
 
-def compile_programs(lower: Iterable[Callable[[], jax.stages.Lowered]]) -> None:
+def compile_programs(programs: Iterable[jax.stages.Lowered]) -> None:
     """Compile programs side by side; their first calls would compile them one after another."""
-    # They are traced in this thread, because JAX's context managers act on a thread only.
     with ThreadPoolExecutor() as pool:
-        compiled = [pool.submit(lower_program().compile) for lower_program in lower]
-    for program in compiled:
-        program.result()
+        for compiled in [pool.submit(program.compile) for program in programs]:
+            compiled.result()
 
 
 def evaluate_runs(

@@ -43,7 +43,8 @@ class EpochsBar:
     def show(self, progress: Progress) -> None:
         """Show a step of the training, and count its time."""
         total, block = len(progress.block.epochs), progress.block
-        seconds = self._clock.count(_phase(progress, first=self._bar is None))
+        phase = "training" if not progress.resumed else "evaluation" if self._bar else "data"
+        seconds = self._clock.count(phase)
         if progress.accuracy:
             self._latest[block.replicates[0], block.configs[0]] = progress.accuracy
         if progress.resumed:
@@ -67,7 +68,7 @@ class EpochsBar:
             if not self._estimated and progress.advance and not progress.note:  # workers have their own pace
                 left = (progress.total - self._bar.n) / progress.advance * seconds
                 if left >= TOLD:
-                    log(f"{self._name}: about {describe_seconds(left)} left on this machine")
+                    log(f"{self._name}: about {tqdm.format_interval(left)} left on this machine")
                 self._estimated = True
 
     def finish(self, accuracy: float) -> None:
@@ -97,13 +98,6 @@ class EpochsBar:
             self._bar.refresh()
 
 
-def _phase(progress: Progress, first: bool) -> str:
-    """Return the phase of a command that ends with a step; `first`: no block has started before."""
-    if not progress.resumed:
-        return "training"
-    return "data" if first else "evaluation"
-
-
 def describe_block(block: Identity) -> str:
     """Return the size of a block in words, see `describe_size`."""
     replicates, configs = block.size
@@ -120,13 +114,6 @@ def describe_size(configs: int, seeds: int, folds: int, replicates: int | None =
     if replicates is not None and folds and replicates < seeds * folds:
         return f"{words} x {replicates} of the folds"
     return words + f" x {seeds} seeds" * (seeds > 1) + f" x {folds} folds" * (folds > 0)
-
-
-def describe_seconds(seconds: float) -> str:
-    """Return a duration in words, such as "40 s", "2 min" or "3.4 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def log(line: str) -> None:
