@@ -25,7 +25,7 @@ def _stop(number: int, frame: Any) -> None:
 if sys.argv[:1] == ["-m"]:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
-    gc.disable()  # until `launch`: what is imported stays, and looking for garbage in it takes a while
+    gc.disable()  # until `launch`: imports leave no garbage, and searching them for it is slow
     if sys.stderr is not None and sys.stderr.isatty():
         print("loading JAX", file=sys.stderr)
     os.umask(os.umask(0) & 0o077)  # a file that its owner may not open is of no use

@@ -104,7 +104,7 @@ def lower_metrics(
     precision: str,
     rows: Rows,
 ) -> jax.stages.Lowered:
-    """Return the program of `compute_metrics` for arrays like these; once compiled, calls use it."""
+    """Return the program of `compute_metrics` for arrays like these, which uses it once it is compiled."""
     measure = _make_metrics_sum(loss, examples.kind)
     return _sum_examples.lower(measure, params, examples, standardizer, precision, rows)
 

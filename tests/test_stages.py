@@ -5,6 +5,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import grid
+from experiments.artifacts.plotting import Figure
 from experiments.artifacts.reader import ExperimentFolder
 from experiments.cli import experiment, source
 from experiments.cli.launch import parse_flags
@@ -30,10 +31,10 @@ def run_stages(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["experiments.grid", *FLAGS])
     monkeypatch.setattr(source, "find_dataset", lambda *_: make_synthetic(n_train=300, n_test=100))
 
-    def run(*later, name="run"):
+    def run(*later, name="run", flags=()):
         with flagsaver.flagsaver():
             grid.define_flags()
-            parse_flags(["grid", *FLAGS, f"--out={tmp_path / name}"])
+            parse_flags(["grid", *FLAGS, f"--out={tmp_path / name}", *flags])
             stages = [fixed_stage([grid.make_sweep()]), *later]
             experiment.run_experiment("grid", stages, lambda folder, results, data: ({}, []))
         return tmp_path / name
@@ -55,6 +56,18 @@ def test_a_second_stage_trains_what_the_first_results_suggest(run_stages, capsys
     np.testing.assert_allclose(losses[1][:2, 0, 0], losses[0][:, 0, best.index], rtol=1e-5)
     run_stages(refit)
     assert "finished already" in capsys.readouterr().err
+
+
+def test_a_drawing_that_ends_early_is_drawn_again(run_stages, monkeypatch, capsys):
+    folder = run_stages()
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_stages(flags=["--formats=pdf"])
+    assert not ExperimentFolder(folder).complete
+    assert run_stages() == folder
+    assert "finished already" not in capsys.readouterr().err
+    assert {path.suffix for path in folder.glob("confusion.*")} == {".png", ".svg"}
 
 
 def test_a_stage_without_sweeps_ends_the_experiment(run_stages):

@@ -82,7 +82,7 @@ def save_figures(
 ) -> None:
     """Write figures by the names of their files in each of the formats; None is a figure that does not apply.
 
-    What an earlier try wrote of them in other formats, or where there is no figure, is removed.
+    Remove files of these figures in other formats, and of figures that do not apply.
     """
     for name, figure in figures.items():
         if figure is not None:

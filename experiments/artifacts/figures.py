@@ -169,17 +169,18 @@ def plot_curves(result: Result) -> Figure:
     low, high = (better.min(), better.max()) if finite else (0, 1)
     above = sum(bool((means[:, :, c] > high).any()) for c in drawn)
     diverged = len(result.configs) - len(finite)
+    etas, batches, lams = (axis_labels(result, name, drawn) for name in ("eta", "batch", "lam"))
+    few = len(batches) <= len(LINE_STYLES)
     note = (
         "the best " * (len(drawn) < len(finite))
         + f"{len(drawn)} of {len(result.configs)} configurations, losses without the penalty"
         + f"; {above} partly or wholly above the axis" * (above > 0)
         + f"; {diverged} diverged" * (diverged > 0)
+        + "; batch sizes are not told apart" * (not few)
         + f"\nthe best: {', '.join(tables.configuration_symbols(result, best))}" * bool(finite)
     )
-    etas, batches, lams = (axis_labels(result, name, drawn) for name in ("eta", "batch", "lam"))
     spectrum = matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas)))
     colors = dict(zip(etas, FEW_COLORS if len(etas) <= len(FEW_COLORS) else spectrum, strict=False))
-    few = len(batches) <= len(LINE_STYLES)
     styles = dict(zip(batches, LINE_STYLES if few else "-" * len(batches), strict=False))
     by_lam = 0 < len(lams) <= len(LINE_STYLES)
     rows = [*lams] if by_lam else [0.0]
@@ -516,7 +517,7 @@ def _label_epochs(panel: Axes) -> None:
 
 
 def _label_ticks(set_ticks: Callable[..., Any], labels: Sequence[str], space: float | None = None) -> int:
-    """Label the cells along an axis; if there are very many, only one of so many, which is returned.
+    """Label every n-th of the cells along an axis, of very many only, and return n.
 
     Labels turn where the longest is wider than `space` inches.
     """

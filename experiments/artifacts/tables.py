@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -255,7 +256,7 @@ def percent(shares: ArrayLike) -> Cell:
 
 def number_cell(value: float) -> Cell:
     """Return a whole number in full, or another one with four significant digits; "-" if it is NaN."""
-    text = str(value) if isinstance(value, int) else "-" if math.isnan(value) else f"{value:.4g}"
+    text = str(value) if isinstance(value, Integral) else "-" if math.isnan(value) else f"{value:.4g}"
     return Cell(text, value if math.isfinite(value) else None)
 
 

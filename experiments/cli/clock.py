@@ -17,7 +17,7 @@ class Clock:
     """The seconds of each phase of a command, from the start of Python."""
 
     def __init__(self) -> None:
-        """Count the time up to now to the imports."""
+        """Start the clock; the time since Python started counts as imports."""
         self._compiled = _listen_to_jax()
         self._last = experiments.STARTED
         self.seconds = dict.fromkeys(PHASES, 0.0)
@@ -41,7 +41,7 @@ class Clock:
 
 @cache
 def _listen_to_jax() -> list[tuple[float, float]]:
-    """Return a list that gets the start and the end of each time in which JAX compiles from now on."""
+    """Return a list that collects the start and the end of each compilation."""
     compiled: list[tuple[float, float]] = []
 
     def note(event: str, duration_secs: float, **_: str | int) -> None:

@@ -128,7 +128,7 @@ def _describe_sweeps(sweeps: Sequence[Sweep]) -> str:
         return f"{runs:,} runs in {len(sweeps)} sweeps"
     (sweep,) = sweeps
     size = describe_size(len(sweep.configs), len(sweep.seeds), sweep.settings.folds)
-    return f"{size} for {sweep.settings.epochs} epochs"
+    return f"{size} for {sweep.settings.epochs} epoch" + "s" * (sweep.settings.epochs > 1)
 
 
 def _open_cluster() -> AbstractContextManager[Cluster | None]:
@@ -212,6 +212,8 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
             log(f"finished already, {previous.written}: nothing to do")
             return list(previous.tables.values())
         check_signals()
+        # Until all files are written, so that a process that ends before draws the figures again.
+        write_json(folder / CONFIG, description | {"complete": False})
         write_results(folder, results)
         experiment.clock.count("writing")
         # Imported here, because most mistakes are found before Matplotlib is there.

@@ -35,7 +35,7 @@ def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
       define_flags: defines the flags of this command.
       main: the command; it reads `absl.flags.FLAGS`.
     """
-    gc.freeze()  # what was imported is not looked through again
+    gc.freeze()  # leave what was imported out of every search for garbage
     gc.enable()
     output = open_streams()
     logging.get_absl_handler().python_handler.setStream(sys.stderr)  # in place of the earlier one
@@ -52,7 +52,7 @@ def launch(define_flags: Callable[[], None], main: Callable[[], None]) -> None:
             sys.exit(128 + signal.SIGPIPE)
         _fail(f"the output cannot be written: {output.error.strerror}", 1)
     finally:
-        gc.freeze()  # nor is all the rest, as Python ends
+        gc.freeze()  # skip the search for garbage as Python ends
 
 
 def _run_app(main: Callable[[], None]) -> None:

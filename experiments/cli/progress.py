@@ -14,7 +14,7 @@ from linear_cifar.legs import Progress
 
 # Seconds between two updates of a bar: on a terminal, and in a file or a pipe, where each one stays.
 UPDATE, LOGGED_UPDATE = 0.1, 10.0
-# Seconds from which on the duration of the training is told.
+# A training of fewer seconds gets no estimate.
 TOLD = 10.0
 
 
@@ -22,7 +22,7 @@ class EpochsBar:
     """A bar of the epochs of many runs with the time left, to be opened by `with`.
 
     It appears when the first block starts that is not finished, and what was trained earlier is told then.
-    It shows the best accuracy of the latest epochs, and at the end that of the result.
+    It shows the best accuracy of the latest epoch, and at the end that of the result.
     """
 
     def __init__(self, name: str, title: str, clock: Clock, begin: Callable[[], None] = lambda: None) -> None:
@@ -30,7 +30,6 @@ class EpochsBar:
         self._name, self._title, self._clock, self._begin = name, title, clock, begin
         self._bar: tqdm | None = None
         self._resumed, self._estimated = 0.0, False
-        self._latest: dict[Any, float] = {}  # accuracy in the latest epoch of each block
         self._reused: list[str] = []
 
     def __enter__(self) -> "EpochsBar":
@@ -45,8 +44,6 @@ class EpochsBar:
         total, block = len(progress.block.epochs), progress.block
         phase = "training" if not progress.resumed else "evaluation" if self._bar else "data"
         seconds = self._clock.count(phase)
-        if progress.accuracy:
-            self._latest[block.replicates[0], block.configs[0]] = progress.accuracy
         if progress.resumed:
             if progress.epoch:
                 self._reused.append(
@@ -62,7 +59,7 @@ class EpochsBar:
             log(line)
         self._reused.clear()
         if not progress.resumed:
-            self._show_best(max(self._latest.values(), default=0.0), progress.note)
+            self._show_best(progress.accuracy or 0.0, progress.note)
             # Rounded shares may sum to a little more than the whole.
             self._bar.update(min(progress.advance, progress.total - self._bar.n))
             if not self._estimated and progress.advance and not progress.note:  # workers have their own pace

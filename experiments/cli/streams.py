@@ -69,12 +69,11 @@ def wrap(text: str, width: int | None) -> str:
     """Break the lines of a text at spaces where they are longer than a width; None: nowhere."""
     if width is None:
         return text
-    # A path or a command that is too long stays whole, so that it can be copied.
-    lines = (
-        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
-        for line in text.split("\n")
+    # A word that is too long, such as a path, stays whole, so that it can be copied.
+    kept: dict[str, Any] = dict.fromkeys(
+        ("break_long_words", "break_on_hyphens", "expand_tabs", "replace_whitespace"), False
     )
-    return "\n".join("\n".join(line) for line in lines)
+    return "\n".join("\n".join(textwrap.wrap(line, width, **kept)) for line in text.split("\n"))
 
 
 def _wrap(output: Output, stream: TextIO | None) -> TextIO:
