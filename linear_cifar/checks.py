@@ -52,7 +52,7 @@ def check_arguments(
     if descent.max_loss is not None and not (isinstance(descent.max_loss, Real) and descent.max_loss > 0):
         raise ValueError(f"max_loss is {describe(descent.max_loss)}: give a positive number, or None")
     _check_sets(train, evaluation_sets)
-    d, K = train.features.shape[1], train.targets.shape[1]
+    d, K = train.features.shape[1], train.K
     spec = descent.spec
     check_outputs(spec.loss, K)
     dtype = _check_initial(descent, replicates[0].seed, resume_from, (K, d))
@@ -84,14 +84,14 @@ def _check_sets(train: Examples, evaluation_sets: Mapping[str, Examples]) -> Non
         raise ValueError(
             f'evaluation_sets is {describe(evaluation_sets)}: give examples by name, such as {{"val": val}}'
         )
-    d, K = train.features.shape[1], train.targets.shape[1]
+    d, K = train.features.shape[1], train.K
     for name, examples in evaluation_sets.items():
         if not isinstance(name, str) or not name.isprintable():
             raise ValueError(f"an evaluation set is named {describe(name)}: give a word")
         if name in _TAKEN or name.endswith("_class"):
             raise ValueError(f"an evaluation set is named {name!r}, which means something else: rename it")
         check_examples(f"the evaluation set {name}", examples)
-        shape = examples.features.shape[1], examples.targets.shape[1]
+        shape = examples.features.shape[1], examples.K
         if shape != (d, K):
             raise ValueError(
                 f"{name} has {shape[0]} features and {shape[1]} classes, the training set {d} and {K}: give "

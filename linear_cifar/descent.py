@@ -194,7 +194,7 @@ def describe_settings(
     descent: Descent, train: Examples, per_epoch: Sequence[str], dtype: np.dtype
 ) -> dict[str, Any]:
     """Return the settings of an identity: names of functions, shapes, types, and what is measured."""
-    spec, (d, K) = descent.spec, (train.features.shape[1], train.targets.shape[1])
+    spec, (d, K) = descent.spec, (train.features.shape[1], train.K)
     return {
         "loss": name_loss(spec.loss),
         "optimizer": name_function(spec.optimizer),
@@ -265,7 +265,7 @@ def train_epochs(
       configs, descent, devices, resume_from: as for `sweep`.
     """
     spec, train = descent.spec, sets[TRAINING]
-    size, shape = (len(replicates), len(configs)), (train.targets.shape[1], train.features.shape[1])
+    size, shape = (len(replicates), len(configs)), (train.K, train.features.shape[1])
     done, state, averaged = start_state(configs, replicates, descent, shape, resume_from)
     earlier: tuple[Columns, ...] = ()
     diverged, stopped = np.zeros(size, np.int64), np.zeros(size, np.int64)

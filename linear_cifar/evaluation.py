@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from linear_cifar.arguments import describe, is_traced
 from linear_cifar.batches import Index, fold_batches, take_rows
-from linear_cifar.examples import CLASSES, LABELS, SOFT, Examples, check_examples
+from linear_cifar.examples import CLASSES, LABELS, SOFT, Examples, check_examples, expand_targets
 from linear_cifar.losses import Loss, check_outputs, get_loss
 from linear_cifar.model import (
     FULL_PRECISION,
@@ -74,7 +74,7 @@ def evaluate(
     """
     loss = get_loss(loss)
     params, examples, standardizer = _prepare(params, examples, standardizer, rows)
-    check_outputs(loss, examples.targets.shape[1])
+    check_outputs(loss, examples.K)
     metrics = compute_metrics(params, examples, loss, standardizer, precision, rows)
     # The predictions of parameters that are not finite mean nothing.
     return metrics._replace(
@@ -163,7 +163,7 @@ def mark_correct(
         )
     found = None if loss is None else get_loss(loss)
     if found is not None:
-        check_outputs(found, examples.targets.shape[1])
+        check_outputs(found, examples.K)
     measure = _make_marks(found, examples.kind)
     # On the device once, and not again for each chunk.
     params, standardizer = jax.tree.map(jnp.asarray, (params, standardizer))
@@ -216,7 +216,7 @@ def _prepare(
 ) -> tuple[Params, Examples, Standardizer | None]:
     """Return checked arguments that fit one another, with features that the parameters' type can hold."""
     check_examples("examples", examples)
-    d, K = examples.features.shape[1], examples.targets.shape[1]
+    d, K = examples.features.shape[1], examples.K
     params = as_params(params, (K, d))
     runs = params.W.shape[:-2]
     standardizer = as_standardizer(standardizer, d, stacked=True)
@@ -314,10 +314,10 @@ def _measure_runs(
     runs, dtype = params.W.shape[:-2], params.W.dtype
 
     def measure_replicate(params: Params, standardizer: Standardizer | None, rows: Any) -> Any:
-        features, targets = map(jnp.asarray, examples)
+        features, compact = jax.tree.map(jnp.asarray, jax.tree.leaves(examples))
         if rows is not None:
-            features, targets = features[rows], targets[rows]
-        x, y = standardize(standardizer, features, dtype), targets.astype(dtype)
+            features, compact = features[rows], compact[rows]
+        x, y = standardize(standardizer, features, dtype), expand_targets(compact, examples.K, dtype)
 
         def measure_run(params: Params) -> Any:
             return measure(compute_logits(params, x, precision), y)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer, Num
 
 from linear_cifar.arguments import as_numbers, as_whole, check_choice, describe, is_traced
@@ -38,11 +39,15 @@ class Examples:
     The accuracy of an example of kind `labels` is the share of its labels that are right. The kind belongs to
     the data set: a multi-hot row with a single label is still judged label by label.
 
-    `features, targets = examples` unpacks the two arrays. JAX takes examples as a pytree.
+    `features, targets = examples` unpacks the two arrays. JAX takes examples as a pytree. One-hot targets are
+    kept as whole numbers, which take 4 bytes per example; `targets` makes the rows when it is asked for.
     """
 
     features: Num[Array | np.ndarray, "n d"]
-    targets: Float[Array | np.ndarray, "n K"]
+    compact: (
+        Integer[Array | np.ndarray, " n"] | Float[Array | np.ndarray, "n K"]
+    )  # labels of `classes`, or targets
+    K: int  # number of classes or labels
     kind: str
     # Words that identify the examples where their maker knows them, so that a snapshot need not hash them.
     digest: str | None = None
@@ -62,15 +67,25 @@ class Examples:
             row.
         """
         self.features = as_features("features", features)
-        self.targets = _as_targets(targets)
-        if len(self.features) != len(self.targets):
+        rows = _as_targets(targets)
+        if len(self.features) != len(rows):
             raise ValueError(
-                f"features {self.features.shape} and targets {self.targets.shape} do not fit: give [n, d] "
-                "and [n, K]"
+                f"features {self.features.shape} and targets {rows.shape} do not fit: give [n, d] and [n, K]"
             )
         if kind is not None:
             check_choice("kind", kind, KINDS)
-        self.kind = _find_kind(self.targets, kind)
+        self.kind, self.K = _find_kind(rows, kind), rows.shape[1]
+        self.compact = rows.argmax(axis=1).astype(np.int32) if self.kind == CLASSES else rows
+
+    @property
+    def targets(self) -> Float[Array | np.ndarray, "n K"]:
+        """The targets as rows; those of one class are made in float32."""
+        return expand_targets(self.compact, self.K, jnp.float32) if self.kind == CLASSES else self.compact
+
+    @property
+    def classes(self) -> Integer[Array | np.ndarray, " n"]:
+        """The class of each example; of soft targets the one with the largest share."""
+        return self.compact if self.kind == CLASSES else self.compact.argmax(axis=1)
 
     def __iter__(self) -> Iterator[Array | np.ndarray]:
         """Yield features and targets."""
@@ -86,7 +101,7 @@ class Examples:
 
     def replace_features(self, features: Num[Array | np.ndarray, "n d"]) -> "Examples":
         """Return examples with these features, which are not checked, in place of their own."""
-        return _make_unchecked(self.kind, (features, self.targets))
+        return _make_unchecked((self.kind, self.K), (features, self.compact))
 
     def take(self, rows: Integer[Array | np.ndarray, " m"]) -> "Examples":
         """Return some of the examples, by their indices; raise ValueError if these are no indices."""
@@ -95,20 +110,31 @@ class Examples:
             raise ValueError(f"rows is {describe(rows)}: give indices [m]")
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise ValueError(f"rows go from {rows.min()} to {rows.max()}: give 0 to {len(self) - 1}")
-        return _make_unchecked(self.kind, (self.features[rows], self.targets[rows]))
+        return _make_unchecked((self.kind, self.K), (self.features[rows], self.compact[rows]))
 
 
-def _make_unchecked(kind: str, leaves: Any) -> Examples:
-    """Make examples without checks, from valid arrays or from the leaves that JAX gives a pytree."""
+def _make_unchecked(described: tuple[str, int], leaves: Any) -> Examples:
+    """Make examples of a kind and K without checks, from valid arrays or the leaves of a pytree."""
     examples = object.__new__(Examples)
-    examples.features, examples.targets = leaves
-    examples.kind = kind
+    examples.features, examples.compact = leaves
+    examples.kind, examples.K = described
     return examples
 
 
 jax.tree_util.register_pytree_node(
-    Examples, lambda examples: ((examples.features, examples.targets), examples.kind), _make_unchecked
+    Examples,
+    lambda examples: ((examples.features, examples.compact), (examples.kind, examples.K)),
+    _make_unchecked,
 )
+
+
+def expand_targets(
+    compact: Integer[Array | np.ndarray, " n"] | Float[Array | np.ndarray, "n K"], K: int, dtype: DTypeLike
+) -> Float[Array, "n K"]:
+    """Return the targets of some examples as rows of `dtype`, from labels or from the rows themselves."""
+    if compact.ndim == 1:
+        return jax.nn.one_hot(compact, K, dtype=dtype)
+    return jnp.asarray(compact).astype(dtype)
 
 
 def make_examples(features: Any, labels: Any, num_classes: int) -> Examples:
@@ -121,7 +147,7 @@ def make_examples(features: Any, labels: Any, num_classes: int) -> Examples:
       num_classes: number of classes K ≥ 2.
 
     Returns:
-      The features as a JAX array, and one-hot targets [n, K] in float32. Features of a type that float32
+      The features and labels as JAX arrays. Features of a type that float32
       cannot hold, such as float64 and int64, stay a NumPy array: training shifts and scales them before it
       rounds them, see `prepare_features`.
 
@@ -135,8 +161,7 @@ def make_examples(features: Any, labels: Any, num_classes: int) -> Examples:
     if known.shape != values.shape[:1]:
         raise ValueError(f"features {values.shape} and labels {known.shape} do not fit: give [n, d] and [n]")
     held = values if is_wide(values, np.float32) else jax.device_put(values)
-    # NumPy makes the targets, because JAX would compile a program for each number of examples.
-    return _make_unchecked(CLASSES, (held, jax.device_put(np.eye(K, dtype=np.float32)[known])))
+    return _make_unchecked((CLASSES, K), (held, jax.device_put(known)))
 
 
 def check_examples(name: str, examples: Any) -> None:

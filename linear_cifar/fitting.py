@@ -259,6 +259,7 @@ def _describe_needs(
         "largest_batch": max(config.batch for config in whole.configs),
         "num_configs": len(whole.configs),
         "feature_bytes": sets[TRAINING].features.dtype.itemsize,
+        "target_bytes": sets[TRAINING].compact.nbytes // len(sets[TRAINING]),
     }
 
 

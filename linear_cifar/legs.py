@@ -336,7 +336,7 @@ class Trainer(NamedTuple):
             if name != TRAIN:
                 correct = mark_correct_of_runs(configs, snapshot.averaged, examples, **options)
                 if examples.kind != LABELS:
-                    labels = np.asarray(examples.targets).argmax(axis=1)
+                    labels = np.asarray(examples.classes)
                     by_class = mean_class_accuracy(correct, labels if rows is None else labels[rows])
                     final[f"{name}_class_acc"] = spread(by_class.astype(dtype), np.nan)
                     correct = np.packbits(correct, axis=-1)

@@ -35,9 +35,9 @@ def run_bytes(d: int, K: int, dtype: DTypeLike, largest_batch: int) -> int:
     return np.dtype(dtype).itemsize * (WEIGHTS_PER_RUN * (d + 1) * K + LOGITS_PER_RUN * rows * K)
 
 
-def example_bytes(d: int, K: int, feature_bytes: int) -> int:
-    """Return the bytes of one example: its raw features, and its targets in float32."""
-    return d * feature_bytes + 4 * K
+def example_bytes(d: int, feature_bytes: int, target_bytes: int = 4) -> int:
+    """Return the bytes of one example: its raw features, and its targets, which for one class are a label."""
+    return d * feature_bytes + target_bytes
 
 
 def replicate_bytes(d: int, feature_bytes: int, dtype: DTypeLike, largest_batch: int, chunk: int) -> int:
@@ -60,6 +60,7 @@ def max_runs(
     largest_batch: int,
     num_configs: int,
     feature_bytes: int = 1,
+    target_bytes: int = 4,
 ) -> int:
     """Return how many runs to train at a time on all devices together; at least one.
 
@@ -74,10 +75,11 @@ def max_runs(
       largest_batch: largest batch size of the configurations.
       num_configs: number of configurations per replicate.
       feature_bytes: bytes of one raw feature: 1 for uint8.
+      target_bytes: bytes of the targets of an example: 4 for a label.
     """
     cpu = on_cpu(devices[0])
     memory_bytes = device_memory(devices) if memory_bytes is None else memory_bytes
-    data = n * example_bytes(d, K, feature_bytes)
+    data = n * example_bytes(d, feature_bytes, target_bytes)
     fixed = data * COPIES_OF_EXAMPLES + PROCESS_BYTES if cpu else data
     chunk = choose_loops(devices[0].platform, d * K * np.dtype(dtype).itemsize).chunk
     per_replicate = replicate_bytes(d, feature_bytes, dtype, largest_batch, chunk)

@@ -22,14 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Integer, Num
 
 from linear_cifar.arguments import check_choice, look_up
 from linear_cifar.augment import Augmentation
 from linear_cifar.batches import Index, fold_batches, group_passes, take_rows
 from linear_cifar.config import Hyperparams
 from linear_cifar.evaluation import Metrics, is_finite, measure_examples
-from linear_cifar.examples import KINDS, LABELS, SOFT, Examples
+from linear_cifar.examples import KINDS, LABELS, SOFT, Examples, expand_targets
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, CONFIGS, REPLICATED, Layout, Loops
 from linear_cifar.losses import Loss, get_loss
 from linear_cifar.model import FULL_PRECISION, PRECISIONS, compute_logits, multiply
@@ -59,7 +59,7 @@ class _Chunk(NamedTuple):
     """Examples that are shuffled and augmented together."""
 
     features: Num[Array, "n d"]
-    targets: Float[Array, "n K"]
+    compact: Integer[Array, " n"] | Float[Array, "n K"]  # see `Examples`
 
 
 class _TrainSpec(NamedTuple):
@@ -317,7 +317,7 @@ def _train_replicate(
         if spec.augment is not None:
             features = jax.vmap(spec.augment)(take_rows(keys, start, size), features)
         # Without the barrier XLA would look up the targets again in each step.
-        return _Chunk(features, jax.lax.optimization_barrier(train.targets[chosen].astype(dtype)))
+        return _Chunk(features, jax.lax.optimization_barrier(train.compact[chosen]))
 
     def train_group(carry: Carry, hyperparams: Hyperparams, chunk: _Chunk, size: int) -> Carry:
         """Train the configurations of one batch size through a chunk, as many side by side as is best."""
@@ -373,14 +373,15 @@ def _train_run(
 ) -> Carry:
     """Update one run through a chunk of examples, and add to its sums."""
     state, sums = carry
-    n = chunk.features.shape[0]
+    n, K = chunk.features.shape[0], state.params.W.shape[-2]
 
     def step(carry: Carry, start: Index, size: int) -> Carry:
         state, totals = carry
         # Standardised batch by batch: a chunk of bytes is a quarter of one of floats, and XLA copies a batch
         # out of its chunk anyway.
         x = standardize(standardizer, take_rows(chunk.features, start, size), state.params.W.dtype)
-        state, measured = train_step(state, hyperparams, x, take_rows(chunk.targets, start, size), spec, kind)
+        y = expand_targets(take_rows(chunk.compact, start, size), K, state.params.W.dtype)
+        state, measured = train_step(state, hyperparams, x, y, spec, kind)
         rest = min(batch, n) - size  # where the last batch is smaller
         totals = jax.tree.map(lambda total, new: total + jnp.pad(new, (0, rest)), totals, measured)
         return state, totals

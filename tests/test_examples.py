@@ -144,3 +144,34 @@ def test_examples_pass_through_jax_with_their_kind():
     np.testing.assert_array_equal(features, FEATURES[1:2])
     np.testing.assert_array_equal(targets, [[0, 1]])
     assert "kind='labels'" in repr(examples)
+
+
+def test_classes_are_kept_as_whole_numbers_and_rows_are_made_of_them():
+    labels, K = np.array([2, 0, 1, 2]), 1_000
+    features = np.arange(8.0, dtype=np.float32).reshape(4, 2)
+    for examples in (
+        lc.make_examples(features, labels, K),
+        lc.Examples(features, np.eye(K)[labels]),
+        lc.Examples(features, np.eye(K)[labels], kind="classes").take(np.arange(4)),
+    ):
+        leaves = jax.tree.leaves(examples)
+        assert sum(leaf.nbytes for leaf in leaves) == features.nbytes + 4 * len(labels)
+        np.testing.assert_array_equal(examples.classes, labels)
+        np.testing.assert_array_equal(examples.targets, np.eye(K)[labels])
+        assert (examples.K, examples.targets.dtype) == (K, np.float32)
+    soft = lc.Examples(features, np.full((4, 2), 0.5))
+    np.testing.assert_array_equal(soft.targets, soft.compact)
+
+
+def test_labels_train_as_soft_targets_that_are_one_hot_do():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 5)), rng.integers(0, 3, 60)
+    rows = np.eye(3)[y]
+    options = {"epochs": 3, "dtype": "float64", "init": lambda seed: lc.numpy_params(seed, 5, 3, "float64")}
+    results = [
+        lc.fit(lc.grid(eta=[0.1], batch=[7, 16], lam=[0.01]), train, {"val": train}, **options)
+        for train in (lc.make_examples(x, y, 3), lc.Examples(x, rows, kind="soft"))
+    ]
+    for name, values in results[0].final.items():
+        np.testing.assert_allclose(values, results[1].final[name], rtol=1e-12)
+    np.testing.assert_allclose(results[0].params().W, results[1].params().W, rtol=1e-9)

@@ -27,7 +27,8 @@ def test_the_minimum_is_that_of_logistic_regression(digits):
     (x, y), lams = digits["train"], (1e-3, 1e-2)
     standardizer = lc.fit_standardizer(x)
     z = (x - standardizer.mean) / standardizer.std
-    train = lc.Examples(jnp.asarray(z), jax.nn.one_hot(y, 10))
+    pair = jnp.asarray(z), jax.nn.one_hot(y, 10)
+    train = lc.Examples(*pair)
     result = lc.fit(
         [lc.Config(1.0, len(y), lam, momentum=0.95) for lam in lams],
         train,
@@ -42,8 +43,8 @@ def test_the_minimum_is_that_of_logistic_regression(digits):
         params = result.params(c, seed=0)
         model = LogisticRegression(C=1 / (2 * len(y) * lam), tol=1e-8, max_iter=2_000).fit(z, y)
         expected = lc.Params(jnp.asarray(model.coef_), jnp.asarray(model.intercept_))
-        lowest = lc.objective(expected, *train, lam=lam, loss=loss)
-        reached = lc.objective(lc.Params(*map(jnp.asarray, params)), *train, lam=lam, loss=loss)
+        lowest = lc.objective(expected, *pair, lam=lam, loss=loss)
+        reached = lc.objective(lc.Params(*map(jnp.asarray, params)), *pair, lam=lam, loss=loss)
         assert lowest - 1e-9 <= reached <= lowest * (1 + 1e-6)
         distance = np.linalg.norm(params.W - expected.W) / np.linalg.norm(expected.W)
         assert distance < 1e-3, distance

@@ -66,7 +66,7 @@ class BenchData:
     @property
     def K(self) -> int:
         """Number of classes."""
-        return self.train.targets.shape[1]
+        return self.train.K
 
     @cached_property
     def x(self) -> Float[np.ndarray, "n d"]:
@@ -76,7 +76,7 @@ class BenchData:
     @cached_property
     def labels(self) -> Int[np.ndarray, " n"]:
         """The classes of the training examples."""
-        return np.asarray(self.train.targets).argmax(axis=1)
+        return np.asarray(self.train.classes)
 
 
 def random_data(n: int) -> BenchData:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Integer
 
@@ -50,7 +49,7 @@ class Data(NamedTuple):
 
     def labels(self, name: str) -> Integer[np.ndarray, " n"]:
         """Return the classes of all examples of a set."""
-        return np.asarray(jnp.argmax(self.sets[name].targets, axis=1))
+        return np.asarray(self.sets[name].classes)
 
     def replicates(self, seeds: Sequence[int]) -> tuple[Replicate, ...]:
         """Return a replicate for each seed, or for each seed and fold, with its rows of all sets."""
@@ -135,7 +134,7 @@ def _check_memory(dataset: Dataset, splits: dict[str, Split], feature_bytes: int
     n = sum(len(split.labels) for split in splits.values())
     features = splits["train"].features
     d, K = features.shape[1], len(dataset.classes)
-    needed = n * example_bytes(d, K, feature_bytes or features.itemsize) * COPIES_OF_EXAMPLES
+    needed = n * example_bytes(d, feature_bytes or features.itemsize) * COPIES_OF_EXAMPLES
     if needed > process_memory():
         raise DataError(
             f"{dataset.name} has {n:,} examples of {d:,} features and {K:,} classes, which take "
