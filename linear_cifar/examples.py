@@ -44,9 +44,8 @@ class Examples:
     """
 
     features: Num[Array | np.ndarray, "n d"]
-    compact: (
-        Integer[Array | np.ndarray, " n"] | Float[Array | np.ndarray, "n K"]
-    )  # labels of `classes`, or targets
+    # The labels of the kind `classes`, or else the targets.
+    compact: Integer[Array | np.ndarray, " n"] | Float[Array | np.ndarray, "n K"]
     K: int  # number of classes or labels
     kind: str
     # Words that identify the examples where their maker knows them, so that a snapshot need not hash them.

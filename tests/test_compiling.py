@@ -41,6 +41,6 @@ def test_an_epoch_on_an_h100_has_few_kernels_and_moves_few_bytes():
     assert epoch["gathers_in_steps"] == epoch["collectives"] == epoch["conditionals"] == 0
 
     # The images are bytes. What a device holds besides them and the weights is a few chunks of images.
-    images, weights = 49_000 * (3_072 + 4 * 10), 48 * 4 * 10 * (3_072 + 1)
+    images, weights = 49_000 * (3_072 + 4), 48 * 4 * 10 * (3_072 + 1)
     assert images + weights <= epoch["argument_bytes"] < 1.01 * (images + weights)
     assert epoch["temporary_bytes"] < 20e6
