@@ -314,7 +314,7 @@ def _measure_runs(
     runs, dtype = params.W.shape[:-2], params.W.dtype
 
     def measure_replicate(params: Params, standardizer: Standardizer | None, rows: Any) -> Any:
-        features, compact = jax.tree.map(jnp.asarray, jax.tree.leaves(examples))
+        features, compact = jnp.asarray(examples.features), jnp.asarray(examples.compact)
         if rows is not None:
             features, compact = features[rows], compact[rows]
         x, y = standardize(standardizer, features, dtype), expand_targets(compact, examples.K, dtype)

@@ -16,6 +16,8 @@ from linear_cifar.rounding import is_wide
 CLASSES, SOFT, LABELS = KINDS = ("classes", "soft", "labels")
 # Name of the examples to train on, beside the names of evaluation sets.
 TRAINING = "training examples"
+# Weights by which all classes weigh alike.
+BALANCED = "balanced"
 # Targets of soft classes sum to 1 up to this, so that float16 can hold them.
 SUM_TOLERANCE = 1e-3
 # Shares computed in float32 may exceed 1 by this much.
@@ -48,22 +50,25 @@ class Examples:
     compact: Integer[Array | np.ndarray, " n"] | Float[Array | np.ndarray, "n K"]
     K: int  # number of classes or labels
     kind: str
+    weights: Float[Array | np.ndarray, " n"] | None  # factor of each example's loss in training; None: all 1
     # Words that identify the examples where their maker knows them, so that a snapshot need not hash them.
     digest: str | None = None
 
-    def __init__(self, features: Any, targets: Any, kind: str | None = None) -> None:
-        """Check features and targets.
+    def __init__(self, features: Any, targets: Any, kind: str | None = None, weights: Any = None) -> None:
+        """Check features, targets and weights.
 
         Args:
           features: numbers [n, d]: an array, a nested list or a DataFrame.
           targets: numbers from 0 to 1, [n, K].
           kind: one of the kinds above. None: `labels` for one output; else what all rows together show:
             `classes` if each is one-hot, `soft` if each sums to 1, `labels` if all targets are 0 or 1.
+          weights: factors [n] of the examples' losses in training, not negative, as scikit-learn's
+            `sample_weight`. Measured losses and accuracies are those of all examples alike. None: all are 1.
 
         Raises:
           ValueError: if the shapes do not fit, a feature is not finite, a target is not from 0 to 1, or the
-            targets do not fit `kind` or do not show one. The message names the argument and the first wrong
-            row.
+            targets do not fit `kind` or do not show one, or a weight is wrong. The message names the argument
+            and the first wrong row.
         """
         self.features = as_features("features", features)
         rows = _as_targets(targets)
@@ -75,6 +80,7 @@ class Examples:
             check_choice("kind", kind, KINDS)
         self.kind, self.K = _find_kind(rows, kind), rows.shape[1]
         self.compact = rows.argmax(axis=1).astype(np.int32) if self.kind == CLASSES else rows
+        self.weights = _as_weights(weights, len(rows))
 
     @property
     def targets(self) -> Float[Array | np.ndarray, "n K"]:
@@ -100,7 +106,7 @@ class Examples:
 
     def replace_features(self, features: Num[Array | np.ndarray, "n d"]) -> "Examples":
         """Return examples with these features, which are not checked, in place of their own."""
-        return _make_unchecked((self.kind, self.K), (features, self.compact))
+        return _make_unchecked((self.kind, self.K), (features, self.compact, self.weights))
 
     def take(self, rows: Integer[Array | np.ndarray, " m"]) -> "Examples":
         """Return some of the examples, by their indices; raise ValueError if these are no indices."""
@@ -109,20 +115,20 @@ class Examples:
             raise ValueError(f"rows is {describe(rows)}: give indices [m]")
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise ValueError(f"rows go from {rows.min()} to {rows.max()}: give 0 to {len(self) - 1}")
-        return _make_unchecked((self.kind, self.K), (self.features[rows], self.compact[rows]))
+        return jax.tree.map(lambda leaf: leaf[rows], self)
 
 
 def _make_unchecked(described: tuple[str, int], leaves: Any) -> Examples:
     """Make examples of a kind and K without checks, from valid arrays or the leaves of a pytree."""
     examples = object.__new__(Examples)
-    examples.features, examples.compact = leaves
+    examples.features, examples.compact, examples.weights = leaves
     examples.kind, examples.K = described
     return examples
 
 
 jax.tree_util.register_pytree_node(
     Examples,
-    lambda examples: ((examples.features, examples.compact), (examples.kind, examples.K)),
+    lambda examples: ((examples.features, examples.compact, examples.weights), (examples.kind, examples.K)),
     _make_unchecked,
 )
 
@@ -136,7 +142,7 @@ def expand_targets(
     return jnp.asarray(compact).astype(dtype)
 
 
-def make_examples(features: Any, labels: Any, num_classes: int) -> Examples:
+def make_examples(features: Any, labels: Any, num_classes: int, weights: Any = None) -> Examples:
     """Make examples of one class each from features and whole-number labels.
 
     Args:
@@ -144,6 +150,8 @@ def make_examples(features: Any, labels: Any, num_classes: int) -> Examples:
         float32.
       labels: whole numbers [n] from 0 to num_classes − 1.
       num_classes: number of classes K ≥ 2.
+      weights: see `Examples`; or "balanced", by which all classes that there are weigh alike, as
+        scikit-learn's `class_weight="balanced"`: n / (number of classes · number of the class's examples).
 
     Returns:
       The features and labels as JAX arrays. Features of a type that float32
@@ -160,7 +168,11 @@ def make_examples(features: Any, labels: Any, num_classes: int) -> Examples:
     if known.shape != values.shape[:1]:
         raise ValueError(f"features {values.shape} and labels {known.shape} do not fit: give [n, d] and [n]")
     held = values if is_wide(values, np.float32) else jax.device_put(values)
-    return _make_unchecked((CLASSES, K), (held, jax.device_put(known)))
+    if isinstance(weights, str):
+        check_choice("weights", weights, (BALANCED,))
+        counts = np.bincount(known, minlength=K)
+        weights = len(known) / (np.count_nonzero(counts) * counts[known])
+    return _make_unchecked((CLASSES, K), (held, jax.device_put(known), _as_weights(weights, len(known))))
 
 
 def check_examples(name: str, examples: Any) -> None:
@@ -235,6 +247,22 @@ def _as_targets(targets: Any) -> Float[Array | np.ndarray, "n K"]:
                 "labels"
             )
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float32)
+
+
+def _as_weights(weights: Any, n: int) -> Float[Array, " n"] | None:
+    """Return the weights of n examples in float32, or raise ValueError with the first wrong row."""
+    if weights is None:
+        return None
+    array = as_numbers("weights", weights)
+    if array.shape != (n,):
+        raise ValueError(f"weights is {describe(array)}: give [n], one for each of the {n} examples")
+    if not is_traced(array):
+        known = np.asarray(array)
+        wrong = ~((known >= 0) & (known <= np.finfo(np.float32).max))  # true for NaN
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"row {row} of weights is {known[row]}: give finite numbers from 0")
+    return jnp.asarray(array, jnp.float32)
 
 
 def _find_kind(targets: Float[Array | np.ndarray, "n K"], kind: str | None) -> str:

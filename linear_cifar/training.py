@@ -59,7 +59,8 @@ class _Chunk(NamedTuple):
     """Examples that are shuffled and augmented together."""
 
     features: Num[Array, "n d"]
-    compact: Integer[Array, " n"] | Float[Array, "n K"]  # see `Examples`
+    compact: Integer[Array, " n"] | Float[Array, "n K"]  # see `Examples`, and the weights
+    weights: Float[Array, " n"] | None
 
 
 class _TrainSpec(NamedTuple):
@@ -157,6 +158,7 @@ def train_step(
     y: Num[Array | np.ndarray, "n K"],
     spec: TrainSpec,
     kind: str = SOFT,
+    weights: Float[Array | np.ndarray, " n"] | None = None,
 ) -> tuple[RunState, Metrics]:
     """Update one run on one batch.
 
@@ -168,6 +170,7 @@ def train_step(
       spec: loss, optimizer and precision.
       kind: kind of the targets, see `Examples`; `soft` is right for one-hot targets too. One output is of the
         kind `labels`.
+      weights: factors of the examples' losses; None: all are 1.
 
     Returns:
       The state after the update, and each example's loss and correct prediction before it, [n].
@@ -183,6 +186,8 @@ def train_step(
     logits = compute_logits(params, x, spec.precision)
     measured = measure_examples(logits, y, loss, kind)
     dlogits = loss.gradient(logits, y, hyperparams)
+    if weights is not None:
+        dlogits = dlogits * jnp.asarray(weights, dlogits.dtype)[:, None]
     if optimizer is sgd:
         return state._replace(params=descend(params, x, dlogits, hyperparams, spec.precision)), measured
     # An optimizer that takes λ, such as AdamW, applies the penalty in its own way: not a second time here.
@@ -317,7 +322,8 @@ def _train_replicate(
         if spec.augment is not None:
             features = jax.vmap(spec.augment)(take_rows(keys, start, size), features)
         # Without the barrier XLA would look up the targets again in each step.
-        return _Chunk(features, jax.lax.optimization_barrier(train.compact[chosen]))
+        rest = jax.tree.map(lambda leaf: leaf[chosen], (train.compact, train.weights))
+        return _Chunk(features, *jax.lax.optimization_barrier(rest))
 
     def train_group(carry: Carry, hyperparams: Hyperparams, chunk: _Chunk, size: int) -> Carry:
         """Train the configurations of one batch size through a chunk, as many side by side as is best."""
@@ -380,8 +386,9 @@ def _train_run(
         # Standardised batch by batch: a chunk of bytes is a quarter of one of floats, and XLA copies a batch
         # out of its chunk anyway.
         x = standardize(standardizer, take_rows(chunk.features, start, size), state.params.W.dtype)
-        y = expand_targets(take_rows(chunk.compact, start, size), K, state.params.W.dtype)
-        state, measured = train_step(state, hyperparams, x, y, spec, kind)
+        compact, weights = jax.tree.map(lambda leaf: take_rows(leaf, start, size), chunk[1:])
+        y = expand_targets(compact, K, state.params.W.dtype)
+        state, measured = train_step(state, hyperparams, x, y, spec, kind, weights)
         rest = min(batch, n) - size  # where the last batch is smaller
         totals = jax.tree.map(lambda total, new: total + jnp.pad(new, (0, rest)), totals, measured)
         return state, totals

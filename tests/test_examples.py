@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_sample_weight
 
 import linear_cifar as lc
 
@@ -175,3 +177,59 @@ def test_labels_train_as_soft_targets_that_are_one_hot_do():
     for name, values in results[0].final.items():
         np.testing.assert_allclose(values, results[1].final[name], rtol=1e-12)
     np.testing.assert_allclose(results[0].params().W, results[1].params().W, rtol=1e-9)
+
+
+@pytest.mark.parametrize("weights", [[1, 2, 3], np.full(4, -1.0), [1, 1, np.nan, 1], [0, 1, 1, 1e39], "same"])
+def test_weights_are_checked(weights):
+    features = np.zeros((4, 2), np.float32)
+    with pytest.raises(ValueError, match="weights"):
+        lc.make_examples(features, [0, 1, 0, 1], 2, weights=weights)
+    if not isinstance(weights, str):
+        with pytest.raises(ValueError, match="weights"):
+            lc.Examples(features, np.eye(2)[[0, 1, 0, 1]], weights=weights)
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.array([0, 0, 0, 3, 3, 1])
+    examples = lc.make_examples(np.zeros((6, 2), np.float32), labels, 5, weights="balanced")
+    np.testing.assert_allclose(examples.weights, compute_sample_weight("balanced", labels), rtol=1e-6)
+    np.testing.assert_array_equal(
+        examples.take(np.array([3, 5])).weights, np.asarray(examples.weights)[[3, 5]]
+    )
+
+
+def test_whole_weights_train_as_repeated_examples_do():
+    rng = np.random.default_rng(0)
+    x, y, weights = rng.standard_normal((12, 5)), rng.integers(0, 3, 12), rng.integers(0, 3, 12)
+    repeated = np.repeat(np.arange(12), weights)
+    m = len(repeated)
+    options = {"epochs": 4, "shuffle": False, "init": lambda seed: lc.numpy_params(seed, 5, 3, "float64")}
+    # A full batch: the mean over 12 weighted examples is m / 12 times that over m repeated ones.
+    trained = [
+        lc.fit([lc.Config(eta, batch, 0.0)], train, dtype="float64", **options).params().W
+        for eta, batch, train in (
+            (0.1 * 12 / m, 12, lc.make_examples(x, y, 3, weights=weights)),
+            (0.1, m, lc.make_examples(x[repeated], y[repeated], 3)),
+        )
+    ]
+    np.testing.assert_allclose(*trained, rtol=1e-9)
+
+
+def test_weighted_minimum_is_scikit_learns():
+    rng = np.random.default_rng(1)
+    y = rng.choice(3, 200, p=[0.7, 0.2, 0.1])
+    x = rng.standard_normal((200, 4)) + y[:, None]
+    lam = 0.01
+    result = lc.fit(
+        [lc.Config(0.5, 200, lam, momentum=0.9)],
+        lc.make_examples(x, y, 3, weights="balanced"),
+        epochs=600,
+        optimizer="heavy_ball",
+        shuffle=False,
+        dtype="float64",
+        init=lambda seed: lc.numpy_params(seed, 4, 3, "float64"),
+    )
+    model = LogisticRegression(C=1 / (2 * 200 * lam), class_weight="balanced", tol=1e-10, max_iter=5_000).fit(
+        x, y
+    )
+    np.testing.assert_allclose(result.params(0, seed=0).W, model.coef_, atol=1e-4)
