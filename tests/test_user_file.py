@@ -294,3 +294,13 @@ def test_features_of_float64_stay_so_until_they_are_used(small):
     for dtype in ("float32", "float64"):
         data = prepare_data(dataset, val_size=12, standardize="none", dtype=dtype)
         assert data.sets["train"].features.dtype == np.float64
+
+
+def test_balanced_classes_weigh_alike_in_training_only(small):
+    dataset = read_features(small / "plain.npz")
+    data = prepare_data(dataset, val_size=12, class_weight="balanced")
+    train, plain = data.sets["train"], prepare_data(dataset, val_size=12).sets["train"]
+    sums = np.bincount(data.labels("train"), weights=train.weights)
+    np.testing.assert_allclose(sums, len(train) / len(sums), rtol=1e-6)
+    assert plain.weights is data.sets["val"].weights is None
+    assert train.digest == f"{plain.digest}, class_weight balanced"

@@ -41,7 +41,7 @@ def open_source() -> tuple[dict[str, int], Callable[[Settings], Data]]:
         return data
 
     def prepare(settings: Settings) -> Data:
-        names = ("train", "val_size", "folds", "standardize", "dtype")
+        names = ("train", "val_size", "folds", "standardize", "class_weight", "dtype")
         data = prepare_division(**{name: getattr(settings, name) for name in names})
         _check_settings(settings, data)
         return data

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 from linear_cifar.augment import Augmentation, chain, horizontal_flip, random_shift
 from linear_cifar.data.dataset import ImageShape
 from linear_cifar.data.division import TrainSplit
-from linear_cifar.data.prepare import STANDARD, STANDARDIZE
+from linear_cifar.data.prepare import CLASS_WEIGHTS, NONE, STANDARD, STANDARDIZE
 from linear_cifar.halving import Halving
 from linear_cifar.losses import LOSSES
 from linear_cifar.params import INITS
@@ -76,6 +76,14 @@ class Settings(NamedTuple):
             "center is mean 0 only; unit scales each example to length 1; none uses them as they are",
             default=STANDARD,
             choices=STANDARDIZE,
+        ),
+    ]
+    class_weight: Annotated[
+        str,
+        Flag(
+            "weight of the classes in training: balanced weighs all alike, none weighs all examples alike",
+            default=NONE,
+            choices=CLASS_WEIGHTS,
         ),
     ]
     loss: Annotated[

@@ -9,7 +9,7 @@ from jaxtyping import Integer
 from linear_cifar.arguments import check_choice
 from linear_cifar.data.dataset import DataError, Dataset, Split
 from linear_cifar.data.division import divide, find_folds
-from linear_cifar.examples import Examples, make_examples
+from linear_cifar.examples import BALANCED, Examples, make_examples
 from linear_cifar.memory import COPIES_OF_EXAMPLES, example_bytes, process_memory
 from linear_cifar.replicates import Replicate
 from linear_cifar.rounding import check_resolution
@@ -17,6 +17,7 @@ from linear_cifar.standardizer import Standardizer, fit_standardizer, scale_to_u
 
 # The scale of the features in training.
 STANDARD, CENTER, UNIT, NONE = STANDARDIZE = ("standard", "center", "unit", "none")
+CLASS_WEIGHTS = (NONE, BALANCED)
 
 
 class Data(NamedTuple):
@@ -64,6 +65,7 @@ def prepare_data(
     val_size: int = 1_000,
     folds: int = 0,
     standardize: str = STANDARD,
+    class_weight: str = NONE,
     dtype: str = "float32",
 ) -> Data:
     """Divide a data set, scale or standardise its features, and put the examples on the device.
@@ -73,6 +75,7 @@ def prepare_data(
       train, val_size, folds: division of the training examples, see `divide`.
       standardize: `standard` brings each feature to mean 0 and standard deviation 1 over the training
         examples, `center` to mean 0 only; `unit` scales each example to length 1; `none` changes nothing.
+      class_weight: `balanced` weighs all classes alike in training, see `make_examples`; or `none`.
       dtype: floating-point type of the arithmetic.
 
     Raises:
@@ -81,6 +84,7 @@ def prepare_data(
       ValueError: if there is no such division or scale.
     """
     check_choice("standardize", standardize, STANDARDIZE)
+    check_choice("class_weight", class_weight, CLASS_WEIGHTS)
     splits = divide(dataset, train, val_size, folds)
     left_out = list(find_folds(dataset, splits["train"].labels, folds)) if folds else []
     _check_memory(dataset, splits, np.dtype(dtype).itemsize if standardize == UNIT else None)
@@ -88,10 +92,11 @@ def prepare_data(
     taken = f"folds {folds}" if folds else f"val_size {val_size}"
     division = f"data {dataset.fingerprint}, train {train}, {taken}"
     features = splits["train"].features
+    weights = {"train": BALANCED} if class_weight == BALANCED else {}
     replicates = []
     try:
         sets = {
-            name: _make_examples(split, len(dataset.classes), standardize, dtype)
+            name: _make_examples(split, len(dataset.classes), standardize, dtype, weights.get(name))
             for name, split in splits.items()
         }
         standardizer = None if folds else _fit(features, standardize)
@@ -104,19 +109,20 @@ def prepare_data(
         raise DataError(f"{dataset.name}: {error}") from None
     for name, examples in sets.items():
         examples.digest = f"{name} of {division}" + f", unit length in {dtype}" * (standardize == UNIT)
+        examples.digest += f", class_weight {class_weight}" * (examples.weights is not None)
     if folds:
         sets["val"] = sets["train"]
     return Data(dataset, division, sets, standardizer, tuple(replicates))
 
 
-def _make_examples(split: Split, K: int, standardize: str, dtype: str) -> Examples:
+def _make_examples(split: Split, K: int, standardize: str, dtype: str, weights: str | None) -> Examples:
     """Return a split as examples; raise ValueError if `dtype` cannot hold features that stay as they are."""
     features = split.features
     if standardize == UNIT:
         features = scale_to_unit_length(features, dtype)
     if standardize == NONE:
         check_resolution(features, dtype)
-    return make_examples(features, split.labels, K)
+    return make_examples(features, split.labels, K, weights)
 
 
 def _fit(features: np.ndarray, standardize: str) -> Standardizer | None:
