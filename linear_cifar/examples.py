@@ -154,9 +154,10 @@ def make_examples(features: Any, labels: Any, num_classes: int, weights: Any = N
         scikit-learn's `class_weight="balanced"`: n / (number of classes · number of the class's examples).
 
     Returns:
-      The features and labels as JAX arrays. Features of a type that float32
-      cannot hold, such as float64 and int64, stay a NumPy array: training shifts and scales them before it
-      rounds them, see `prepare_features`.
+      The features and labels as JAX arrays. On a CPU, features that are read-only and begin at a multiple of
+      64 bytes, such as those of a memory-mapped .npy file, are referred to and not copied. Features of a type
+      that float32 cannot hold, such as float64 and int64, stay a NumPy array: training shifts and scales them
+      before it rounds them, see `prepare_features`.
 
     Raises:
       ValueError: if the shapes do not fit, a label is not a class, or a feature is NaN or infinite. The
@@ -167,7 +168,10 @@ def make_examples(features: Any, labels: Any, num_classes: int, weights: Any = N
     known = as_labels("labels", labels, K)
     if known.shape != values.shape[:1]:
         raise ValueError(f"features {values.shape} and labels {known.shape} do not fit: give [n, d] and [n]")
-    held = values if is_wide(values, np.float32) else jax.device_put(values)
+    held = values
+    if not (isinstance(values, jax.Array) or is_wide(values, np.float32)):
+        # A user may change the array later, unless it is read-only: then a CPU need not copy it.
+        held = jax.device_put(values.copy() if values.flags.writeable else values)
     if isinstance(weights, str):
         check_choice("weights", weights, (BALANCED,))
         counts = np.bincount(known, minlength=K)

@@ -233,3 +233,16 @@ def test_weighted_minimum_is_scikit_learns():
         x, y
     )
     np.testing.assert_allclose(result.params(0, seed=0).W, model.coef_, atol=1e-4)
+
+
+def test_only_a_read_only_array_is_referred_to():
+    buffer = np.zeros(64 * 1024, np.uint8)
+    start = -buffer.ctypes.data % 64  # JAX can refer to an array that begins like this one
+    features = buffer[start : start + 32_000].reshape(1_000, 32)
+    labels = np.arange(1_000) % 2
+    examples = lc.make_examples(features, labels, 2)
+    features[:] = 7
+    assert not np.asarray(examples.features).any()
+    features.flags.writeable = False
+    examples = lc.make_examples(features, labels, 2)
+    assert examples.features.unsafe_buffer_pointer() == features.ctypes.data

@@ -283,10 +283,12 @@ def test_float64_features_lose_no_digits_in_float32(small, change, mode):
 
 def test_more_data_than_the_memory_holds_are_refused(small, monkeypatch):
     dataset = read_features(small / "plain.npz")
-    monkeypatch.setattr(prepare_module, "process_memory", lambda: 2 * 60 * (12 * 4 + 3 * 4))
+    needed = 2 * 60 * (12 * 4 + 4)
+    monkeypatch.setattr(prepare_module, "process_memory", lambda: needed)
     prepare_data(dataset, val_size=12)
-    with pytest.raises(DataError, match="60 examples of 12 features and 4 classes, which take"):
-        prepare_data(dataset._replace(classes=("0", "1", "2", "3")), val_size=12)
+    monkeypatch.setattr(prepare_module, "process_memory", lambda: needed - 1)
+    with pytest.raises(DataError, match="60 examples of 12 features and 3 classes, which take"):
+        prepare_data(dataset, val_size=12)
 
 
 def test_features_of_float64_stay_so_until_they_are_used(small):
