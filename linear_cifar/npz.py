@@ -39,12 +39,12 @@ class FileError(ValueError):
 
 
 class ArrayHeader(NamedTuple):
-    """The header of an array in an archive: what to expect, before it is read."""
+    """The header of an array: what to expect, before it is read."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    fortran_order: bool
-    start: int  # bytes of the header itself
+    fortran_order: bool = False
+    start: int = 0  # bytes of the header itself, where the array's file has one
 
     @property
     def nbytes(self) -> int:
@@ -154,35 +154,33 @@ def _read_as_written(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndar
     """Read one array that `write_npz` wrote: not compressed, and with its axes in C's order."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise ValueError(f"{info.filename!r:.80} is compressed")
-    header = read_header(archive, info)
+    with archive.open(info) as member:
+        header = read_header(member, info.filename, info.file_size)
     if header.fortran_order:
         raise ValueError(f"{info.filename!r:.80} has its axes in another order")
     return read_array(archive, info, header)
 
 
-def read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
-    """Read the header of one array, after which `read_array` takes as many bytes as the header says.
+def read_header(stream: IO[bytes] | io.BufferedIOBase, name: str, size: int) -> ArrayHeader:
+    """Read the header of an array from its file, which has this name and size.
 
     Raise ValueError if the array holds Python objects, or is of an unknown format or another size.
     """
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        if version not in _HEADERS:
-            raise ValueError(f"{info.filename!r:.80} is of another version of the npy format")
-        length_field, parse = _HEADERS[version]
-        prefix = member.read(length_field.size)
-        # NumPy would read a header of any length before it refuses it.
-        (length,) = length_field.unpack(prefix)
-        if length > _LARGEST_HEADER:
-            raise ValueError(f"{info.filename!r:.80} has a header of {length:,} bytes")
-        shape, fortran_order, dtype = parse(io.BytesIO(prefix + member.read(length)))
-        header = ArrayHeader(shape, dtype, fortran_order, member.tell())
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"{name!r:.80} is of another version of the npy format")
+    length_field, parse = _HEADERS[version]
+    prefix = stream.read(length_field.size)
+    # NumPy would read a header of any length before it refuses it.
+    (length,) = length_field.unpack(prefix)
+    if length > _LARGEST_HEADER:
+        raise ValueError(f"{name!r:.80} has a header of {length:,} bytes")
+    shape, fortran_order, dtype = parse(io.BytesIO(prefix + stream.read(length)))
+    header = ArrayHeader(shape, dtype, fortran_order, stream.tell())
     if dtype.hasobject:
-        raise ValueError(
-            f"{info.filename!r:.80} holds Python objects (dtype=object), which are never unpickled"
-        )
-    if min(shape, default=0) < 0 or header.nbytes != info.file_size - header.start:
-        raise ValueError(f"{info.filename!r:.80} is not as large as its header says")
+        raise ValueError(f"{name!r:.80} holds Python objects (dtype=object), which are never unpickled")
+    if min(shape, default=0) < 0 or header.nbytes != size - header.start:
+        raise ValueError(f"{name!r:.80} is not as large as its header says")
     return header
 
 

@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -44,8 +45,8 @@ def fuzz(name: str, runs: int, seed: int) -> None:
 def main() -> None:
     """Try all targets, or the selected one."""
     names = (
-        "binary", "python", "gzipped", "tar", "tfds", "features", "snapshot", "checkpoint", "manifest",
-        "results",
+        "binary", "python", "gzipped", "tar", "tfds", "features", "npy", "safetensors", "parquet", "snapshot",
+        "checkpoint", "manifest", "results", *(["pt"] if find_spec("torch") else []),
     )  # fmt: skip
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -11,12 +11,17 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import test_checkpoints
 import test_cifar10
 import test_tfds
+from safetensors.numpy import save as pack_tensors
 
 from experiments.artifacts.reader import ExperimentFolder, ReadError
 from experiments.runner.folder import BLOCKS, SCHEMA
@@ -161,15 +166,63 @@ def features(folder: Path) -> Target:
         save(path, x_train=x, y_train=y, classes=["a", "b"], **{f"x_{split}": x[:1], f"y_{split}": y[:1]})
         genuine.append(path.read_bytes())
 
-    def read() -> None:
-        sizes, read_dataset = open_features(path, log=lambda line: None)
-        divide(read_dataset(), val_size=min(2, train_size(sizes, "full", 2)))
+    return _own(path, genuine)
 
+
+def _read_own(path: Path) -> None:
+    sizes, read_dataset = open_features(path, log=lambda line: None)
+    divide(read_dataset(), val_size=min(2, train_size(sizes, "full", 2)))
+
+
+def _own(path: Path, genuine: list[bytes]) -> Target:
     def attempt(content: bytes) -> bool:
         path.write_bytes(content)
-        return accepted(DataError, read)
+        return accepted(DataError, lambda: _read_own(path))
 
     return genuine, attempt
+
+
+# One matrix, and the words of its labels and splits.
+OWN = {
+    "x": np.ones((8, 3), np.float32),
+    "y": np.array(["a", "b"])[np.arange(8) % 2],
+    "split": np.array(["train", "test", "train", "train"] * 2),
+}
+
+
+def npy(folder: Path) -> Target:
+    """Read a user's folder of `.npy` files."""
+    for name, array in OWN.items():
+        np.save(folder / f"{name}.npy", array)
+    return _files(folder, [f"{name}.npy" for name in OWN], lambda: _read_own(folder), DataError)
+
+
+def safetensors(folder: Path) -> Target:
+    """Read a user's `.safetensors` file."""
+    y = np.arange(8) % 2 > 0
+    return _own(
+        folder / "own.safetensors", [pack_tensors({"x": OWN["x"].astype(ml_dtypes.bfloat16), "y": y})]
+    )
+
+
+def parquet(folder: Path) -> Target:
+    """Read a user's `.parquet` file: compressed or not, lists of a fixed size or of any, words or numbers."""
+    path, genuine, rows = folder / "own.parquet", [], OWN["x"].tolist()
+    for kind, compression in ((pa.list_(pa.float64(), 3), "none"), (pa.list_(pa.float32()), "snappy")):
+        labels = OWN["y"] if compression == "none" else np.arange(8) % 2
+        table = pa.table({"features": pa.array(rows, kind), "label": labels, "split": OWN["split"]})
+        pq.write_table(table, path, compression=compression, row_group_size=5)
+        genuine.append(path.read_bytes())
+    return _own(path, genuine)
+
+
+def pt(folder: Path) -> Target:
+    """Read a user's `.pt` file."""
+    import torch
+
+    path = folder / "own.pt"
+    torch.save({"x": torch.ones(8, 3), "y": torch.arange(8) % 2}, path)
+    return _own(path, [path.read_bytes()])
 
 
 def _sign(content: bytes) -> bytes:
@@ -264,5 +317,8 @@ def results(folder: Path) -> Target:
     return _files(folder, names, read, ReadError)
 
 
-_READERS = (binary, python, gzipped, tar, tfds, features, snapshot, checkpoint, manifest, results)
+_READERS = (
+    binary, python, gzipped, tar, tfds, features, npy, safetensors, parquet, snapshot, checkpoint, manifest,
+    results, *([pt] if find_spec("torch") else []),
+)  # fmt: skip
 TARGETS = {target.__name__: target for target in _READERS}

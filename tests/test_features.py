@@ -1,5 +1,6 @@
 """A user's own file of features: what is read, and every mistake in one line that names file and array."""
 
+import hashlib
 import io
 import os
 import re
@@ -34,7 +35,7 @@ def write(tmp_path):
 def read(path, image_shape=None):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return read_features(path, image_shape, log=lambda line: None)
+        return read_features(path, image_shape=image_shape, log=lambda line: None)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -50,6 +51,11 @@ def test_arrays_come_back_as_they_were_saved(write, save, dtype):
     assert (raw.name, raw.classes, raw.user_file, raw.verified) == ("own.npz", ("0", "1", "2"), True, False)
     assert [*raw.splits] == ["train", "test"]
     assert raw.image_shape is None
+
+
+def test_the_fingerprint_is_that_of_labels_features_and_names(write):
+    content = Y.astype(np.int32).tobytes() + X.tobytes() + b"0\n1\n2"
+    assert read(write(x_train=X, y_train=Y)).fingerprint == hashlib.sha256(content).hexdigest()
 
 
 def test_further_axes_are_flattened_and_labels_may_be_a_column(write):
@@ -114,31 +120,40 @@ OBJECTS = np.array([[1], [2, 3]] * 6, dtype=object)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"y_train": None}, "has no y_train; it has 'other'"),
+        ({"y_train": None}, "has no y_train; it has 'x_train', 'other': name the arrays"),
         ({"x_train": OBJECTS}, "x_train cannot be read: .* holds Python objects"),
         ({"classes": np.array(["a", "b", None], object)}, "classes cannot be read: .* holds Python objects"),
-        ({"x_train": X.astype(np.int64)}, "x_train is int64: give uint8, float16, float32, float64"),
+        (
+            {"x_train": X.astype(np.int64)},
+            "x_train is int64: give uint8, bfloat16, float16, float32, float64",
+        ),
         ({"x_train": X[:, 0]}, re.escape("x_train is [12]: give [n, ...]")),
         ({"x_train": X[:, :0]}, re.escape("x_train is [12, 0]")),
         ({"y_train": Y[:11]}, re.escape("y_train is [11], and x_train is [12, 4]")),
         ({"y_train": np.eye(3, dtype=int)[Y]}, re.escape("y_train is [12, 3]")),
         ({"y_train": Y + 0.5}, "y_train is float64: give whole numbers"),
-        ({"y_train": Y - 1}, "row 0 of y_train is -1"),
-        ({"y_train": 2 * Y}, "class 1 has no row in y_train"),
+        (
+            {"y_train": Y - 1, "classes": ["a", "b", "c"]},
+            "y_train holds other labels than 0 to 2, the numbers of classes",
+        ),
+        ({"y_train": ["a", "b"] * 6, "classes": ["a", "b"]}, "y_train holds other labels than 0 to 1"),
+        ({"y_train": [b"a", b"\xff"] * 6}, "y_train cannot be read: 'utf-8' codec"),
+        ({"y_train": ["a", "b\nc"] * 6}, "y_train holds a name twice, or one that is empty or has a line"),
+        ({"y_train": ["a", ""] * 6}, "y_train holds a name twice, or one that is empty"),
+        ({"x_test": X, "y_test": ["a", "b", "c"] * 4}, "class a has no row to train on"),
         ({"y_train": np.arange(12)}, "12 rows and 12 classes"),
-        ({"y_train": Y.astype(np.uint64) + 2**40}, f"row 2 of y_train is {2**40 + 2}"),
-        ({"y_train": 0 * Y}, "12 rows and 1 class:"),
+        ({"y_train": 0 * Y}, "12 rows and 1 class to train on:"),
         ({"x_train": np.where(np.arange(48).reshape(12, 4) == 21, np.nan, X)}, "row 5 of x_train holds NaN"),
         ({"x_train": np.where(np.arange(48).reshape(12, 4) == 9, -np.inf, X)}, "row 2 of x_train"),
         ({"x_train": X.astype(float) * 1e60}, "row 0 of x_train .* beyond float32"),
         ({"x_train": np.full((12, 4), np.inf, np.float16)}, "row 0 of x_train"),
-        ({"x_test": X}, "has x_test and no y_test"),
-        ({"y_val": Y}, "has y_val and no x_val"),
+        ({"x_test": X}, "has no y_test; it has"),
+        ({"y_val": Y}, "has no x_val; it has"),
         ({"x_test": X[:, :3], "y_test": Y}, "only the number of rows may differ"),
         ({"x_test": X.astype(float), "y_test": Y}, "only the number of rows may differ"),
-        ({"x_test": X, "y_test": Y + 1}, "row 2 of y_test is 3: there are 3 classes"),
-        ({"classes": ["a", "b"]}, "row 2 of y_train is 2: there are 2 classes"),
-        ({"classes": ["a", "b", "c", "d"]}, "class 3 has no row in y_train"),
+        ({"x_test": X, "y_test": Y + 1}, "class 3 has no row to train on: leave its rows out"),
+        ({"classes": ["a", "b"]}, "y_train holds other labels than 0 to 1"),
+        ({"classes": ["a", "b", "c", "d"]}, "class d has no row to train on"),
         ({"classes": ["a", "b", "a"]}, "classes holds a name twice"),
         ({"classes": ["a", "b\nc", "d"]}, "classes holds a name twice, or one that is empty or has a line"),
         ({"classes": [1, 2, 3]}, "classes is int64"),
@@ -167,10 +182,10 @@ def test_what_is_no_archive_is_one_line(tmp_path):
     (tmp_path / "features.npy").touch()
     for name, message in {
         "empty.npz": "cannot be read: ",
-        "folder.npz": "is not a file",
+        "folder.npz": "has no x_train; it has no array",
         "pipe.npz": "is not a file",
         "missing.npz": "does not exist",
-        "features.npy": "is not called .npz",
+        "features.npy": "is no folder and not called .npz, ",
     }.items():
         with pytest.raises(DataError, match=message):
             read(tmp_path / name)
@@ -190,6 +205,7 @@ def test_the_memory_is_judged_from_the_headers(write, monkeypatch, tmp_path):
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (100000000000, 1000), }"
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("y_train.npy", b"")
         archive.writestr("x_train.npy", b"\x93NUMPY\x01\x00" + bytes([len(header), 0]) + header)
     (tmp_path / "bomb.npz").write_bytes(file.getvalue())
     with pytest.raises(DataError, match="is not as large as its header says"):
@@ -200,6 +216,7 @@ def test_a_header_is_not_read_before_its_length_is_judged(tmp_path):
     content = b"\x93NUMPY\x02\x00" + struct.pack("<I", 3 * 10**9) + bytes(10**6)
     with zipfile.ZipFile(tmp_path / "long.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x_train.npy", content)
+        archive.writestr("y_train.npy", content)
     with pytest.raises(DataError, match=r"x_train cannot be read: .* has a header of 3,000,000,000 bytes"):
         read(tmp_path / "long.npz")
 

@@ -19,7 +19,7 @@ from linear_cifar.schedules import SCHEDULES
 from linear_cifar.training import Descent
 
 FLAGS = flags.FLAGS
-EXAMPLES = {"tfds": 60}
+EXAMPLES = {"tfds": 60, "npy": 60, "safetensors": 100, "parquet": 100}
 
 
 def repeatable(number):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import forks
 import numpy as np
+import pandas as pd
 import pytest
+import safetensors.numpy
 from absl.testing import flagsaver
 from sklearn.metrics import balanced_accuracy_score
 
@@ -23,6 +25,7 @@ from linear_cifar.data.dataset import DataError, Split, make_dataset
 from linear_cifar.data.division import divide
 from linear_cifar.data.formats import read_features
 from linear_cifar.data.prepare import prepare_data
+from linear_cifar.data.readers import READERS
 from linear_cifar.standardizer import standardize
 
 ROOT = Path(__file__).parent.parent
@@ -128,6 +131,48 @@ def test_the_weights_predict_the_same_in_pytorch(example):
     np.testing.assert_array_equal(names["predicted"].numpy(), example[3]["predicted"])
 
 
+def test_the_example_with_words_trains_and_names_its_classes(example, monkeypatch):
+    folder, names = example[0], dict(example[3])
+    monkeypatch.chdir(folder)
+    exec(find_block("words"), names)
+    words = shlex.split(find_block("words sweep"))[3:]
+    code, output, errors = run_grid(*words, cwd=folder, program=[str(ROOT / "tests" / "small_grid.py")])
+    assert code == 0, errors
+    best = np.load(folder / "words" / "best_params.npz")
+    assert best["classes"].tolist() == sorted(names["words"])
+    predicted = best["classes"][np.argmax(names["x_test"] @ best["W_raw"].T + best["b_raw"], axis=1)]
+    assert np.mean(predicted == names["words"][names["y_test"]]) > 0.93
+    assert output.startswith("words.parquet ")
+
+
+ENDINGS = re.findall(r"^\| (none|`\.\w+`).*?\| `(.*?\))`", README, re.M)
+
+
+@pytest.mark.parametrize(("ending", "program"), ENDINGS, ids=[ending for ending, _ in ENDINGS])
+def test_each_kind_of_file_is_written_as_the_table_says(ending, program, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suffix = "" if ending == "none" else ending.strip("`")
+    (tmp_path / "own").mkdir()
+    names = {
+        "np": np,
+        "pd": pd,
+        "safetensors": safetensors,
+        "x": np.eye(6, dtype=np.float32),
+        "y": [0, 1] * 3,
+    }
+    names["y"] = np.array(names["y"])
+    if suffix == ".pt":
+        names["torch"] = pytest.importorskip("torch")
+    exec(program, names)
+    dataset = read_features(f"own{suffix}")
+    np.testing.assert_array_equal(dataset.splits["train"].features, names["x"])
+    np.testing.assert_array_equal(dataset.splits["train"].labels, names["y"])
+
+
+def test_the_table_has_every_kind_of_file():
+    assert {"" if ending == "none" else ending.strip("`") for ending, _ in ENDINGS} == {*READERS}
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A folder with small files: features without a test split, and images."""
@@ -181,6 +226,9 @@ def test_without_a_test_split_nothing_is_reported_as_test(small):
         (["--data=plain.npz", "--seed=4294967295", "--seeds=2"], "the largest seed is 4294967295"),
         (["--data=plain.npz", "--seed=4294967296"], "seed"),
         (["--data=plain.npz", "--standardize=zca"], "standardize"),
+        (["--data=plain.npz", "--names=x=emb"], "plain.npz has no emb; it has 'x_train', 'y_train'"),
+        (["--data=plain.npz", "--names=emb"], "expected ARRAY=NAME, where ARRAY is one of x, y, split, "),
+        (["--names=x=emb"], "--names: it is for --data only"),
     ],
     ids=" ".join,
 )

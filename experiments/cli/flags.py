@@ -20,6 +20,7 @@ from linear_cifar.arguments import LARGEST_SEED
 from linear_cifar.config import AXES, Axis, Config, Range, draw_configs, grid
 from linear_cifar.data.dataset import ImageShape
 from linear_cifar.data.find import DATASETS
+from linear_cifar.data.formats import DIVIDED, WHOLE
 from linear_cifar.halving import Halving
 
 FLAGS = flags.FLAGS
@@ -342,8 +343,18 @@ def _define_user_file() -> None:
     flags.DEFINE_string(
         "data",
         None,
-        "file of your own features instead of CIFAR-10: an .npz with x_train [n, ...] and y_train [n], and "
-        "optionally x_val, y_val, x_test, y_test and classes; --flip is then off unless it is given",
+        "your own features instead of CIFAR-10: an .npz, .safetensors, .parquet or .pt file, or a folder of "
+        ".npy files. It has x_train [n, ...] and y_train [n], and optionally x_val, y_val, x_test, y_test "
+        "and classes; or else x (or features), y (or label) and optionally split. --flip is then off unless "
+        "it is given",
+    )
+    flags.DEFINE_list(
+        "names", [], "names of arrays or columns in --data that have others, such as x=embedding,y=species"
+    )
+    flags.register_validator(
+        "names",
+        lambda words: all("=" in word and word.partition("=")[0] in (*DIVIDED, *WHOLE) for word in words),
+        f"expected ARRAY=NAME, where ARRAY is one of {', '.join(dict.fromkeys((*WHOLE, *DIVIDED)))}",
     )
 
 

@@ -71,7 +71,7 @@ def make_dataset(
     ordered = {split: splits[split] for split in SPLITS if split in splits}
     for features, labels in ordered.values():
         digest.update(np.ascontiguousarray(labels).data)
-        digest.update(np.ascontiguousarray(features).data)
+        digest.update(np.ascontiguousarray(features).view(np.uint8).data)  # bfloat16 has no buffer
     if user_file:
         digest.update("\n".join(classes).encode())
     return Dataset(name, classes, ordered, origin, verified, image_shape, user_file, digest.hexdigest())

@@ -1,74 +1,66 @@
-"""Readers of a user's own features: files of arrays that are named as Keras names them."""
+"""A user's own features: the arrays of a file, checked, and their labels as classes."""
 
 import math
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, Num, Shaped
+from jaxtyping import Int, Num, Shaped
 
 from linear_cifar.arguments import one_line
 from linear_cifar.data.dataset import SPLITS, DataError, Dataset, ImageShape, Split, make_dataset
+from linear_cifar.data.readers import READERS, Reader
 from linear_cifar.examples import check_finite
 from linear_cifar.memory import COPIES_OF_EXAMPLES, process_memory
-from linear_cifar.npz import ArrayHeader, read_array, read_header
+from linear_cifar.npz import ArrayHeader
 
-FEATURE_TYPES = ("uint8", "float16", "float32", "float64")
+FEATURE_TYPES = ("uint8", "bfloat16", "float16", "float32", "float64")
 CLASSES = "classes"
-NAMES = (*(f"{axis}_{split}" for split in SPLITS for axis in "xy"), CLASSES)
+# The arrays of a file with an array for each split, and of a file with one for all. Tables have other names.
+DIVIDED = (*(f"{axis}_{split}" for split in SPLITS for axis in "xy"), CLASSES)
+WHOLE = ("x", "y", "split", CLASSES)
+TABLE_NAMES = {"x": "features", "y": "label"}
 # Numbers of channels by which an array of images is recognised: grey and colours.
 CHANNELS = (1, 3)
+# A split's features and labels by name, and its rows of them.
+Part = tuple[str, str, slice | Int[np.ndarray, " n"]]
 
 
-class _Npz:
-    """The arrays of an open `.npz` file by name; each header and each array is read when it is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self._archive = zipfile.ZipFile(path)
-        self.names = [name.removesuffix(".npy") for name in self._archive.namelist()]
-
-    def header(self, name: str) -> ArrayHeader:
-        """Read the header of an array."""
-        return read_header(self._archive, self._archive.getinfo(f"{name}.npy"))
-
-    def read(self, name: str, header: ArrayHeader) -> np.ndarray:
-        """Read an array."""
-        return read_array(self._archive, self._archive.getinfo(f"{name}.npy"), header)
-
-
-# The function that opens a file, by the ending of its name.
-READERS: dict[str, Callable[[Path], _Npz]] = {".npz": _Npz}
-
-
-def read_features(
-    path: str | Path, image_shape: ImageShape | None = None, log: Callable[[str], None] = warnings.warn
-) -> Dataset:
+def read_features(path: str | Path, **options: Any) -> Dataset:
     """Open and read a file at once, see `open_features`."""
-    return open_features(path, image_shape, log)[1]()
+    return open_features(path, **options)[1]()
 
 
 def open_features(
-    path: str | Path, image_shape: ImageShape | None = None, log: Callable[[str], None] = warnings.warn
+    path: str | Path,
+    image_shape: ImageShape | None = None,
+    log: Callable[[str], None] = warnings.warn,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, int], Callable[[], Dataset]]:
-    """Open a file of `x_train` [n, ...] and `y_train` [n], and perhaps of `x_val`, `x_test` and `classes`.
+    """Open a file of features and labels that one of `READERS` reads, or a folder of `.npy` files.
 
-    `np.savez` writes such a file. Features are uint8, float16, float32 or float64; labels are whole numbers
-    from 0. Further axes of the features are flattened. Arrays [n, height, width, 1 or 3] and
-    [n, 1 or 3, height, width] are images, and become channel-major.
+    It holds `x_train` [n, ...] and `y_train` [n], and perhaps the same for `val` and `test`. Or it holds `x`
+    and `y`, also called `features` and `label`, and perhaps `split` [n]: the word train, val or test.
+    Features are of one of `FEATURE_TYPES`, and further axes are flattened. Arrays [n, height, width, 1 or 3]
+    and [n, 1 or 3, height, width] are images, and become channel-major.
+
+    Labels are whole numbers, words, bytes or booleans. Their different values in ascending order are the
+    classes and give them their names. Where there are names in `classes` [K], labels are numbers from 0.
 
     Args:
-      path: the file.
-      image_shape: channels, height and width, needed if the shape of `x_train` does not show that it holds
+      path: the file or folder.
+      image_shape: channels, height and width, needed if the shape of the features does not show that they are
         images.
       log: gets a note on arrays that are not used.
+      names: the file's names of arrays that have others, such as `{"x": "embedding"}`.
 
     Returns:
-      The number of rows of each split, known from the headers alone, and a function that reads the data set.
-      It has the name of the file, and a validation and a test split where there are `x_val` and `x_test`.
+      The number of rows of each split, known before the features are read, and a function that reads the data
+      set. It has the name of the file or folder.
 
     Raises:
       DataError: if the file cannot be used, here or by the function. The message names the file and the
@@ -76,77 +68,121 @@ def open_features(
         known to be there.
     """
     path = Path(path)
-    if path.suffix not in READERS:  # so that its name is not one of a published data set
-        raise DataError(f"{path} is not called {' or '.join(READERS)}: np.savez writes such a file")
-    if not path.is_file():  # opening a pipe would never return
+    # The ending is required so that the name is not one of a published data set.
+    ending = "" if path.is_dir() else path.suffix or "."
+    if ending not in READERS:
+        kinds = ", ".join(filter(None, READERS))
+        raise DataError(f"{path} is no folder and not called {kinds}: np.savez writes an .npz file")
+    if ending and not path.is_file():  # opening a pipe would never return
         raise DataError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
     with _explain_errors(str(path)):
-        archive = READERS[path.suffix](path)
+        archive = READERS[ending](path)
+    found = _find_arrays(path, archive.names, names or {}, log)
     headers = {}
-    for name in NAMES:
-        if name in archive.names:
-            with _explain_errors(f"{path}: {name}"):
-                headers[name] = archive.header(name)
-    others = f"{', '.join(ascii(name) for name in archive.names if name not in NAMES):.200}"
-    for name in ("x_train", "y_train"):
-        if name not in headers:
-            raise DataError(
-                f"{path} has no {name}; it has {others or 'no array'}: name the arrays as Keras does"
-            )
-    for split in SPLITS:
-        _check_headers(path, f"x_{split}", f"y_{split}", headers)
+    for name in found.values():
+        with _explain_errors(f"{path}: {name}"):
+            headers[name] = archive.header(name)
+    pairs = {array[2:]: (name, found[f"y{array[1:]}"]) for array, name in found.items() if array[0] == "x"}
+    first = next(iter(pairs.values()))[0]
+    for pair in pairs.values():
+        _check_headers(path, *pair, first, headers)
     _check_memory(path, headers)
-    image_shape = _find_image_shape(path, headers["x_train"].shape, image_shape)
+    image_shape = _find_image_shape(path, first, headers[first].shape, image_shape)
+    parts: dict[str, Part] = {split or "train": (*pair, slice(None)) for split, pair in pairs.items()}
+    sizes = {split: headers[x].shape[0] for split, (x, _, _) in parts.items()}
+    if "split" in found:
+        rows = _read_split(path, found["split"], archive, headers.pop(found["split"]), sizes["train"])
+        parts = {split: (*pairs[""], rows[split]) for split in rows}
+        sizes = {split: len(rows[split]) for split in rows}
+    return sizes, partial(_read, path, archive, headers, parts, found.get(CLASSES), image_shape)
+
+
+def _find_arrays(
+    path: Path, held: Sequence[str], names: Mapping[str, str], log: Callable[[str], None]
+) -> dict[str, str]:
+    """Return the names that the used arrays have among all that the file holds; note what is not used."""
+    arrays = DIVIDED if "x_train" in {*held, *names} else WHOLE
+    usual = {array: array if array in held else TABLE_NAMES.get(array, array) for array in arrays}
+    found = {array: name for array, name in (usual | dict(names)).items() if name in held}
+    partners = [f"{'xy'[array[0] == 'x']}{array[1:]}" for array in found if array[0] in "xy"]
+    for array in (*arrays[:2], *names, *partners):
+        if array not in found or array not in arrays:
+            raise DataError(
+                f"{path} has no {names.get(array, 'x_train' if array == 'x' else array)}; it has "
+                f"{', '.join(map(ascii, held)) or 'no array':.200}: name the arrays x_train and y_train, or "
+                "x and y (or features and label), or give names"
+            )
+    others = ", ".join(ascii(name) for name in held if name not in found.values())
     if others:
-        log(f"note: {path} also has {others}, which is not used; what is used is named {', '.join(NAMES)}")
-    sizes = {split: headers[f"x_{split}"].shape[0] for split in SPLITS if f"x_{split}" in headers}
-    return sizes, partial(_read, path, archive, headers, image_shape)
+        used = ", ".join(arrays)
+        log(f"note: {path} also has {others:.200}, which is not used; what is used is named {used}")
+    return found
+
+
+def _read_split(
+    path: Path, name: str, archive: Reader, header: ArrayHeader, n: int
+) -> dict[str, Int[np.ndarray, " m"]]:
+    """Return the rows of each split, of n rows; raise DataError for a word that is none, or without train."""
+    with _explain_errors(f"{path}: {name}"):
+        words = archive.read(name, header).reshape(n)
+    spelled = {split: split.encode() if words.dtype.kind == "S" else split for split in SPLITS}
+    rows = {split: np.flatnonzero(words == word) for split, word in spelled.items()}
+    known = np.isin(np.arange(n), np.concatenate([*rows.values()]))
+    if not known.all() or not len(rows["train"]):
+        row = np.argmin(known)  # 0 if no row is to train on
+        word = repr(str(words[row]))
+        raise DataError(
+            f"{path}: row {row} of {name} is {word:.40}: give train, val, test, and rows to train on"
+        )
+    return {split: rows[split] for split in SPLITS if len(rows[split])}
 
 
 def _read(
-    path: Path, archive: _Npz, headers: Mapping[str, ArrayHeader], image_shape: ImageShape | None
+    path: Path,
+    archive: Reader,
+    headers: Mapping[str, ArrayHeader],
+    parts: Mapping[str, Part],
+    classes_name: str | None,
+    image_shape: ImageShape | None,
 ) -> Dataset:
     """Read all arrays, whose headers are checked, and check their values."""
     arrays = {}
     for name, header in headers.items():
         with _explain_errors(f"{path}: {name}"):
             array = archive.read(name, header)
+            if array.shape != header.shape:
+                raise ValueError("it is not as large as its header says")
         arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
-    splits = {
-        split: Split(
-            _flatten_features(path, f"x_{split}", arrays.pop(f"x_{split}"), image_shape),
-            _flatten_labels(path, f"y_{split}", arrays.pop(f"y_{split}")),
+    label_arrays = {y: arrays[y] for _, y, _ in parts.values()}
+    labels, classes = _encode_labels(path, label_arrays, arrays.get(classes_name or ""))
+    pixels = dict.fromkeys(x for x, _, _ in parts.values())
+    # The last reference to an array goes with it, because images may be copied.
+    features = {x: _flatten_features(path, x, arrays.pop(x), image_shape) for x in pixels}
+    splits = {split: Split(features[x][rows], labels[y][rows]) for split, (x, y, rows) in parts.items()}
+    K, n = len(classes), len(splits["train"].labels)
+    if not 2 <= K < n:
+        raise DataError(
+            f"{path}: {parts['train'][1]} has {n} rows and {K} class{'es' * (K != 1)} to train on: give "
+            "labels of at least two classes, and fewer classes than rows"
         )
-        for split in SPLITS
-        if f"x_{split}" in arrays
-    }
-    classes = _name_classes(path, splits["train"].labels, arrays.get(CLASSES))
-    for split, (_, labels) in splits.items():
-        row = int(np.argmax(labels))
-        if labels[row] >= len(classes):
-            raise DataError(
-                f"{path}: row {row} of y_{split} is {labels[row]}: there are {len(classes)} classes, from 0"
-            )
-    counts = np.bincount(splits["train"].labels, minlength=len(classes))
+    counts = np.bincount(splits["train"].labels, minlength=K)
     if not counts.all():
-        raise DataError(f"{path}: class {int(np.argmin(counts))} has no row in y_train")
-    name = "".join(character if character.isprintable() else "?" for character in path.name)
+        rare = classes[np.argmin(counts)]
+        raise DataError(f"{path}: class {rare:.40} has no row to train on: leave its rows out")
+    name = "".join(character if character.isprintable() else "?" for character in path.resolve().name)
+    name += "/" * path.is_dir()
     return make_dataset(name, classes, splits, str(path), image_shape=image_shape, user_file=True)
 
 
-def _check_headers(path: Path, x_name: str, y_name: str, headers: dict[str, ArrayHeader]) -> None:
-    """Raise DataError if a split's types and shapes do not fit one another or those of x_train."""
-    x, y = headers.get(x_name), headers.get(y_name)
-    if x is None and y is None:
-        return
-    if x is None or y is None:
-        raise DataError(f"{path} has {x_name if x else y_name} and no {y_name if x else x_name}")
+def _check_headers(
+    path: Path, x_name: str, y_name: str, first_name: str, headers: Mapping[str, ArrayHeader]
+) -> None:
+    """Raise DataError if a split's types and shapes do not fit one another or those of the first split."""
+    x, y, first = (headers[name] for name in (x_name, y_name, first_name))
     if x.dtype.name not in FEATURE_TYPES:
         raise DataError(f"{path}: {x_name} is {x.dtype.name:.40}: give {', '.join(FEATURE_TYPES)}")
-    if y.dtype.kind not in "iu":
-        raise DataError(
-            f"{path}: {y_name} is {y.dtype.name:.40}: give whole numbers (an integer type) from 0"
-        )
+    if y.dtype.kind not in "iubUS":
+        raise DataError(f"{path}: {y_name} is {y.dtype.name:.40}: give whole numbers, words or booleans")
     if len(x.shape) < 2 or 0 in x.shape:
         raise DataError(f"{path}: {x_name} is {list(x.shape)}: give [n, ...], a row for each example")
     # Keras's own CIFAR-10 has labels [n, 1].
@@ -154,11 +190,10 @@ def _check_headers(path: Path, x_name: str, y_name: str, headers: dict[str, Arra
         raise DataError(
             f"{path}: {y_name} is {list(y.shape)}, and {x_name} is {list(x.shape)}: give [n] labels"
         )
-    train = headers["x_train"]
-    if x.shape[1:] != train.shape[1:] or x.dtype != train.dtype:
+    if x.shape[1:] != first.shape[1:] or x.dtype != first.dtype:
         raise DataError(
-            f"{path}: {x_name} is {x.dtype}{list(x.shape)}, and x_train is {train.dtype}{list(train.shape)}: "
-            "only the number of rows may differ"
+            f"{path}: {x_name} is {x.dtype}{list(x.shape)}, and {first_name} is {first.dtype}"
+            f"{list(first.shape)}: only the number of rows may differ"
         )
 
 
@@ -175,7 +210,7 @@ def _check_memory(path: Path, headers: Mapping[str, ArrayHeader]) -> None:
 
 @contextmanager
 def _explain_errors(where: str) -> Iterator[None]:
-    """Turn the errors of the zip and npy formats, which are of many types, into a DataError of one line.
+    """Turn the errors of the formats, which are of many types, into a DataError of one line.
 
     Args:
       where: the file, and the array if it is known.
@@ -184,14 +219,16 @@ def _explain_errors(where: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
+    except DataError as error:  # a library is missing
+        raise DataError(f"{where} {error}") from None
     except Exception as error:
         raise DataError(f"{where} cannot be read: {one_line(error, 200)}") from None
 
 
 def _find_image_shape(
-    path: Path, shape: tuple[int, ...], image_shape: ImageShape | None
+    path: Path, name: str, shape: tuple[int, ...], image_shape: ImageShape | None
 ) -> ImageShape | None:
-    """Return the shape of the images in x_train, or None: the shape that the user says, or that it shows.
+    """Return the shape of the images in an array, or None: the shape that the user says, or that it shows.
 
     Raises:
       DataError: if the two contradict each other, or the shape fits channels first as well as last.
@@ -203,17 +240,17 @@ def _find_image_shape(
         last = len(row) == 3 and row[-1] in CHANNELS and min(row[:-1]) > 1
         if first and last:
             raise DataError(
-                f"{path}: x_train is {list(shape)}, whose channels may come first or last: give "
+                f"{path}: {name} is {list(shape)}, whose channels may come first or last: give "
                 "image_shape as channels,height,width"
             )
         return row if first else (row[-1], *row[:-1]) if last else None  # type: ignore[return-value]
     rotated = (*image_shape[1:], image_shape[0])
     if row == image_shape == rotated:
-        raise DataError(f"{path}: x_train is {list(shape)}: flatten its rows, with the channels first")
+        raise DataError(f"{path}: {name} is {list(shape)}: flatten its rows, with the channels first")
     fits = row in (image_shape, rotated) if len(row) == 3 else math.prod(row) == math.prod(image_shape)
     if not fits:
         raise DataError(
-            f"{path}: x_train is {list(shape)}, which does not hold images of image_shape "
+            f"{path}: {name} is {list(shape)}, which does not hold images of image_shape "
             f"{','.join(map(str, image_shape))} (channels,height,width)"
         )
     return image_shape
@@ -235,37 +272,30 @@ def _flatten_features(
     return flat
 
 
-def _flatten_labels(path: Path, name: str, labels: Integer[np.ndarray, "n ..."]) -> Integer[np.ndarray, " n"]:
-    """Return the labels as int32 [n]; raise DataError for one that is no class."""
-    flat = labels.reshape(-1)
-    row = int(np.argmin(flat) if flat.min() < 0 else np.argmax(flat))
-    if not 0 <= flat[row] <= np.iinfo(np.int32).max:
-        raise DataError(
-            f"{path}: row {row} of {name} is {flat[row]}: classes are numbered from 0 without gaps"
-        )
-    return flat.astype(np.int32)
-
-
-def _name_classes(
-    path: Path, labels: Integer[np.ndarray, " n"], named: Shaped[np.ndarray, "..."] | None
-) -> tuple[str, ...]:
-    """Return the names of the classes, which are their numbers where the file does not name them.
+def _encode_labels(
+    path: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]], named: Shaped[np.ndarray, "..."] | None
+) -> tuple[dict[str, Int[np.ndarray, " n"]], tuple[str, ...]]:
+    """Return the labels of each array as int32 [n] from 0, and the names of the classes.
 
     Raises:
-      DataError: if the names are not text, or there are as many classes as rows.
+      DataError: if a name is no text, or a label has none.
     """
-    K = int(labels.max()) + 1
+    where = f"{path}: {' and '.join(arrays)}"
+    with _explain_errors(where):
+        joined = np.concatenate([array.reshape(-1) for array in arrays.values()])
+        if joined.dtype.kind == "f":
+            raise ValueError("whole numbers of these types do not fit into one")
+        values, codes = np.unique(joined, return_inverse=True)
+        names = [str(value.decode() if isinstance(value, bytes) else value) for value in values.tolist()]
     if named is not None:
         if named.dtype.kind != "U" or named.ndim != 1:
             raise DataError(f"{path}: {CLASSES} is {named.dtype}{list(named.shape)}: give a list of names")
-        K = len(named)
-    if not 2 <= K < len(labels):
-        raise DataError(
-            f"{path}: y_train has {len(labels)} rows and {K} class" + "es" * (K != 1) + ": give labels of at "
-            "least two classes, and fewer classes than rows"
-        )
-    with _explain_errors(f"{path}: {CLASSES}"):
-        names = tuple(map(str, range(K) if named is None else named.tolist()))
-    if len(set(names)) < K or not all(name.isprintable() and name for name in names):
-        raise DataError(f"{path}: {CLASSES} holds a name twice, or one that is empty or has a line break")
-    return names
+        if values.dtype.kind not in "iu" or not 0 <= values[0] <= values[-1] < len(named):
+            raise DataError(
+                f"{where} holds other labels than 0 to {len(named) - 1}, the numbers of {CLASSES}"
+            )
+        where, names, codes = f"{path}: {CLASSES}", named.tolist(), joined
+    if len(set(names)) < len(names) or not all(name.isprintable() and name for name in names):
+        raise DataError(f"{where} holds a name twice, or one that is empty or has a line break")
+    ends = np.cumsum([len(array) for array in arrays.values()])[:-1]
+    return dict(zip(arrays, np.split(codes.astype(np.int32), ends), strict=True)), tuple(names)

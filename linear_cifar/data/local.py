@@ -52,8 +52,8 @@ def find_files(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, list[
     return [(path, names) for _, path, names in sorted(found, key=lambda entry: entry[0])]
 
 
-def import_extra(name: str) -> Any:
-    """Import and return a module that only `pip install 'linear_cifar[data]'` installs.
+def import_extra(name: str, advice: str = "pip install 'linear_cifar[data]'") -> Any:
+    """Import and return an optional module; `advice` says how to install it.
 
     Raises:
       DataError: if it cannot be imported. The caller puts what needs the module before the message.
@@ -61,6 +61,4 @@ def import_extra(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise DataError(
-            f"needs {name}, which cannot be imported ({one_line(error)}): pip install 'linear_cifar[data]'"
-        ) from error
+        raise DataError(f"needs {name}, which cannot be imported ({one_line(error)}): {advice}") from error
