@@ -313,7 +313,7 @@ def test_a_table_may_be_tiny_beside_what_it_holds(tmp_path):
 def test_words_that_are_no_names_are_refused_before_they_fill_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "_PART", 1_000)
     path = write(tmp_path, ".parquet", x=X, y=[str(i) * 10_000 for i in range(12)])
-    assert_refused("label cannot be read: its words take more than 1,000 bytes", path)
+    assert_refused("label cannot be read: its words take more than 64 bytes a row", path)
 
 
 @pytest.mark.parametrize(
