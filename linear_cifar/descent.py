@@ -378,12 +378,13 @@ def mark_correct_of_runs(
     rows: Integer[np.ndarray, "S m"] | None = None,
     devices: Sequence[jax.Device] | None = None,
     loss: str | Loss | None = None,
+    top: int = 1,
 ) -> Bool[np.ndarray, "S C m"] | Float[np.ndarray, "S C m"]:
     """Mark the examples that each run of a sweep predicts right, see `mark_correct`.
 
-    Arguments and errors are those of `evaluate_runs`; `loss` is needed as for `mark_correct`.
+    Arguments and errors are those of `evaluate_runs`; `loss` and `top` are those of `mark_correct`.
     """
-    measure = partial(mark_correct, precision=precision, loss=loss)
+    measure = partial(mark_correct, precision=precision, loss=loss, top=top)
     return _measure_runs(measure, configs, params, examples, seeds, standardizer, rows, devices)
 
 

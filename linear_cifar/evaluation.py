@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
-from linear_cifar.arguments import describe, is_traced
+from linear_cifar.arguments import as_whole, describe, is_traced
 from linear_cifar.batches import Index, fold_batches, take_rows
 from linear_cifar.examples import CLASSES, LABELS, SOFT, Examples, check_examples, expand_targets
 from linear_cifar.losses import Loss, check_outputs, get_loss
 from linear_cifar.model import (
     FULL_PRECISION,
     compute_logits,
+    is_among_best,
     is_correct,
     multiply,
     predict_class,
@@ -140,6 +141,7 @@ def mark_correct(
     precision: str = FULL_PRECISION,
     rows: Rows = None,
     loss: str | Loss | None = None,
+    top: int = 1,
 ) -> Bool[np.ndarray, "*runs n"] | Float[np.ndarray, "*runs n"]:
     """Mark the examples that each run predicts right.
 
@@ -148,6 +150,8 @@ def mark_correct(
     Args:
       params, examples, standardizer, precision, rows: as for `evaluate`.
       loss: the loss whose probabilities decide on labels; needed for examples of the kind `labels` only.
+      top: a prediction is right if the class is among the `top` highest logits; of equal logits the first
+        class counts as the highest. Above 1 not for the kind `labels`.
 
     Returns:
       True where a prediction is right, see `Examples`. For the kind `labels`, the share of each example's
@@ -161,10 +165,12 @@ def mark_correct(
         raise ValueError(
             "loss is None: give the loss whose probabilities predict the labels of these examples"
         )
+    if as_whole("top", top, 1) > 1 and examples.kind == LABELS:
+        raise ValueError(f"top is {top}: examples of the kind 'labels' have no one class, so give 1")
     found = None if loss is None else get_loss(loss)
     if found is not None:
         check_outputs(found, examples.K)
-    measure = _make_marks(found, examples.kind)
+    measure = _make_marks(found, examples.kind, top)
     # On the device once, and not again for each chunk.
     params, standardizer = jax.tree.map(jnp.asarray, (params, standardizer))
     marked = []
@@ -252,8 +258,10 @@ def _make_metrics_sum(loss: Loss, kind: str) -> Measure:
 
 
 @cache
-def _make_marks(loss: Loss | None, kind: str) -> Measure:
+def _make_marks(loss: Loss | None, kind: str, top: int) -> Measure:
     """Return the same function each time, see `_make_metrics_sum`."""
+    if top > 1:
+        return lambda logits, y: is_among_best(logits, y, top)
     return lambda logits, y: _measure_correct(logits, y, loss, kind)
 
 

@@ -31,6 +31,8 @@ from linear_cifar.training import Descent
 
 # Beginning of the names of the folders of a leg's parts, within that of their block.
 PART = "part-"
+# From so many classes on, top-5 accuracies are measured too.
+MANY_CLASSES, TOP = 20, 5
 
 
 class Progress(NamedTuple):
@@ -340,6 +342,9 @@ class Trainer(NamedTuple):
                     by_class = mean_class_accuracy(correct, labels if rows is None else labels[rows])
                     final[f"{name}_class_acc"] = spread(by_class.astype(dtype), np.nan)
                     correct = np.packbits(correct, axis=-1)
+                    if examples.K >= MANY_CLASSES:
+                        top = mark_correct_of_runs(configs, snapshot.averaged, examples, top=TOP, **options)
+                        final[f"{name}_top{TOP}"] = spread(top.mean(axis=-1).astype(dtype), np.nan)
                 marks[name] = spread(correct, 0)
         for values in final.values():
             values[snapshot.diverged > 0] = np.nan

@@ -116,6 +116,18 @@ def is_correct(logits: Float[Array, " K"], y: Float[Array, " K"]) -> Bool[Array,
     return jnp.any(predicted & (y > 0))
 
 
+@vmap_examples
+def is_among_best(logits: Float[Array, " K"], y: Float[Array, " K"], top: int) -> Bool[Array, ""]:
+    """Tell whether the class with the largest target has one of the `top` highest logits.
+
+    Of equal logits the first one counts as the highest, as in `predict_class`.
+    """
+    places, true = jnp.arange(len(logits)), predict_class(y)
+    own = jnp.sum(jnp.where(places == true, logits, 0))  # no gather, see `is_correct`
+    lower = (logits < own) | ((logits == own) & (places >= true))  # false for NaN, which is then higher
+    return jnp.sum(~lower) < top
+
+
 def share_correct_labels(probabilities: Float[Array, "n K"], y: Float[Array, "n K"]) -> Float[Array, " n"]:
     """Return the share of each example's labels that are predicted right, see `predict_labels`."""
     right = predict_labels(probabilities) == predict_labels(y)

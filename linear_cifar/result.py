@@ -69,8 +69,9 @@ class Result:
     Measurements have names. `history` has those of every epoch: `running_loss`, `running_acc`, `W_norm`, and
     for an evaluation set `val` that is measured in every epoch `val_loss` and `val_acc`. `final` has those
     after the last epoch: `val_loss`, `val_acc` and, unless the set is called `train`, the mean accuracy per
-    class `val_class_acc`. Losses are without the penalty, accuracies in [0, 1]. All are NaN from the epoch in
-    which a run diverged, after halving stopped it, and where it is not trained yet.
+    class `val_class_acc`, with 20 classes or more also the top-5 accuracy `val_top5`. Losses are without the
+    penalty, accuracies in [0, 1]. All are NaN from the epoch in which a run diverged, after halving stopped
+    it, and where it is not trained yet.
     """
 
     identity: Identity  # names the replicates and configurations of all arrays
@@ -209,7 +210,11 @@ class Result:
             first,
             identity=whole,
             history={name: join([part.history[name] for part in parts], np.nan, 1) for name in first.history},
-            final={name: join([part.final[name] for part in parts], np.nan) for name in first.final},
+            final={
+                name: join([part.final[name] for part in parts], np.nan)
+                for name in first.final
+                if all(name in part.final for part in parts)  # older versions measured fewer
+            },
             marks={name: join([part.marks[name] for part in parts], 0) for name in first.marks},
             **counts,
             weights=_join_weights([part.weights for part in parts], places),

@@ -10,6 +10,8 @@ import linear_cifar as lc
 from linear_cifar import fitting
 from linear_cifar.legs import Trainer
 
+PARTS = {"train": slice(30), "val": slice(30, 45), "test": slice(45, 60)}
+
 # W grows by |1 − 2 η λ| = 1e30 per update, five updates per epoch: beyond 1e308 in the third.
 DIVERGING = lc.Config(1.0, 8, 1e30 / 2)
 
@@ -76,6 +78,23 @@ def test_fit_equals_a_plain_loop():
             assert fitted.final["val_class_acc"][s, c] == pytest.approx(np.mean(by_class))
             np.testing.assert_array_equal(fitted.values("val", c)[s], correct)
             np.testing.assert_allclose(fitted.history["W_norm"][-1, s, c], np.linalg.norm(W), rtol=1e-9)
+
+
+def test_top_5_accuracies_are_measured_from_20_classes_on(result):
+    assert not any("top" in name for name in result.final)
+    y, measured = np.arange(60) % 20, {"val_top5", "test_top5"}
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32) + y[:, None] % 7
+    sets = {name: lc.make_examples(x[rows], y[rows], 20) for name, rows in PARTS.items()}
+    configs = [lc.Config(0.1, 10, 0.0), lc.Config(1.0, 10, 1e30)]  # the second one diverges
+    fitted = lc.fit(configs, sets["train"], sets, epochs=2, per_epoch=["val"])
+    assert {name for name in fitted.final if "top" in name} == measured
+    W, b = fitted.params(config=0, seed=0)
+    for name in measured:
+        rows, values = PARTS[name.removesuffix("_top5")], fitted.final[name]
+        best = (x[rows] @ W.T + b).argsort(axis=1)[:, -5:]
+        assert values.dtype == np.float32
+        assert values[0, 0] == pytest.approx((best == y[rows, None]).any(axis=1).mean())
+        assert np.isnan(values[0, 1])
 
 
 def test_memory_decides_the_number_of_blocks(monkeypatch):

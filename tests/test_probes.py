@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 from sklearn.model_selection import train_test_split
 
 import linear_cifar as lc
@@ -102,6 +102,24 @@ def test_accuracy_per_class_and_confusions_are_those_of_scikit_learn(digits):
     expected = [lc.mean_class_accuracy(marks[0, :, :half], y[:half])]
     expected.append(lc.mean_class_accuracy(marks[1, :, half : 2 * half], y[half : 2 * half]))
     np.testing.assert_array_equal(lc.mean_class_accuracy(halves, y[: 2 * half].reshape(2, -1)), expected)
+
+
+@pytest.mark.parametrize("kind", ["classes", "soft"])
+@pytest.mark.parametrize("top", [1, 2, 5])
+def test_top_accuracy_is_that_of_scikit_learn(kind, top):
+    rng = np.random.default_rng(0)
+    y, x = rng.integers(25, size=80), rng.integers(-2, 3, size=(80, 3)).astype(np.float32)
+    params = lc.Params(rng.integers(-1, 2, size=(4, 25, 3)).astype(np.float32), np.zeros((4, 25), np.float32))
+    params.W[3, 7] = np.inf
+    examples = lc.Examples(x, 0.9 * np.eye(25)[y] + 0.1 / 25 if kind == "soft" else np.eye(25)[y])
+    marks = lc.mark_correct(params, examples, top=top)
+    for run in range(3):
+        logits = x @ params.W[run].T
+        # Of many equal logits scikit-learn counts the last one as the highest.
+        assert len(np.unique(logits[0])) < 12
+        expected = top_k_accuracy_score(24 - y, logits[:, ::-1], k=top, labels=range(25))
+        assert marks[run].mean() == pytest.approx(expected, rel=1e-12)
+    assert not marks[3].any()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float64"])

@@ -1,5 +1,6 @@
 """The result of a sweep: its parts, files, tables, choices and predictions."""
 
+import dataclasses
 import inspect
 
 import jax
@@ -104,6 +105,13 @@ def test_runs_of_no_part_are_not_begun(result):
     np.testing.assert_array_equal(joined.params(1, SEEDS[1]).W, result.params(1, SEEDS[1]).W)
     with pytest.raises(KeyError, match="configuration 0, seed 3 were not kept"):
         joined.params(0, SEEDS[1])
+
+
+def test_a_part_of_an_older_version_has_fewer_measurements(result):
+    old, new = result.take([0, 1]), result.take([2, 3])
+    new = dataclasses.replace(new, final=new.final | {"val_top5": new.final["val_acc"]})
+    for parts in ([old, new], [new, old]):
+        assert lc.Result.join(parts, result.identity).final.keys() == result.final.keys()
 
 
 def test_fewer_weights_are_kept_on_request(result):

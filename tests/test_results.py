@@ -56,6 +56,18 @@ def test_results_csv(tmp_path, result):
             assert np.float32(row[f"{split}_acc"]) == np.float32(count / images) == accuracy[i]
 
 
+def test_results_csv_has_top_5_accuracies_where_they_are_measured(tmp_path, result):
+    write_results(tmp_path, [result])
+    before = read_rows(tmp_path / "results.csv")
+    measured = replace(result, final=result.final | {"test_top5": result.final["test_acc"] / 2})
+    write_results(tmp_path, [measured, result])
+    after = read_rows(tmp_path / "results.csv")
+    assert {*after[0]} - {*before[0]} == {"test_top5"}
+    halves = np.float32([row["test_top5"] for row in after[: len(before)]])
+    np.testing.assert_array_equal(halves, measured.final["test_top5"].reshape(-1))
+    assert [row for row in after[len(before) :] if row.pop("test_top5") == ""] == before
+
+
 def test_history_csv(tmp_path, result):
     write_results(tmp_path, [result])
     rows = read_rows(tmp_path / "history.csv")

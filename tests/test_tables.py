@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -318,6 +319,22 @@ def align_columns(table, count):
 
 def widest(text):
     return max(map(len, text.splitlines()))
+
+
+def test_top_5_accuracies_have_columns_where_they_are_measured(result):
+    assert not any("top" in name for name in ranking_table(result).columns)
+    data = small_data()
+    sets = {name: data.sets[name] for name in ("train", "test")}
+    sweep = make_sweep(CONFIGS[:3], seeds=SEEDS, val_size=0, evaluate=())
+    refit = draw_result(sweep, data._replace(sets=sets))
+    for drawn, make_table in ((result, ranking_table), (refit, partial(tables.refit_table, data=data))):
+        top = {f"{split}_top5": np.sqrt(drawn.final[f"{split}_acc"]) for split in drawn.marks}
+        table = make_table(replace(drawn, final=drawn.final | top))
+        for name, values in top.items():
+            column = f"{name.removesuffix('_top5')} top-5"
+            assert column in table.optional
+            best = float(table.rows[0][table.columns.index(column)])
+            assert best == pytest.approx(100 * values[:, drawn.ranking()[0]].mean(), abs=0.006)
 
 
 def test_a_narrow_ranking_keeps_what_matters_most(result):

@@ -444,6 +444,11 @@ CALLS = {
     ),
     "function to evaluate": (lambda: lc.evaluate(PARAMS, VAL, np.mean), "loss is the function mean: choose"),
     "marks of labels": (lambda: lc.mark_correct(PARAMS, MULTI_HOT), "loss is None: give the loss whose"),
+    "top of labels": (
+        lambda: lc.mark_correct(PARAMS, MULTI_HOT, loss="bce", top=5),
+        "top is 5: examples of the kind 'labels' have no one class",
+    ),
+    "top 0": (lambda: lc.mark_correct(PARAMS, VAL, top=0), "top is 0: give at least 1"),
     "confusion of labels": (
         lambda: lc.confusion_matrix(PARAMS, MULTI_HOT),
         "a confusion matrix needs one class",

@@ -19,11 +19,14 @@ from linear_cifar.standardizer import Standardizer, fold_standardizer
 KEYS = ("sweep", "dataset", *AXES, "seed", "fold")
 _METRICS = tuple(f"{split}_{metric}" for split in SPLITS for metric in ("loss", "acc"))
 # A row per run. `epochs` is the number of epochs trained, and the metrics are of the parameters after them.
-# `*_class_acc` are means of the accuracy on each class. `diverged` is the epoch in which the run diverged,
-# `stopped` the epoch after which halving stopped it; both may be empty. The cells of a split that the data
-# set does not have are empty. So are those that were not measured before a run was stopped.
-_CLASS_ACC = tuple(f"{split}_class_acc" for split in SPLITS if split != TRAIN)
-RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, *_CLASS_ACC, "diverged", "stopped")
+# `*_class_acc` are means of the accuracy on each class. `*_top5` are columns of the file only where there are
+# enough classes to measure them. `diverged` is the epoch in which the run diverged, `stopped` the epoch after
+# which halving stopped it; both may be empty. The cells of a split that the data set does not have are empty.
+# So are those that were not measured before a run was stopped.
+_CLASS_ACC, _TOP5 = (
+    tuple(f"{split}_{metric}" for split in SPLITS if split != TRAIN) for metric in ("class_acc", "top5")
+)
+RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, *_CLASS_ACC, *_TOP5, "diverged", "stopped")
 # A row per run and epoch, from 1. `running_*` are means over the epoch's batches, each before its update.
 # `W_norm` is Frobenius's. The cells of a split that was not measured after every epoch are empty.
 _HISTORY = ("running_loss", "running_acc", *_METRICS, "W_norm")
@@ -41,7 +44,9 @@ def write_results(folder: Path, results: Sequence[Result], complete: bool = True
       results: results of the sweeps, as far as they are trained.
       complete: whether all sweeps are trained to their end.
     """
-    write_csv(folder / RESULTS, RESULT_COLUMNS, (row for result in results for row in _result_rows(result)))
+    absent = {name for name in _TOP5 if not any(name in result.final for result in results)}
+    columns = [name for name in RESULT_COLUMNS if name not in absent]
+    write_csv(folder / RESULTS, columns, (row for result in results for row in _result_rows(result, columns)))
     write_csv(folder / HISTORY, HISTORY_COLUMNS, (row for result in results for row in _history_rows(result)))
     best = best_result(results, complete)
     c = best.ranking()[0]
@@ -88,10 +93,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer.writerows(["" if cell is None else str(cell) for cell in row] for row in rows)
 
 
-def _result_rows(result: Result) -> Iterator[Sequence[Any]]:
+def _result_rows(result: Result, columns: Sequence[str]) -> Iterator[Sequence[Any]]:
     """Yield the rows of results.csv."""
-    measured = [result.final.get(name) for name in (*_METRICS, *_CLASS_ACC)]
-    in_history = [name in result.history for name in (*_METRICS, *_CLASS_ACC)]
+    names = columns[len(KEYS) + 1 : -2]
+    measured = [result.final.get(name) for name in names]
+    in_history = [name in result.history for name in names]
     for s, c, keys in run_keys(result):
         stopped = int(result.stopped[s, c])
         cells = (

@@ -109,18 +109,19 @@ def ranking_table(result: Result, selection: Selection, stops: str = "") -> Tabl
       stops: says when halving stopped others, see `describe_stops`.
     """
     names, ranking = shown_axes(result), result.ranking()
+    means = {"val by class": "val_class_acc"} | _find_top5(result)
     rows = []
     for rank, c in enumerate(ranking, start=1):
-        by_class = _mean_percent(result.final["val_class_acc"][:, c])
+        mean_cells = [_mean_percent(result.final[name][:, c]) for name in means.values()]
         loss = number_cell(float(result.final["val_loss"][:, c].mean()))
         difference = interval_cell(selection.difference[c], format_difference) if rank > 1 else Cell("")
         in_set = selection.may_be_best[c] and len(ranking) > 1
         remark = Cell(MAY_BE_BEST) if in_set else _describe_divergence(result, c)
-        measured = [*accuracies(result, c), by_class, loss, difference]
+        measured = [*accuracies(result, c), *mean_cells, loss, difference]
         rows.append([number_cell(rank), *axis_cells(result, c), *measured, remark])
     accuracy_columns = [f"{split} acc" for split in result.sizes]
-    columns = ["rank", *names, *accuracy_columns, "val by class", "val loss", DIFFERENCE, "remark"]
-    optional = ["val by class", "val loss", "train acc", DIFFERENCE, "test acc"]
+    columns = ["rank", *names, *accuracy_columns, *means, "val loss", DIFFERENCE, "remark"]
+    optional = [*means, "val loss", "train acc", DIFFERENCE, "test acc"]
     lines = [_describe_best(result), *[stops] * bool(stops), *_describe_selection(result, selection)]
     note = "\n".join(lines)
     title = f"{interval_heading(result)}, by validation accuracy (%):"
@@ -151,15 +152,15 @@ def refit_table(result: Result, data: Data) -> Table:
       data: the sweep's data.
     """
     names, of_mean_weights = shown_axes(result), mean_weights_intervals(result, data)
-    by_class_columns = [f"{split} by class" for split in result.marks]
+    means = {f"{split} by class": f"{split}_class_acc" for split in result.marks} | _find_top5(result)
     rows = []
     for c in result.ranking():
-        by_class = [_mean_percent(result.final[f"{split}_class_acc"][:, c]) for split in result.marks]
+        mean_cells = [_mean_percent(result.final[name][:, c]) for name in means.values()]
         mean_weights = [interval_cell(of_mean_weights[c])] if of_mean_weights else []
         remark = _describe_divergence(result, c)
-        measured = [*accuracies(result, c), *by_class, *mean_weights]
+        measured = [*accuracies(result, c), *mean_cells, *mean_weights]
         rows.append([number_cell(c + 1), *axis_cells(result, c), *measured, remark])
-    columns = ["rank", *names, *(f"{split} acc" for split in result.sizes), *by_class_columns]
+    columns = ["rank", *names, *(f"{split} acc" for split in result.sizes), *means]
     columns += ["mean weights"] * bool(of_mean_weights) + ["remark"]
     note = (
         "mean weights: test accuracy of one classifier, whose weights are the means over the seeds; its "
@@ -169,7 +170,7 @@ def refit_table(result: Result, data: Data) -> Table:
         f"{interval_heading(result)}, the best by validation, trained again on all "
         f"{data.size('train'):,} training examples (%):"
     )
-    optional = [*by_class_columns, "train acc", "mean weights"]
+    optional = [*means, "train acc", "mean weights"]
     return Table("refit", title, columns, *split_cells(rows), note if of_mean_weights else "", optional)
 
 
@@ -285,6 +286,12 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 def _wrap(text: str, width: int, indent: str = "") -> list[str]:
     """Return a text as lines of at most `width`; all but the first begin with `indent`."""
     return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _find_top5(result: Result) -> dict[str, str]:
+    """Return the columns of the top-5 accuracies that were measured, and the names of the measurements."""
+    names = {f"{split} top-5": f"{split}_top5" for split in result.marks}
+    return {column: name for column, name in names.items() if name in result.final}
 
 
 def _mean_percent(shares: ArrayLike) -> Cell:
