@@ -20,7 +20,7 @@ It then trains the best configuration again on all of them and tests it, in 13 m
 
     python -m experiments.grid --data=features.npz
 
-trains on your own features instead, see experiments/README.md.
+trains on your own features instead, see experiments/FEATURES.md.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,7 @@
 """Single-layer classifiers: pure functions for the model, its gradients and sweeps of training runs.
 
-`linear_cifar.data` reads and fetches CIFAR-10: `find.find_dataset`, then `prepare.prepare_data`.
+`linear_cifar.data` reads a user's own file (`formats.read_features`) and reads or fetches CIFAR-10
+(`find.find_dataset`). Then `prepare.prepare_data` divides and scales the data set.
 """
 
 from linear_cifar.augment import Augmentation, chain, horizontal_flip, random_shift

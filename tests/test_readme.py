@@ -25,7 +25,8 @@ from linear_cifar.config import grid
 
 ROOT = Path(__file__).parent.parent
 FILES = ("README.md", "experiments/README.md", "experiments/FILES.md", "experiments/RESULTS.md",
-         "linear_cifar/README.md", "experiments/benchmark/README.md", "experiments/CLUSTER.md")  # fmt: skip
+         "linear_cifar/README.md", "experiments/benchmark/README.md", "experiments/CLUSTER.md",
+         "experiments/FEATURES.md")  # fmt: skip
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
 COMMANDS = ("grid", "search", "table1", "bce", "improve", "report", "bench")
 
@@ -124,8 +125,12 @@ def test_every_flag_that_is_named_exists(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_links_and_pictures_exist(name):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", TEXTS[name]):
-        assert ((ROOT / name).parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", TEXTS[name]):
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), target
+        if anchor:  # GitHub makes it from a heading
+            headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings}
 
 
 def test_every_module_has_its_line():

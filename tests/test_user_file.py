@@ -1,4 +1,4 @@
-"""The grid on a user's own file: the README's example, its files and its report, and mistakes in one line."""
+"""The grid on a user's own file: the guide's examples, files and report, and mistakes in one line."""
 
 import csv
 import json
@@ -9,9 +9,7 @@ from pathlib import Path
 
 import forks
 import numpy as np
-import pandas as pd
 import pytest
-import safetensors.numpy
 from absl.testing import flagsaver
 from sklearn.metrics import balanced_accuracy_score
 
@@ -29,11 +27,11 @@ from linear_cifar.data.readers import READERS
 from linear_cifar.standardizer import standardize
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "experiments" / "FEATURES.md").read_text(encoding="utf-8")
 
 
 def find_block(marker):
-    return re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", README, re.S)[1]
+    return re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", GUIDE, re.S)[1]
 
 
 def run_grid(*flags, cwd, program=("-m", "experiments.grid")):
@@ -45,7 +43,7 @@ def run_grid(*flags, cwd, program=("-m", "experiments.grid")):
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """The folder of the README's example and what its command printed, the names of its program added."""
+    """The folder of the guide's example and what its command printed, the names of its program added."""
     folder = tmp_path_factory.mktemp("probe")
     names = {}
     before = os.getcwd()
@@ -67,8 +65,8 @@ def test_the_example_ends_in_a_ranked_table_with_deviations(example):
     assert re.match(r"digits.npz [0-9a-f]{8} \(95 % intervals over seeds 0-9 and ", lines[0])
     assert re.search(r"^ +1 .* ± .* \(.* to .*\) .* may be the best$", output, re.M)
     assert "note: digits.npz has no x_val: 360 of its 1,437 training examples, drawn at random" in errors
-    # The README shows what the command prints, but for some columns and the rounding of other machines.
-    shown = re.search(r"^digits.npz [0-9a-f]{8} \(95 %.*?(?=\n…)", README, re.M | re.S)[0].splitlines()
+    # The guide shows what the command prints, but for some columns and the rounding of other machines.
+    shown = re.search(r"^digits.npz [0-9a-f]{8} \(95 %.*?(?=\n…)", GUIDE, re.M | re.S)[0].splitlines()
     assert shown[0][19:] == lines[0][19:]  # but for the fingerprint, which another version might change
     shown = [line.split("  …")[0] for line in shown]
     assert lines[1].startswith(shown[1])
@@ -145,28 +143,35 @@ def test_the_example_with_words_trains_and_names_its_classes(example, monkeypatc
     assert output.startswith("words.parquet ")
 
 
-ENDINGS = re.findall(r"^\| (none|`\.\w+`).*?\| `(.*?\))`", README, re.M)
+ENDINGS = re.findall(r"^\| (none|`\.\w+`).*?\| `(.*?\))`", GUIDE, re.M)
 
 
 @pytest.mark.parametrize(("ending", "program"), ENDINGS, ids=[ending for ending, _ in ENDINGS])
-def test_each_kind_of_file_is_written_as_the_table_says(ending, program, tmp_path, monkeypatch):
+def test_each_kind_of_file_leads_to_a_table(ending, program, example, tmp_path, monkeypatch):
+    if ending == "`.pt`":
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    suffix = "" if ending == "none" else ending.strip("`")
-    (tmp_path / "own").mkdir()
-    names = {
-        "np": np,
-        "pd": pd,
-        "safetensors": safetensors,
-        "x": np.eye(6, dtype=np.float32),
-        "y": [0, 1] * 3,
-    }
-    names["y"] = np.array(names["y"])
-    if suffix == ".pt":
-        names["torch"] = pytest.importorskip("torch")
+    names = {name: example[3][name] for name in ("np", "x", "y", "x_test", "y_test")}
     exec(program, names)
-    dataset = read_features(f"own{suffix}")
+    path = "own" if ending == "none" else f"own{ending.strip('`')}"
+    exec(find_block("library").replace("words.parquet", path), names)
+    dataset = names["data"].dataset
     np.testing.assert_array_equal(dataset.splits["train"].features, names["x"])
-    np.testing.assert_array_equal(dataset.splits["train"].labels, names["y"])
+    np.testing.assert_array_equal(np.array(dataset.classes, int)[dataset.splits["train"].labels], names["y"])
+    assert names["result"].to_frame().val_acc.min() > 0.9
+    assert np.mean(names["named"] == names["y_test"].astype(str)) > 0.9
+
+
+def test_the_example_in_python_prints_the_table_that_the_guide_shows(example, monkeypatch, capsys):
+    monkeypatch.chdir(example[0])
+    names = dict(example[3])
+    exec(find_block("words"), names)
+    exec(find_block("library"), names)
+    printed, shown = capsys.readouterr().out, re.search(r"^ +eta .*?(?=\n```)", GUIDE, re.M | re.S)[0]
+    assert printed.split()[:4] == shown.split()[:4]
+    for row, expected in zip(printed.splitlines()[1:], shown.splitlines()[1:], strict=True):
+        assert [*map(float, row.split())] == pytest.approx([*map(float, expected.split())], abs=0.005)
+    assert np.mean(names["named"] == names["words"][names["y_test"]]) > 0.93
 
 
 def test_the_table_has_every_kind_of_file():

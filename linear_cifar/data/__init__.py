@@ -1,1 +1,1 @@
-"""CIFAR-10 and its synthetic stand-in: found on this machine, fetched or generated, checked and divided."""
+"""Data sets: CIFAR-10, its synthetic stand-in and a user's own files; found, read, checked and divided."""
