@@ -67,7 +67,7 @@ def main() -> None:
         reported = tuple(Config(eta, FLAGS.batch[0], lam) for eta, lam in pairs)
         configs = tuple(dict.fromkeys(reported + grid_from_flags()))
         sweeps.append(sweep_from_flags(loss, configs, loss=loss, evaluate=("train", "test")))
-    run_experiment("bce", [fixed_stage(sweeps)], render, ALL)
+    run_experiment("bce", lambda: [fixed_stage(sweeps)], render, ALL)
 
 
 def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> Rendered:

@@ -113,7 +113,7 @@ def main() -> None:
             fixed["epochs"] = FLAGS.epochs
         fixed["average"] = min(fixed["average"], fixed.get("epochs", FLAGS.epochs))
         sweeps.append(sweep_from_flags(step.name, step.configs, **fixed))
-    run_experiment("improve", [fixed_stage(sweeps)], render)
+    run_experiment("improve", lambda: [fixed_stage(sweeps)], render)
 
 
 def select_steps(names: str) -> list[_Step]:

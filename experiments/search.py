@@ -24,7 +24,7 @@ from experiments.artifacts import tables
 from experiments.cli import flags
 from experiments.cli.experiment import Rendered, run_experiment
 from experiments.cli.launch import launch
-from experiments.runner.stages import REFIT, Sweep, fixed_stage, refit_stage
+from experiments.runner.stages import REFIT, Sweep
 from linear_cifar.config import Range
 from linear_cifar.data.prepare import Data
 from linear_cifar.result import Result
@@ -38,9 +38,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Train the points, and then the best again where the flags ask for it."""
-    refits = flags.refits_from_flags()
-    sweep = make_sweep()
-    run_experiment("search", [fixed_stage([sweep]), *[refit_stage(sweep, refits)] * (refits > 0)], render)
+    run_experiment("search", lambda: flags.stages_from_flags(make_sweep()), render)
 
 
 def make_sweep() -> Sweep:

@@ -51,7 +51,7 @@ def main() -> None:
     """Train the rows of the table."""
     configs = (rest.replace(eta=eta, lam=lam) for eta, lam in FLAGS.eta_lam for rest in grid_from_flags())
     sweep = sweep_from_flags("table1", tuple(dict.fromkeys(configs)))
-    run_experiment("table1", [fixed_stage([sweep])], render, ALL)
+    run_experiment("table1", lambda: [fixed_stage([sweep])], render, ALL)
 
 
 def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data]) -> Rendered:

@@ -10,8 +10,7 @@ from absl.testing import flagsaver
 from experiments import grid
 from experiments.artifacts import figures
 from experiments.artifacts.reader import ExperimentFolder, ReadError
-from experiments.cli import experiment, source
-from experiments.cli.flags import refits_from_flags
+from experiments.cli import experiment, flags, source
 from experiments.cli.launch import parse_flags
 from experiments.cli.source import open_source
 from experiments.runner.errors import Stopped, UsageError
@@ -84,7 +83,7 @@ def test_the_validation_examples_of_a_file_join_the_folds(in_folder, capsys):
     with flagsaver.flagsaver():
         grid.define_flags()
         parse_flags(["grid", "--data=own.npz", "--folds=4"])
-        settings, (sizes, prepare) = grid.make_sweep().settings, open_source()
+        (sizes, prepare), settings = open_source(), grid.make_sweep().settings
         data = prepare(settings)
         refit = prepare(settings._replace(folds=0, val_size=0))
     assert train_size(sizes, settings.train, settings.val_size, settings.folds) == 33
@@ -100,7 +99,7 @@ def test_a_file_is_opened_and_read_once_for_the_grid_and_the_refit(in_folder):
     with flagsaver.flagsaver():
         grid.define_flags()
         parse_flags(["grid", "--data=own.npz", "--folds=4"])
-        settings, (_, prepare) = grid.make_sweep().settings, open_source()
+        (_, prepare), settings = open_source(), grid.make_sweep().settings
         (in_folder / "own.npz").unlink()
         refit = prepare(settings._replace(folds=0, val_size=0))
         assert prepare(settings).dataset is refit.dataset
@@ -125,7 +124,7 @@ def test_a_mistake_is_one_line(in_folder, flags, message):
     with flagsaver.flagsaver(), pytest.raises((UsageError, DataError), match=re.escape(message)) as raised:
         grid.define_flags()
         parse_flags(["grid", "--data=own.npz", "--batch=10", *flags])
-        sweep, (sizes, prepare) = grid.make_sweep(), open_source()
+        (sizes, prepare), sweep = open_source(), grid.make_sweep()
         experiment.check_sweep(sweep, sizes)
         prepare(sweep.settings)
     assert len(str(raised.value).splitlines()) == 1
@@ -304,14 +303,15 @@ def test_the_best_are_trained_again_on_all_images_and_tested(folded):
     ("words", "expected"),
     [([], 0), (["--folds=5"], 1), (["--folds=5", "--refit=0"], 0), (["--refit=3"], 3)],
 )
-def test_with_folds_one_configuration_is_trained_again_by_default(words, expected):
+def test_with_folds_one_configuration_is_trained_again_by_default(words, expected, monkeypatch):
+    monkeypatch.setattr(flags, "refit_stage", lambda sweep, count: count)
     with flagsaver.flagsaver():
         grid.define_flags()
         parse_flags(["grid", *words])
-        assert refits_from_flags() == expected
+        assert flags.stages_from_flags(grid.make_sweep())[1:] == [expected] * (expected > 0)
         parse_flags(["grid", "--folds=0", "--refit=1", "--train=batch1"])
         with pytest.raises(UsageError, match="--train=batch1 trains on all of data_batch_1 already"):
-            refits_from_flags()
+            flags.stages_from_flags(grid.make_sweep())
 
 
 def test_a_run_extended_by_seeds_and_in_blocks_is_the_run_at_once(folded, run_grid, capsys):

@@ -101,9 +101,9 @@ def test_any_flags_make_a_run_or_are_refused(module, monkeypatch):
     monkeypatch.setattr(sys, "argv", [module.__name__])
     made = 0
 
-    def check_run(name, stages, render, keep=None):
+    def check_run(name, make_stages, render, keep=None):
         nonlocal made
-        for sweep in stages[0].choose(()):
+        for sweep in make_stages()[0].choose(()):
             experiment.check_sweep(sweep, SIZES)
             json.dumps([sweep.settings, experiment._flag_values()], allow_nan=False)
             options = sweep.settings.fit_options((3, 32, 32))

@@ -36,7 +36,7 @@ def run_stages(tmp_path, monkeypatch):
             grid.define_flags()
             parse_flags(["grid", *FLAGS, f"--out={tmp_path / name}", *flags])
             stages = [fixed_stage([grid.make_sweep()]), *later]
-            experiment.run_experiment("grid", stages, lambda folder, results, data: ({}, []))
+            experiment.run_experiment("grid", lambda: stages, lambda folder, results, data: ({}, []))
         return tmp_path / name
 
     return run

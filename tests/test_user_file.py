@@ -11,10 +11,15 @@ import forks
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from experiments import grid, report
-from experiments.cli import experiment
+from experiments.cli import experiment, flags
 from experiments.cli.launch import parse_flags
 from experiments.cli.source import open_source
 from experiments.runner.errors import UsageError
@@ -24,6 +29,7 @@ from linear_cifar.data.division import divide
 from linear_cifar.data.formats import read_features
 from linear_cifar.data.prepare import prepare_data
 from linear_cifar.data.readers import READERS
+from linear_cifar.fitting import fit
 from linear_cifar.standardizer import standardize
 
 ROOT = Path(__file__).parent.parent
@@ -242,10 +248,66 @@ def test_a_mistake_is_one_line(small, monkeypatch, flags, message):
     with flagsaver.flagsaver(), pytest.raises((UsageError, DataError), match=re.escape(message)) as raised:
         grid.define_flags()
         parse_flags(["grid", *QUICK, *flags])
-        sweep, (sizes, prepare) = grid.make_sweep(), open_source()
+        (sizes, prepare), sweep = open_source(), grid.make_sweep()
         experiment.check_sweep(sweep, sizes)
         prepare(sweep.settings)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def fit_defaults(path, *words):
+    """Return the sweep and the data of a grid on a file, with the defaults that follow from it."""
+    with flagsaver.flagsaver():
+        grid.define_flags()
+        parse_flags(["grid", f"--data={path}", *words])
+        sizes, prepare = open_source()
+        sweep = grid.make_sweep()
+        experiment.check_sweep(sweep, sizes)
+        return sweep, prepare(sweep.settings), len(flags.stages_from_flags(sweep))
+
+
+@pytest.mark.parametrize(
+    ("n", "words", "expected"),  # folds, rows that validate, batch and epochs
+    [
+        (10, [], (5, 2, 1, 100)),
+        (300, [], (5, 60, 16, 100)),
+        (300, ["--folds=2"], (2, 150, 16, 100)),
+        (300, ["--val_size=20"], (0, 20, 32, 100)),
+        (300, ["--evaluate=test"], (0, 60, 16, 100)),
+        (300, ["--batch=7", "--epochs=3"], (5, 60, 7, 3)),
+        (1_100, [], (5, 220, 64, 100)),
+        (3_000, [], (5, 600, 256, 100)),
+        (5_000, [], (0, 1_000, 256, 40)),
+        (80_000, [], (0, 10_000, 256, 40)),
+    ],
+)
+@pytest.mark.parametrize("K", [2, 10, 100])
+def test_the_defaults_fit_any_file_with_five_rows_per_class(n, words, expected, K, tmp_path):
+    if n < 5 * K:
+        return
+    random = np.random.default_rng(0)
+    y = random.permutation(np.append(np.repeat(np.arange(K), 5), random.integers(K, size=n - 5 * K)))
+    np.savez(tmp_path / "own.npz", x_train=random.random((n, 2)), y_train=y, x_test=[[1.0, 2]], y_test=[0])
+    sweep, data, stages = fit_defaults(tmp_path / "own.npz", *words)
+    (batch,) = {config.batch for config in sweep.configs}
+    assert (len(data.folds), data.size("val"), batch, sweep.settings.epochs) == expected
+    assert stages == 1 + (expected[0] > 0)
+    assert len(sweep.configs) == 35
+    assert not sweep.settings.flip
+
+
+def test_the_best_of_the_default_grid_is_as_good_as_scikit_learns(tmp_path):
+    x, y = load_digits(return_X_y=True)
+    np.savez(tmp_path / "own.npz", x_train=x[:300].astype(np.float32), y_train=y[:300])
+    sweep, data, _ = fit_defaults(tmp_path / "own.npz")
+    result = fit(**sweep.fit_arguments(data))
+    best = result.values("val", result.best("val").index)[0]
+    accuracy = []
+    for C in np.logspace(-4, 3, 8):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1_000))
+        pairs = [(fold.rows, fold.evaluation_rows["val"]) for fold in data.folds]
+        accuracy.append(cross_val_score(model, x[:300], y[:300], cv=pairs).mean())
+    assert best.mean() > max(accuracy) - 0.01
+    assert min(accuracy) < max(accuracy) - 0.02
 
 
 def test_images_that_float32_cannot_tell_apart_are_not_flipped(small, monkeypatch):
@@ -282,7 +344,7 @@ def test_flips_are_off_for_own_data_and_work_for_images(small, monkeypatch):
         with flagsaver.flagsaver():
             grid.define_flags()
             parse_flags(["grid", *QUICK, "--data=images.npz", *words])
-            settings, (_, prepare) = grid.make_sweep().settings, open_source()
+            (_, prepare), settings = open_source(), grid.make_sweep().settings
             augment = settings.fit_options(prepare(settings).dataset.image_shape)["augment"]
         shape = None if augment is None else augment.keywords["augmentations"][0].keywords["shape"]
         assert shape == expected

@@ -83,14 +83,17 @@ class _Experiment(NamedTuple):
         return described | (provenance.describe_workers(self.cluster.describe()) if self.cluster else {})
 
 
-def run_experiment(name: str, stages: Sequence[Stage], render: Render, keep: str | None = None) -> None:
+def run_experiment(
+    name: str, make_stages: Callable[[], Sequence[Stage]], render: Render, keep: str | None = None
+) -> None:
     """Train the stages, write the experiment's files and print its tables.
 
     If the folder holds the same experiment, it is resumed: finished blocks are not trained again.
 
     Args:
       name: name of the experiment's module.
-      stages: stages of the experiment; the first does not depend on results.
+      make_stages: returns the stages of the experiment, once the defaults of flags that follow from the data
+        are set. The first does not depend on results.
       render: draws the experiment's own figures and makes its tables.
       keep: which weights `render` needs, see `fit`; None: as many as are small enough.
 
@@ -103,6 +106,7 @@ def run_experiment(name: str, stages: Sequence[Stage], render: Render, keep: str
     """
     clock = Clock()
     sizes, prepare = open_source()
+    stages = make_stages()
     sweeps = stages[0].choose(())
     for sweep in sweeps:
         check_sweep(sweep, sizes)

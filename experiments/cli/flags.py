@@ -15,7 +15,7 @@ from experiments.cli.recipes import RECIPES, define_recipe
 from experiments.runner.errors import UsageError
 from experiments.runner.folder import FORMATS
 from experiments.runner.settings import Flag, Settings, declared_settings, default_settings
-from experiments.runner.stages import Sweep
+from experiments.runner.stages import Stage, Sweep, fixed_stage, refit_stage
 from linear_cifar.arguments import LARGEST_SEED
 from linear_cifar.config import AXES, Axis, Config, Range, draw_configs, grid
 from linear_cifar.data.dataset import ImageShape
@@ -282,8 +282,8 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
     return Sweep(name, Settings(**values), tuple(seeds), tuple(configs))
 
 
-def refits_from_flags() -> int:
-    """Return how many configurations to train again on all training examples: with folds, one by default.
+def stages_from_flags(sweep: Sweep) -> list[Stage]:
+    """Return a stage that trains a sweep, and one that trains its best configurations again, see --refit.
 
     Raises:
       UsageError: if there are no more training examples than the configurations were trained on.
@@ -293,7 +293,8 @@ def refits_from_flags() -> int:
             f"--refit={FLAGS.refit}: --train=batch1 trains on all of data_batch_1 already: give --folds or "
             "--train=full"
         )
-    return FLAGS.refit if FLAGS.refit is not None else 1 if FLAGS.folds else 0
+    refits = FLAGS.refit if FLAGS.refit is not None else 1 if FLAGS.folds else 0
+    return [fixed_stage([sweep]), *[refit_stage(sweep, refits)] * (refits > 0)]
 
 
 def _define_setting(name: str, kind: Any, flag: Flag) -> None:

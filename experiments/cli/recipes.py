@@ -1,11 +1,12 @@
 """Named recipes: sets of flags that `--recipe` gives. Each flag can be overridden on the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from experiments.runner.errors import UsageError
+from linear_cifar.config import Range
 
 # The flag belongs to the command that calls for it.
 flags.disclaim_key_flags()
@@ -25,8 +26,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "best-bce": _FULL_DATA | {"epochs": 100, "loss": "bce", "eta": (0.3,), "lam": (0.00003,), "q": (0.4,)},
 }  # fmt: skip
 
-# Defaults with --data, which need not be images, and where a mirror image may be of another class.
-USER_FILE_DEFAULTS = {"flip": False}
+# Of a user's own data: fewer training rows than this validate by folds, in more epochs. Otherwise at most so
+# many rows validate, and a batch holds at most so many.
+FEW_ROWS, MOST_VALIDATING, LARGEST_BATCH = 5_000, 10_000, 256
+# Learning rates and L2 strengths for features of mean 0 and standard deviation 1, from 10 to 4,000 of them.
+ETAS, LAMS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (0.00001, 0.0001, 0.001, 0.01, 0.1)
 
 
 def define_recipe(names: Sequence[str]) -> None:
@@ -48,19 +52,48 @@ def apply_recipe() -> None:
     if "recipe" not in flags.FLAGS:
         return
     values = RECIPES[flags.FLAGS.recipe]
-    if "data" in flags.FLAGS and flags.FLAGS.data is not None:
-        if values:
-            raise UsageError(
-                f"--recipe={flags.FLAGS.recipe} is for CIFAR-10: with --data give its flags one by one"
-            )
-        values = USER_FILE_DEFAULTS
+    if values and "data" in flags.FLAGS and flags.FLAGS.data is not None:
+        raise UsageError(
+            f"--recipe={flags.FLAGS.recipe} is for CIFAR-10: with --data give its flags one by one"
+        )
+    set_defaults(values)
+
+
+def set_defaults(values: Mapping[str, Any]) -> list[str]:
+    """Give each flag that is not on the command line its value; return these flags as words."""
     for name, value in values.items():
         flags.FLAGS.set_default(name, value)
+    return _words({name: value for name, value in values.items() if not flags.FLAGS[name].present})
+
+
+def fit_defaults(sizes: Mapping[str, int]) -> list[str]:
+    """Set the defaults of flags for a user's own data with splits of these sizes; return them as words.
+
+    Few rows train for more epochs, and validate by five folds, so that each validates once. Of more rows a
+    fifth validates. A batch holds at most an eighth of the rows that are trained on.
+    """
+    given, n = flags.FLAGS, sizes["train"]
+    values: dict[str, Any] = {"flip": False}  # a mirror image may be of another class
+    if n < FEW_ROWS:
+        values |= {"epochs": 100}
+    if "val" not in sizes and not given["val_size"].present and not given["folds"].present:
+        by_folds = n < FEW_ROWS and "test" not in given.evaluate
+        values |= {"folds": 5} if by_folds else {"val_size": max(1, min(n // 5, MOST_VALIDATING))}
+    if not isinstance(given.eta, Range):  # a grid
+        values |= {"eta": ETAS, "lam": LAMS}
+    words = set_defaults(values)
+    validating = n // given.folds if given.folds else 0 if "val" in sizes else given.val_size
+    largest = max(1, min((n - validating) // 8, LARGEST_BATCH))
+    return words + set_defaults({"batch": (2 ** (largest.bit_length() - 1),)})
 
 
 def _describe(name: str) -> str:
-    words = [
-        f"--{flag}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for flag, value in RECIPES[name].items()
+    return " ".join(_words(RECIPES[name])) or "the command's own"
+
+
+def _words(values: Mapping[str, Any]) -> list[str]:
+    """Return the words of a command line that give flags these values."""
+    return [
+        f"--{flag}={','.join(map(str, value)) if isinstance(value, tuple) else str(value).lower()}"
+        for flag, value in values.items()
     ]
-    return " ".join(words) or "the command's own"

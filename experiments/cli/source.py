@@ -7,6 +7,7 @@ from absl import flags
 
 from experiments.cli.flags import expand_path
 from experiments.cli.progress import download_bar, log
+from experiments.cli.recipes import fit_defaults
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import Settings
 from linear_cifar.data.cifar10 import SIZES
@@ -24,13 +25,18 @@ def open_source() -> tuple[dict[str, int], Callable[[Settings], Data]]:
 
     Returns:
       The number of examples of each split, known before any are read, and a function from settings to their
-      data. The data set is read when the function is first called, and prepared once for equal settings.
+      data. The data set is read when the function is first called, and prepared once for equal settings. The
+      defaults of flags for a user's own data are set.
 
     Raises:
       UsageError: if both are given, or a setting is given that the data cannot have.
       DataError: if the file cannot be used.
     """
-    sizes, read = _open_file() or (SIZES, _find_dataset)
+    opened = _open_file()
+    sizes, read = opened or (SIZES, _find_dataset)
+    if opened:
+        words = fit_defaults(sizes)
+        log(f"note: {sizes['train']:,} rows to train on; the defaults are {' '.join(words)}")
     read_once, log_once = cache(read), cache(log)
 
     @cache
