@@ -95,6 +95,15 @@ def test_one_matrix_with_the_words_of_its_splits_is_the_same_data_set(kind, dtyp
         assert_same(read(write(tmp_path, kind, x=x, y=Y[:, None], split=SPLIT.astype("S5"))), expected)
 
 
+@pytest.mark.parametrize("kind", [".npz", ""])
+@pytest.mark.parametrize("name", ["split", "y", "classes"])
+def test_words_with_numbers_that_are_no_characters_are_refused(kind, name, tmp_path):
+    wrong = np.array([0x77620000], np.uint32).view("U1")
+    words = {"split": SPLIT, "y": Y, "classes": np.array(["a", "b", "c"])}
+    words[name] = np.concatenate([words[name][:-1].astype("U5"), wrong])
+    assert_refused(f"{name} cannot be read: ", write(tmp_path, kind, x=X, **words))
+
+
 @pytest.mark.parametrize("kind", [".npz", "", ".safetensors", ".parquet", ".pt"])
 def test_one_matrix_without_splits_is_for_training(kind, tmp_path):
     path = write(tmp_path, kind, x=X, y=Y)

@@ -125,12 +125,12 @@ def _read_split(
     """Return the rows of each split, of n rows; raise DataError for a word that is none, or without train."""
     with _explain_errors(f"{path}: {name}"):
         words = archive.read(name, header).reshape(n)
-    spelled = {split: split.encode() if words.dtype.kind == "S" else split for split in SPLITS}
-    rows = {split: np.flatnonzero(words == word) for split, word in spelled.items()}
-    known = np.isin(np.arange(n), np.concatenate([*rows.values()]))
+        spelled = {split: split.encode() if words.dtype.kind == "S" else split for split in SPLITS}
+        rows = {split: np.flatnonzero(words == word) for split, word in spelled.items()}
+        known = np.isin(np.arange(n), np.concatenate([*rows.values()]))
+        row = int(np.argmin(known))  # 0 if all are known
+        word = repr(str(words[row]))  # an error for what is no character
     if not known.all() or not len(rows["train"]):
-        row = np.argmin(known)  # 0 if no row is to train on
-        word = repr(str(words[row]))
         raise DataError(
             f"{path}: row {row} of {name} is {word:.40}: give train, val, test, and rows to train on"
         )
@@ -294,7 +294,9 @@ def _encode_labels(
             raise DataError(
                 f"{where} holds other labels than 0 to {len(named) - 1}, the numbers of {CLASSES}"
             )
-        where, names, codes = f"{path}: {CLASSES}", named.tolist(), joined
+        where, codes = f"{path}: {CLASSES}", joined
+        with _explain_errors(where):
+            names = named.tolist()
     if len(set(names)) < len(names) or not all(name.isprintable() and name for name in names):
         raise DataError(f"{where} holds a name twice, or one that is empty or has a line break")
     ends = np.cumsum([len(array) for array in arrays.values()])[:-1]
