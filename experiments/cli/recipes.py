@@ -70,10 +70,12 @@ def fit_defaults(sizes: Mapping[str, int]) -> list[str]:
     """Set the defaults of flags for a user's own data with splits of these sizes; return them as words.
 
     Few rows train for more epochs, and validate by five folds, so that each validates once. Of more rows a
-    fifth validates. A batch holds at most an eighth of the rows that are trained on.
+    fifth validates. An epoch has at least 32 batches where there are so many rows, and η falls, as features
+    that depend on one another need many steps.
     """
     given, n = flags.FLAGS, sizes["train"]
-    values: dict[str, Any] = {"flip": False}  # a mirror image may be of another class
+    # A mirror image may be of another class.
+    values: dict[str, Any] = {"flip": False, "schedule": "cosine"}
     if n < FEW_ROWS:
         values |= {"epochs": 100}
     if "val" not in sizes and not given["val_size"].present and not given["folds"].present:
@@ -83,7 +85,7 @@ def fit_defaults(sizes: Mapping[str, int]) -> list[str]:
         values |= {"eta": ETAS, "lam": LAMS}
     words = set_defaults(values)
     validating = n // given.folds if given.folds else 0 if "val" in sizes else given.val_size
-    largest = max(1, min((n - validating) // 8, LARGEST_BATCH))
+    largest = max(1, min((n - validating) // 32, LARGEST_BATCH))
     return words + set_defaults({"batch": (2 ** (largest.bit_length() - 1),)})
 
 
