@@ -237,9 +237,9 @@ def test_without_a_test_split_nothing_is_reported_as_test(small):
         (["--data=plain.npz", "--seed=4294967295", "--seeds=2"], "the largest seed is 4294967295"),
         (["--data=plain.npz", "--seed=4294967296"], "seed"),
         (["--data=plain.npz", "--standardize=zca"], "standardize"),
-        (["--data=plain.npz", "--names=x=emb"], "plain.npz has no emb; it has 'x_train', 'y_train'"),
-        (["--data=plain.npz", "--names=emb"], "expected ARRAY=NAME, where ARRAY is one of x, y, split, "),
-        (["--names=x=emb"], "--names: it is for --data only"),
+        (["--data=plain.npz", "--columns=x=emb"], "plain.npz has no emb; it has 'x_train', 'y_train'"),
+        (["--data=plain.npz", "--columns=emb"], "expected ARRAY=NAME, where ARRAY is one of x, y, split, "),
+        (["--columns=x=emb"], "--columns: it is for --data only"),
     ],
     ids=" ".join,
 )

@@ -60,13 +60,13 @@ def _open_file() -> tuple[dict[str, int], Callable[[], Dataset]] | None:
     if getattr(FLAGS, "data", None) is None:
         if getattr(FLAGS, "image_shape", None) is not None:
             raise UsageError("--image_shape: it is for --data only, and CIFAR-10's images have their shape")
-        if getattr(FLAGS, "names", None):
-            raise UsageError("--names: it is for --data only")
+        if getattr(FLAGS, "columns", None):
+            raise UsageError("--columns: it is for --data only")
         return None
     for name in ("dataset", "data_dir"):
         if FLAGS[name].present:
             raise UsageError(f"--data and --{name} cannot be combined: choose one")
-    names = dict(word.split("=", 1) for word in FLAGS.names)
+    names = dict(word.split("=", 1) for word in FLAGS.columns)
     return open_features(expand_path(FLAGS.data), FLAGS.image_shape, log, names)
 
 
