@@ -291,7 +291,7 @@ def test_the_defaults_fit_any_file_with_five_rows_per_class(n, words, expected, 
     (batch,) = {config.batch for config in sweep.configs}
     assert (len(data.folds), data.size("val"), batch, sweep.settings.epochs) == expected
     assert stages == 1 + (expected[0] > 0)
-    assert len(sweep.configs) == 35
+    assert len(sweep.configs) == 40
     assert not sweep.settings.flip
 
 

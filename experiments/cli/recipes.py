@@ -30,7 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 # many rows validate, and a batch holds at most so many.
 FEW_ROWS, MOST_VALIDATING, LARGEST_BATCH = 5_000, 10_000, 256
 # Learning rates and L2 strengths for features of mean 0 and standard deviation 1, from 10 to 4,000 of them.
-ETAS, LAMS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (0.00001, 0.0001, 0.001, 0.01, 0.1)
+ETAS, LAMS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (0.00001, 0.0001, 0.001, 0.01, 0.1)
 
 
 def define_recipe(names: Sequence[str]) -> None:
