@@ -45,12 +45,14 @@ Proportions Based on Paired Data"). `tests/simulations.py` measures how often th
 With one seed there is only the variance over examples: the interval is about these weights on other examples.
 
 **Groups.** Examples of one patient or speaker are right or wrong together, and other data would have other
-groups. So G groups take the place of the n examples in all mean squares. A group's value is $p + (c - p k) G /
-N$ for c right ones among its k examples, of N in all (see `linearize_ratio`): the mean is the accuracy, and the
-interval is cluster-robust. Where groups differ in size, fewer would do: the number of degrees of freedom is $G^* -
-1$ with $G^* = N^2 / \sum k^2$, and one more group is as 1 / G* in n* (Carter, Schnepel & Steigerwald 2017,
-"Asymptotic Behavior of a t-Test Robust to Cluster Heterogeneity"). Examples still count in $t_{N-1}$ within n*, in
-1 / N within g, and in the probits.
+groups. So G groups take the place of the n examples in all mean squares. Let p be the accuracy on all N
+examples. A group with c right ones among its k examples has the value $p + (c - p k) G / N$. The mean of
+these values is p, and their scatter gives its standard error (Cochran's, see `linearize_ratio`).
+
+Groups of unequal size count as fewer: as $G^* = N^2 / \sum k^2$ (Carter, Schnepel & Steigerwald 2017,
+"Asymptotic Behavior of a t-Test Robust to Cluster Heterogeneity"). So $G^* - 1$ are the degrees of freedom in
+h, and g / G* takes the place of g / n. Examples still count in $t_{N-1}$ within n*, in 1 / N within g, and in
+the probits.
 """
 
 from collections.abc import Sequence
@@ -211,8 +213,8 @@ def confidence_set(
       For each configuration, True if it may be the best. At least the most accurate one is True.
 
     Raises:
-      ValueError: if there is no seed, there are fewer than two examples or groups, every configuration diverged, or
-        `confidence` is out of range.
+      ValueError: if there is no seed, there are fewer than two examples or groups, every configuration
+        diverged, or `confidence` is out of range.
     """
     correct = as_values("correct", correct, "seeds, configurations, examples")
     units = _group_values(correct, groups)

@@ -243,8 +243,10 @@ def print_differences(draws: int) -> None:
 
 
 def print_groups(draws: int) -> None:
-    """Print how often intervals cover the truth where examples of a group agree, 20 to a group in the mean."""
-    print("of groups  groups  sizes    seeds  accuracies, %  coverage, %  without groups, %  half width, points")
+    """Print how often intervals cover the truth where examples agree, 20 to a group in the mean."""
+    print(
+        "of groups  groups  sizes    seeds  accuracies, %  coverage, %  without groups, %  half width, points"
+    )
     for regime in GROUPED:
         for number in (20, 100):
             for equal in (True, False):
@@ -252,7 +254,9 @@ def print_groups(draws: int) -> None:
                     for pair in ((0.7,), (0.98,), (0.7, 0.68), (0.98, 0.97)):
                         measured = measure_coverage(regime, seeds, 20 * number, draws, pair, number, equal)
                         accuracies = ", ".join(f"{100 * accuracy:g}" for accuracy in pair)
-                        cells = f"{100 * measured[0]:11.1f}  {100 * measured[3]:17.1f}  {100 * measured[2]:18.2f}"
+                        cells = (
+                            f"{100 * measured[0]:11.1f}  {100 * measured[3]:17.1f}  {100 * measured[2]:18.2f}"
+                        )
                         print(
                             f"{regime.name:>9}  {number:6}  {'equal' if equal else 'unequal':7}  {seeds:5}  "
                             f"{accuracies:>13}  {cells}",
@@ -286,7 +290,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--draws", type=int, default=2_000, help="draws of each row; sets of 1,000 have 5 %%")
-    parser.add_argument("--part", choices=("accuracies", "differences", "groups", "sets"), help="print only this part")
+    parser.add_argument(
+        "--part", choices=("accuracies", "differences", "groups", "sets"), help="print only this part"
+    )
     arguments = parser.parse_args()
     for show in (print_accuracies, print_differences, print_groups, print_sets):
         if arguments.part in (None, show.__name__.removeprefix("print_")):
