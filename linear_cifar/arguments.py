@@ -104,15 +104,17 @@ def as_values(name: str, value: Any, axes: str) -> np.ndarray:
     return array
 
 
-def encode_groups(groups: Any) -> tuple[np.ndarray, Int[np.ndarray, "..."]]:
-    """Return the different groups in ascending order, and the index of each example's group among them."""
+def encode_groups(groups: Any, *shapes: tuple[int, ...]) -> Int[np.ndarray, "*S n"]:
+    """Return groups as whole numbers from 0; raise ValueError if they have none of these shapes."""
+    if np.shape(groups) not in shapes:
+        raise ValueError(f"groups is {np.shape(groups)}: give [{shapes[0][0]}], one for each example")
     try:
         found, codes = np.unique(groups, return_inverse=True)
         if not np.array_equal(found, found):  # NaN
             raise TypeError
-    except (TypeError, ValueError):
+    except TypeError:
         raise ValueError("groups cannot be sorted, or hold NaN: give words or whole numbers") from None
-    return found, codes.reshape(np.shape(groups)).astype(np.int32)
+    return codes.reshape(np.shape(groups)).astype(np.int32)
 
 
 def as_pair(axes: str, **values: Any) -> list[np.ndarray]:

@@ -9,14 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer, Num
 
-from linear_cifar.arguments import (
-    as_numbers,
-    as_whole,
-    check_choice,
-    describe,
-    encode_groups,
-    is_traced,
-)
+from linear_cifar.arguments import as_numbers, as_whole, check_choice, describe, encode_groups, is_traced
 from linear_cifar.rounding import is_wide
 
 # Kinds of targets, see `Examples`.
@@ -140,10 +133,7 @@ def _make_unchecked(described: tuple[str, int], leaves: Any) -> Examples:
 
 jax.tree_util.register_pytree_node(
     Examples,
-    lambda examples: (
-        (examples.features, examples.compact, examples.weights, examples.groups),
-        (examples.kind, examples.K),
-    ),
+    lambda e: ((e.features, e.compact, e.weights, e.groups), (e.kind, e.K)),
     _make_unchecked,
 )
 
@@ -290,12 +280,7 @@ def _as_weights(weights: Any, n: int) -> Float[Array, " n"] | None:
 
 def _as_groups(groups: Any, n: int) -> Integer[Array, " n"] | None:
     """Return the numbers of the groups of n examples, or raise ValueError if there is not one for each."""
-    if groups is None:
-        return None
-    _, codes = encode_groups(groups)
-    if codes.shape != (n,):
-        raise ValueError(f"groups is {codes.shape}: give [n], one for each of the {n} examples")
-    return jnp.asarray(codes)
+    return None if groups is None else jnp.asarray(encode_groups(groups, (n,)))
 
 
 def _find_kind(targets: Float[Array | np.ndarray, "n K"], kind: str | None) -> str:

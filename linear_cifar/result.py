@@ -217,7 +217,7 @@ class Result:
             weights=_join_weights([part.weights for part in parts], places),
             standardizer=_join_standardizers(parts, places, whole),
             groups={
-                name: _join_rows([part.groups[name] for part in parts], places, whole, 0)
+                name: _join_rows([part.groups[name] for part in parts], places, whole, 0.0)
                 for name in first.groups
             },
         )

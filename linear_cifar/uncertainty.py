@@ -72,7 +72,7 @@ Means = Float[np.ndarray | np.float64, "*means"]
 # A value of each seed on each example, such as whether its prediction was right.
 Values = Bool[Array | np.ndarray, "S n"] | Float[Array | np.ndarray, "S n"]
 # The group of each example, or of each seed's examples, of any type that can be sorted; None: there are none.
-Groups = Shaped[Array | np.ndarray, "*S n"] | Sequence[Any] | None
+Groups = Shaped[Array | np.ndarray, "*_ _"] | Sequence[Any] | None
 # Most configurations that are compared with as many others at a time, and most of their predictions. Both
 # pairs and predictions take memory.
 CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE = 500, 10**8
@@ -107,11 +107,6 @@ class _Squares(NamedTuple):
     rows: int  # examples
     effective: float  # groups of equal size that would do as well, see above
     degrees: Means | float  # degrees of freedom of `seeds`: S − 1, or more where a trend moderates it
-
-    @property
-    def floor(self) -> float:
-        """Mean square between seeds of accuracies that are rounded to whole numbers of right examples."""
-        return self.n / (12 * self.rows**2)
 
     def half_width(self, level: float) -> Means:
         """Return h, see above, for a one-sided level."""
@@ -217,11 +212,11 @@ def confidence_set(
         diverged, or `confidence` is out of range.
     """
     correct = as_values("correct", correct, "seeds, configurations, examples")
-    units = _group_values(correct, groups)
-    S, C, n = units.values.shape
+    values, effective = _group_values(correct, groups)
+    S, C, n = values.shape
     if S == 0 or n < 2:
-        words = "examples" if groups is None else "groups"
-        raise ValueError(f"there are {S} seeds and {n} {words}: give at least one seed and two {words}")
+        units = "examples" if groups is None else "groups"
+        raise ValueError(f"there are {S} seeds and {n} {units}: give at least one seed and two {units}")
     if not np.isfinite(correct).all():
         raise ValueError("correct holds NaN or infinity: say by diverged which runs to leave out")
     if not 0 <= correct.min() <= correct.max() <= 1:
@@ -237,7 +232,7 @@ def confidence_set(
     if not isinstance(confidence, Real) or not 0.5 <= confidence < 1:
         raise ValueError(f"confidence is {confidence}: give 0.5 to below 1")
     order = np.argsort(-correct.mean(axis=(0, 2)), kind="stable")
-    _, high = _compare_with_rivals(correct, units, order[finite[order]], confidence)
+    _, high = _compare_with_rivals(correct, values, effective, order[finite[order]], confidence)
     return high >= 0
 
 
@@ -321,14 +316,14 @@ def select_best(
       estimate: whether to estimate what choosing reaches. Where halving has chosen by the same examples
         before, leaving out a part of them now would not show its luck.
     """
-    units = _group_values(correct, groups)
-    C, n = units.values.shape[1:]
+    values, effective = _group_values(correct, groups)
+    C, n = values.shape[1:]
     accuracy = correct.mean(axis=(0, 2), dtype=np.float64)
     ends, may_be_best = np.full((2, C), np.nan), finite
     if n > 1 and finite.any():
         order = np.argsort(-accuracy, kind="stable")
         order = np.concatenate([[best], order[finite[order] & (order != best)]])
-        ends = _compare_with_rivals(correct, units, order, CONFIDENCE)
+        ends = _compare_with_rivals(correct, values, effective, order, CONFIDENCE)
         may_be_best = ends[1] >= 0
         ends[:, best] = 0
     differences = np.where(finite, accuracy - accuracy[best], np.nan)
@@ -337,10 +332,9 @@ def select_best(
         return Selection(difference, may_be_best, np.nan, 0)
     # Without folds, not one part after another, because a file may hold its classes one after another.
     count = min(PARTS, n)
-    if folds:
-        parts = np.split(correct, folds, axis=2)
-    else:
-        parts = [units.values[:, :, start::count] for start in range(count)]
+    parts = (
+        np.split(correct, folds, axis=2) if folds else [values[:, :, start::count] for start in range(count)]
+    )
     accuracy = np.stack([part.mean(axis=2) for part in parts], axis=1)  # [S, parts, C]
     accuracy[:, :, ~finite] = np.nan
     expected = cross_validate_selection(accuracy)
@@ -400,29 +394,20 @@ def _split(indices: Int[np.ndarray, " C"], length: int) -> list[Int[np.ndarray, 
     return np.split(indices, range(length, len(indices), length))
 
 
-class _Units(NamedTuple):
-    """Values whose mean is that of the examples: of groups, see above, or of the examples themselves."""
-
-    values: Shaped[np.ndarray, "S *C n"]
-    effective: float  # see `_Squares`
-
-
-def _group_values(values: Shaped[np.ndarray, "S *C rows"], groups: Groups) -> _Units:
-    """Return the values of the groups; raise ValueError if `groups` is not [rows], or [S, rows]."""
+def _group_values(
+    values: Shaped[np.ndarray, "S *C rows"], groups: Groups
+) -> tuple[Shaped[np.ndarray, "S *C n"], float]:
+    """Return the values of groups and their effective number, see above; without groups, of the examples."""
     S, rows = values.shape[0], values.shape[-1]
     if groups is None:
-        return _Units(values, float(rows))
-    found, codes = encode_groups(groups)
-    if codes.shape not in ((rows,), (S, rows)):
-        raise ValueError(f"groups is {codes.shape}: give [{rows}], one for each example")
-    G, by_seed, by_run = len(found), np.broadcast_to(codes, (S, rows)), values.reshape(S, -1, rows)
-    sizes = np.array([np.bincount(row, minlength=G) for row in by_seed])
-    pairs = zip(by_seed, by_run, strict=True)
-    sums = np.array([[np.bincount(row, run, G) for run in runs] for row, runs in pairs])
+        return values, float(rows)
+    codes = np.broadcast_to(encode_groups(groups, (rows,), (S, rows)), (S, rows))
+    G, runs = codes.max() + 1, values.reshape(S, -1, rows)
+    sizes = np.array([[np.bincount(row, minlength=G)] for row in codes])
+    sums = np.array([[np.bincount(codes[s], run, G) for run in runs[s]] for s in range(S)])
     mean = sums.sum(axis=2, keepdims=True) / rows
-    grouped = mean + (sums - mean * sizes[:, None]) * (G / rows)
-    effective = float(np.mean(rows**2 / np.sum(sizes.astype(np.float64) ** 2, axis=1)))
-    return _Units(grouped.reshape(*values.shape[:-1], G), effective)
+    grouped = mean + (sums - mean * sizes) * (G / rows)
+    return grouped.reshape(*values.shape[:-1], G), float(np.mean(rows**2 / np.sum(sizes**2.0, axis=2)))
 
 
 def _estimate(values: Float[np.ndarray, "S n"], groups: Groups, paired: bool) -> Estimate:
@@ -458,7 +443,8 @@ def _estimate(values: Float[np.ndarray, "S n"], groups: Groups, paired: bool) ->
 
 def _compare_with_rivals(
     correct: Shaped[np.ndarray, "S C rows"],
-    units: _Units,
+    values: Shaped[np.ndarray, "S C n"],
+    effective: float,
     order: Int[np.ndarray, " c"],
     confidence: float,
 ) -> Float[np.ndarray, "2 C"]:
@@ -466,8 +452,7 @@ def _compare_with_rivals(
 
     Only the configurations in `order` are compared, the best first; the ends of others are NaN.
     """
-    S, C, rows = correct.shape
-    values, effective = units
+    (S, C, rows), n = correct.shape, values.shape[2]
     level = 1 - min((1 - confidence) / max(1, len(order) - 1), 0.4999)  # at 1/2 all widths are 0
     at_once = max(MIN_CONFIGS, min(CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE // (S * rows)))
     trend = None
@@ -489,7 +474,7 @@ def _compare_with_rivals(
         some = order[np.linspace(0, len(order) - 1, count).astype(int)]
         pairs = np.triu_indices(count, 1)
         squares, columns = _compare_pairs(values[:, some], values[:, some], rows, effective)
-        trend = fit_trend(np.asarray(squares.seeds)[pairs] + squares.floor, columns[pairs], S - 1, count)
+        trend = fit_trend(np.asarray(squares.seeds)[pairs] + n / (12 * rows**2), columns[pairs], S - 1, count)
     ends = np.full((2, C), np.nan)
     low, high = ends
     high[order] = np.inf
@@ -534,9 +519,13 @@ def _compare_pairs(
     seeds, examples = (np.maximum(part - of_mean, 0) for part in (between_seeds, between_examples))
     degrees = max(S - 1, 1)
     mean_squares = seeds / degrees, examples / (n - 1), rest / (degrees * (n - 1))
-    squares = _Squares(difference, total / (S * n), *mean_squares, S, n, rows, effective, degrees)
     # The floor of `fit_trend` keeps the logarithm finite.
-    columns = [np.ones_like(rest), np.log(squares.rest + squares.floor), np.minimum.outer(*accuracies)]
+    columns = [
+        np.ones_like(rest),
+        np.log(mean_squares[2] + n / (12 * rows**2)),
+        np.minimum.outer(*accuracies),
+    ]
+    squares = _Squares(difference, total / (S * n), *mean_squares, S, n, rows, effective, degrees)
     return squares, np.stack(columns, axis=-1)
 
 

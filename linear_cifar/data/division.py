@@ -20,6 +20,9 @@ MOST_FOLDS = 50
 # JAX refers to an array on a CPU, and does not copy it, if it begins at a multiple of so many bytes.
 ALIGNMENT = 64
 
+# Group of each row.
+Groups = Integer[np.ndarray, " n"] | None
+
 
 def check_division(train: Any, val_size: Any, folds: Any = 0) -> None:
     """Raise ValueError if `train` is unknown, or there can be no such `val_size` or number of `folds`."""
@@ -118,10 +121,7 @@ def _choose_rows(
 
 
 def find_folds(
-    dataset: Dataset,
-    labels: Integer[np.ndarray, " n"],
-    folds: int,
-    groups: Integer[np.ndarray, " n"] | None = None,
+    dataset: Dataset, labels: Integer[np.ndarray, " n"], folds: int, groups: Groups = None
 ) -> Int[np.ndarray, "folds m"]:
     """Return the rows of each fold of all training examples: the published batch files, or a stratified draw.
 
@@ -132,93 +132,60 @@ def find_folds(
     if not dataset.user_file and n == folds * BATCH_FILE_SIZE:
         return np.arange(n).reshape(folds, -1)
     try:
-        return draw_folds(labels, folds) if groups is None else draw_group_folds(labels, groups, folds)
+        return draw_folds(labels, folds, groups)
     except ValueError as error:
         raise DataError(f"{dataset.name} cannot be divided into {folds} folds: {error}") from None
 
 
 def draw_folds(
-    labels: Integer[np.ndarray, " n"], folds: int, seed: int = VALIDATION_SEED
+    labels: Integer[np.ndarray, " n"], folds: int, groups: Groups = None, seed: int = VALIDATION_SEED
 ) -> Int[np.ndarray, "folds m"]:
-    """Divide rows at random into folds of equal size m = ⌊n / folds⌋, with each class spread over all folds.
+    """Divide rows at random into folds of equal size m, with each class spread over all folds.
 
-    The numbers of a class in two folds differ by at most one. The n − m · folds rows that are left over are
-    in no fold; they are of the largest classes.
+    Without groups m is ⌊n / folds⌋, and the numbers of a class in two folds differ by at most one. The rows
+    that are left over are in no fold; they are of the largest classes. With groups, no group is in two folds,
+    see `assign_groups`. The folds are then cut to the size of the smallest, each class in its share.
 
     Args:
       labels: class of each row, whole numbers from 0.
       folds: number of folds.
+      groups: group of each row, whole numbers; None: there are none.
       seed: seed of the draw.
 
     Returns:
       Indices in ascending order.
 
     Raises:
-      ValueError: if `folds` is no whole number from 2, or a class would have a row in one fold only.
+      ValueError: if `folds` is no whole number from 2, there are fewer groups, or a class would have a row in
+        one fold only.
     """
     as_whole("folds", folds, 2)
     counts = np.bincount(labels)
     random = np.random.default_rng(as_seed(seed)).random(len(labels))
     # Dealt like cards: the rows of a class follow one another, and the smallest class comes first.
     order = np.lexsort((random, labels, counts[labels]))
-    m = len(labels) // folds
-    dealt = order[: m * folds].reshape(m, folds).T
-    rare = np.flatnonzero((counts > 0) & (np.bincount(labels[dealt.ravel()], minlength=len(counts)) < 2))
+    if groups is None:
+        m = len(labels) // folds
+        dealt = order[: m * folds].reshape(m, folds).T
+    else:
+        fold_of = assign_groups(labels, groups, folds)[order]
+        by_fold = [order[fold_of == fold] for fold in range(folds)]
+        m = min(map(len, by_fold))
+        dealt = np.stack([rows[np.arange(m) * len(rows) // m] for rows in by_fold])
+    folds_with = sum(np.bincount(labels[rows], minlength=len(counts)) > 0 for rows in dealt)
+    rare = np.flatnonzero((counts > 0) & (folds_with < 2))
     if len(rare):
-        raise ValueError(f"class {rare[0]} has {counts[rare[0]]} of {len(labels)} rows, too few to divide")
+        whole = " without dividing groups" * (groups is not None)
+        raise ValueError(
+            f"class {rare[0]} has {counts[rare[0]]} of {len(labels)} rows, too few to divide{whole}"
+        )
     return np.sort(dealt, axis=1)
-
-
-def draw_group_folds(
-    labels: Integer[np.ndarray, " n"],
-    groups: Integer[np.ndarray, " n"],
-    folds: int,
-    seed: int = VALIDATION_SEED,
-) -> Int[np.ndarray, "folds m"]:
-    """Divide whole groups into folds, see `assign_groups`, and cut all folds to the size m of the smallest.
-
-    The rows that are cut off are in no fold. They are drawn at random, and of each class in its share.
-
-    Args:
-      labels: class of each row, whole numbers from 0.
-      groups: group of each row, whole numbers.
-      folds: number of folds.
-      seed: seed of the draw.
-
-    Returns:
-      Indices in ascending order.
-
-    Raises:
-      ValueError: if `folds` is no whole number from 2, or there are fewer groups, or a class would have a row
-        in one fold only.
-    """
-    fold_of = assign_groups(labels, groups, folds)
-    random = np.random.default_rng(as_seed(seed)).random(len(labels))
-    # The rows of a class follow one another, and every so many are taken.
-    order = np.lexsort((random, labels))
-    by_fold = [order[fold_of[order] == fold] for fold in range(folds)]
-    m = min(map(len, by_fold))
-    cut = np.stack([rows[np.arange(m) * len(rows) // m] for rows in by_fold])
-    counts = np.array([np.bincount(labels[rows], minlength=labels.max() + 1) for rows in cut])
-    rare = np.flatnonzero((np.bincount(labels) > 0) & ((counts > 0).sum(axis=0) < 2))
-    if len(rare):
-        raise ValueError(f"class {rare[0]} would be in one fold only, because its groups are not divided")
-    return np.sort(cut, axis=1)
 
 
 def draw_groups(
     labels: Integer[np.ndarray, " n"], groups: Integer[np.ndarray, " n"], size: int
 ) -> Int[np.ndarray, " m"]:
-    """Choose whole groups with about `size` rows, so that each class has its share and keeps other groups.
-
-    They are one of n / `size` folds, see `assign_groups`: the one whose size is nearest.
-
-    Args:
-      labels, groups: see `draw_group_folds`.
-      size: number of rows to aim at.
-
-    Returns:
-      Indices in ascending order.
+    """Choose whole groups with about `size` rows: of n / `size` folds the nearest, see `assign_groups`.
 
     Raises:
       ValueError: if there is one group, or each fold would take all rows of a class.
@@ -237,13 +204,9 @@ def assign_groups(
 ) -> Int[np.ndarray, " n"]:
     """Return a fold for each row, one for all rows of a group, so that folds have equal shares of each class.
 
-    Groups come in the order of the standard deviation of their class counts, and each is put where the shares
-    of the classes then scatter least over the folds, as by scikit-learn's `StratifiedGroupKFold`.
-
-    Raises:
-      ValueError: if `folds` is no whole number from 2, or there are fewer groups.
+    It is that of scikit-learn's `StratifiedGroupKFold`: groups come in the order of the standard deviation of
+    their class counts, and each is put where the shares of the classes then scatter least over the folds.
     """
-    as_whole("folds", folds, 2)
     found, codes = np.unique(groups, return_inverse=True)
     if len(found) < folds:
         raise ValueError(f"there are {len(found)} groups, too few to divide")

@@ -23,12 +23,9 @@ FEATURE_TYPES = ("uint8", "bfloat16", "float16", "float32", "float64")
 CLASSES = "classes"
 # The arrays of a file with an array for each split, and of a file with one for all. Tables have other names.
 GROUP = "group"
-DIVIDED = (
-    *(f"{axis}_{split}" for split in SPLITS for axis in "xy"),
-    *(f"{GROUP}_{split}" for split in SPLITS),
-    CLASSES,
-)
-WHOLE = ("x", "y", "split", GROUP, CLASSES)
+AXES = ("x", "y", GROUP)
+DIVIDED = (*(f"{axis}_{split}" for split in SPLITS for axis in AXES), CLASSES)
+WHOLE = (*AXES, "split", CLASSES)
 TABLE_NAMES = {"x": "features", "y": "label"}
 # Numbers of channels by which an array of images is recognised: grey and colours.
 CHANNELS = (1, 3)
@@ -89,14 +86,14 @@ def open_features(
     for name in found.values():
         with _explain_errors(f"{path}: {name}"):
             headers[name] = archive.header(name)
+    splits = {array[2:]: array[1:] for array in found if array[0] == "x"}
     named = {
-        array[2:]: (name, found[f"y{array[1:]}"], found.get(f"{GROUP}{array[1:]}"))
-        for array, name in found.items()
-        if array[0] == "x"
+        split: (found[f"x{end}"], found[f"y{end}"], found.get(f"{GROUP}{end}"))
+        for split, end in splits.items()
     }
-    first = next(iter(named.values()))[0]
-    for names_of_split in named.values():
-        _check_headers(path, *names_of_split, first, headers)
+    first = named[next(iter(named))][0]
+    for x, *beside in named.values():
+        _check_headers(path, x, [*filter(None, beside)], first, headers)
     _check_memory(path, headers)
     image_shape = _find_image_shape(path, first, headers[first].shape, image_shape)
     parts: dict[str, Part] = {split or "train": (*three, slice(None)) for split, three in named.items()}
@@ -115,10 +112,10 @@ def _find_arrays(
     arrays = DIVIDED if "x_train" in {*held, *names} else WHOLE
     usual = {array: array if array in held else TABLE_NAMES.get(array, array) for array in arrays}
     found = {array: name for array, name in (usual | dict(names)).items() if name in held}
-    partners = [f"{'xy'[array[0] == 'x']}{array[1:]}" for array in found if array[0] in "xy"]
-    if any(array.startswith(GROUP) for array in found):  # then beside all features, and nowhere else
-        partners += [f"{GROUP}{array[1:]}" for array in found if array[0] == "x"]
-        partners += [f"x{array.removeprefix(GROUP)}" for array in found if array.startswith(GROUP)]
+    cut = [array.partition("_") for array in found]
+    # Beside any features are labels, and groups if there are groups at all; and the other way round.
+    axes = [axis for axis in AXES if axis != GROUP or any(part[0] == GROUP for part in cut)]
+    partners = [f"{axis}{dash}{split}" for kind, dash, split in cut if kind in axes for axis in axes]
     for array in (*arrays[:2], *names, *partners):
         if array not in found or array not in arrays:
             raise DataError(
@@ -169,7 +166,8 @@ def _read(
         arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     label_arrays = {y: arrays[y] for _, y, *_ in parts.values()}
     labels, classes = _encode_labels(path, label_arrays, arrays.get(classes_name or ""))
-    group_names, groups = _encode(path, {group: arrays[group] for _, _, group, _ in parts.values() if group})
+    group_arrays = {group: arrays[group] for *_, group, _ in parts.values() if group}
+    groups, group_names = _encode_labels(path, group_arrays, None) if group_arrays else ({}, ())
     pixels = dict.fromkeys(x for x, *_ in parts.values())
     # The last reference to an array goes with it, because images may be copied.
     features = {x: _flatten_features(path, x, arrays.pop(x), image_shape) for x in pixels}
@@ -177,10 +175,8 @@ def _read(
     for one, other in itertools.combinations(codes, 2):
         shared = np.intersect1d(codes[one], codes[other])
         if len(shared):
-            group = str(group_names[shared[0]])
-            raise DataError(
-                f"{path}: group {group!a:.40} is in {one} and in {other}: give its rows one split"
-            )
+            name = group_names[shared[0]]
+            raise DataError(f"{path}: group {name!a:.40} is in {one} and in {other}: give its rows one split")
     splits = {
         split: Split(features[x][rows], labels[y][rows], codes.get(split))
         for split, (x, y, _, rows) in parts.items()
@@ -201,12 +197,7 @@ def _read(
 
 
 def _check_headers(
-    path: Path,
-    x_name: str,
-    y_name: str,
-    group_name: str | None,
-    first_name: str,
-    headers: Mapping[str, ArrayHeader],
+    path: Path, x_name: str, beside: Sequence[str], first_name: str, headers: Mapping[str, ArrayHeader]
 ) -> None:
     """Raise DataError if a split's types and shapes do not fit one another or those of the first split."""
     x, first = headers[x_name], headers[first_name]
@@ -214,15 +205,14 @@ def _check_headers(
         raise DataError(f"{path}: {x_name} is {x.dtype.name:.40}: give {', '.join(FEATURE_TYPES)}")
     if len(x.shape) < 2 or 0 in x.shape:
         raise DataError(f"{path}: {x_name} is {list(x.shape)}: give [n, ...], a row for each example")
-    for name in filter(None, (y_name, group_name)):
+    for name in beside:
         dtype, shape = headers[name].dtype, headers[name].shape
         if dtype.kind not in "iubUS":
             raise DataError(f"{path}: {name} is {dtype.name:.40}: give whole numbers, words or booleans")
         # Keras's own CIFAR-10 has labels [n, 1].
         if shape not in ((x.shape[0],), (x.shape[0], 1)):
-            kind = "labels" if name == y_name else "groups"
             raise DataError(
-                f"{path}: {name} is {list(shape)}, and {x_name} is {list(x.shape)}: give [n] {kind}"
+                f"{path}: {name} is {list(shape)}, and {x_name} is {list(x.shape)}: give [n] labels"
             )
     if x.shape[1:] != first.shape[1:] or x.dtype != first.dtype:
         raise DataError(
@@ -309,14 +299,17 @@ def _flatten_features(
 def _encode_labels(
     path: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]], named: Shaped[np.ndarray, "..."] | None
 ) -> tuple[dict[str, Int[np.ndarray, " n"]], tuple[str, ...]]:
-    """Return the labels of each array as int32 [n] from 0, and the names of the classes.
+    """Return the labels, or the groups, of each array as int32 [n] from 0, and their names.
 
     Raises:
       DataError: if a name is no text, or a label has none.
     """
     where = f"{path}: {' and '.join(arrays)}"
-    values, codes = _encode(path, arrays)
     with _explain_errors(where):
+        joined = np.concatenate([array.reshape(-1) for array in arrays.values()])
+        if joined.dtype.kind == "f":
+            raise ValueError("whole numbers of these types do not fit into one")
+        values, codes = np.unique(joined, return_inverse=True)
         names = [str(value.decode() if isinstance(value, bytes) else value) for value in values.tolist()]
     if named is not None:
         if named.dtype.kind != "U" or named.ndim != 1:
@@ -325,23 +318,8 @@ def _encode_labels(
             raise DataError(
                 f"{where} holds other labels than 0 to {len(named) - 1}, the numbers of {CLASSES}"
             )
-        where, names = f"{path}: {CLASSES}", named.tolist()
-        codes = {name: array.reshape(-1).astype(np.int32) for name, array in arrays.items()}
+        where, names, codes = f"{path}: {CLASSES}", named.tolist(), joined
     if len(set(names)) < len(names) or not all(name.isprintable() and name for name in names):
         raise DataError(f"{where} holds a name twice, or one that is empty or has a line break")
-    return codes, tuple(names)
-
-
-def _encode(
-    path: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]]
-) -> tuple[Shaped[np.ndarray, " K"], dict[str, Int[np.ndarray, " n"]]]:
-    """Return the different values of all arrays, and for each array their numbers as int32 [n] from 0."""
-    if not arrays:
-        return np.zeros(0), {}
-    with _explain_errors(f"{path}: {' and '.join(arrays)}"):
-        joined = np.concatenate([array.reshape(-1) for array in arrays.values()])
-        if joined.dtype.kind == "f":
-            raise ValueError("whole numbers of these types do not fit into one")
-        values, codes = np.unique(joined, return_inverse=True)
     ends = np.cumsum([len(array) for array in arrays.values()])[:-1]
-    return values, dict(zip(arrays, np.split(codes.astype(np.int32), ends), strict=True))
+    return dict(zip(arrays, np.split(codes.astype(np.int32), ends), strict=True)), tuple(names)
