@@ -20,6 +20,7 @@ from experiments.cli.launch import parse_flags
 from linear_cifar.data.dataset import DataError, Split, make_dataset
 from linear_cifar.data.division import assign_groups, draw_folds, draw_groups
 from linear_cifar.data.prepare import prepare_data
+from linear_cifar.uncertainty import select_best
 
 
 def draw_grouped(seed, n=300, K=4, G=30):
@@ -198,6 +199,11 @@ def test_a_set_by_groups_is_that_of_the_pairs_and_larger(monkeypatch):
         for one in members
     ]
     assert chosen.tolist() == by_pairs
+    # With one rival the limits are those of a two-sided interval of 90 %.
+    monkeypatch.undo()
+    found = select_best(correct[:, ::8], 0, np.ones(2, bool), groups=groups).difference[1]
+    monkeypatch.setattr("linear_cifar.uncertainty.CONFIDENCE", 0.9)
+    assert found[:3] == pytest.approx(lc.estimate_difference(members[8], members[0], groups)[:3])
     for wrong, message in (
         (groups[1:], r"groups is \(\d+,\): give \[\d+\], one for each example"),
         (np.full(len(groups), np.nan), "groups cannot be sorted, or hold NaN"),
@@ -247,7 +253,8 @@ def test_a_result_knows_the_groups_of_its_marks(division, tmp_path):
     data = grouped_data(**division)
     replicates = data.replicates([0, 1])
     configs = lc.grid(eta=[0.1, 0.01], batch=[10], lam=[0.0])
-    fitted = lc.fit(configs, data.sets["train"], data.sets, epochs=1, seeds=replicates)
+    test = lc.make_examples(np.ones((7, 5), np.float32), [0, 1, 2, 0, 1, 2, 0], 3, groups=[*"abacdde"])
+    fitted = lc.fit(configs, data.sets["train"], data.sets | {"test": test}, epochs=1, seeds=replicates)
     fitted.save(tmp_path / "result.npz")
     reversed_parts = [fitted.take(replicates=[s]) for s in range(len(replicates))][::-1]
     for result in (
@@ -264,6 +271,7 @@ def test_a_result_knows_the_groups_of_its_marks(division, tmp_path):
         assert groups.shape == correct.shape
         assert result.interval("val", 0) == lc.estimate_accuracy(correct, groups)
         assert result.groups_of("train") is None
+        np.testing.assert_array_equal(result.groups_of("test"), [[0, 1, 0, 2, 3, 3, 4]] * 2)
         selection = result.selection()
         worse = 1 - result.best().index
         difference = lc.estimate_difference(*(result.values("val", c) for c in (worse, 1 - worse)), groups)
