@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Num
+from jaxtyping import Array, Int, Num
 
 T = TypeVar("T")
 
@@ -102,6 +102,19 @@ def as_values(name: str, value: Any, axes: str) -> np.ndarray:
     if array.ndim != axes.count(",") + 1:
         raise ValueError(f"{name} is {describe(array)}: give an array [{axes}]")
     return array
+
+
+def encode_groups(groups: Any, *shapes: tuple[int, ...]) -> Int[np.ndarray, "*S n"]:
+    """Return groups as whole numbers from 0; raise ValueError if they have none of these shapes."""
+    if np.shape(groups) not in shapes:
+        raise ValueError(f"groups is {np.shape(groups)}: give [{shapes[0][0]}], one for each example")
+    try:
+        found, codes = np.unique(groups, return_inverse=True)
+        if not np.array_equal(found, found):  # NaN
+            raise TypeError
+    except TypeError:
+        raise ValueError("groups cannot be sorted, or hold NaN: give words or whole numbers") from None
+    return codes.reshape(np.shape(groups)).astype(np.int32)
 
 
 def as_pair(axes: str, **values: Any) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer, Num
 
-from linear_cifar.arguments import as_numbers, as_whole, check_choice, describe, is_traced
+from linear_cifar.arguments import as_numbers, as_whole, check_choice, describe, encode_groups, is_traced
 from linear_cifar.rounding import is_wide
 
 # Kinds of targets, see `Examples`.
@@ -51,11 +51,14 @@ class Examples:
     K: int  # number of classes or labels
     kind: str
     weights: Float[Array | np.ndarray, " n"] | None  # factor of each example's loss in training; None: all 1
+    groups: Integer[Array | np.ndarray, " n"] | None  # number of each example's group; None: there are none
     # Words that identify the examples where their maker knows them, so that a snapshot need not hash them.
     digest: str | None = None
 
-    def __init__(self, features: Any, targets: Any, kind: str | None = None, weights: Any = None) -> None:
-        """Check features, targets and weights.
+    def __init__(
+        self, features: Any, targets: Any, kind: str | None = None, weights: Any = None, groups: Any = None
+    ) -> None:
+        """Check features, targets, weights and groups.
 
         Args:
           features: numbers [n, d]: an array, a nested list or a DataFrame.
@@ -64,11 +67,13 @@ class Examples:
             `classes` if each is one-hot, `soft` if each sums to 1, `labels` if all targets are 0 or 1.
           weights: factors [n] of the examples' losses in training, not negative, as scikit-learn's
             `sample_weight`. Measured losses and accuracies are those of all examples alike. None: all are 1.
+          groups: the group [n] of each example, such as its patient: words, numbers, or what else can be
+            sorted. Intervals of accuracies are then about other groups, see `linear_cifar.uncertainty`.
 
         Raises:
           ValueError: if the shapes do not fit, a feature is not finite, a target is not from 0 to 1, or the
-            targets do not fit `kind` or do not show one, or a weight is wrong. The message names the argument
-            and the first wrong row.
+            targets do not fit `kind` or do not show one, or a weight or the groups are wrong. The message
+            names the argument and the first wrong row.
         """
         self.features = as_features("features", features)
         rows = _as_targets(targets)
@@ -80,7 +85,7 @@ class Examples:
             check_choice("kind", kind, KINDS)
         self.kind, self.K = _find_kind(rows, kind), rows.shape[1]
         self.compact = rows.argmax(axis=1).astype(np.int32) if self.kind == CLASSES else rows
-        self.weights = _as_weights(weights, len(rows))
+        self.weights, self.groups = _as_weights(weights, len(rows)), _as_groups(groups, len(rows))
 
     @property
     def targets(self) -> Float[Array | np.ndarray, "n K"]:
@@ -106,7 +111,7 @@ class Examples:
 
     def replace_features(self, features: Num[Array | np.ndarray, "n d"]) -> "Examples":
         """Return examples with these features, which are not checked, in place of their own."""
-        return _make_unchecked((self.kind, self.K), (features, self.compact, self.weights))
+        return _make_unchecked((self.kind, self.K), (features, self.compact, self.weights, self.groups))
 
     def take(self, rows: Integer[Array | np.ndarray, " m"]) -> "Examples":
         """Return some of the examples, by their indices; raise ValueError if these are no indices."""
@@ -121,14 +126,14 @@ class Examples:
 def _make_unchecked(described: tuple[str, int], leaves: Any) -> Examples:
     """Make examples of a kind and K without checks, from valid arrays or the leaves of a pytree."""
     examples = object.__new__(Examples)
-    examples.features, examples.compact, examples.weights = leaves
+    examples.features, examples.compact, examples.weights, examples.groups = leaves
     examples.kind, examples.K = described
     return examples
 
 
 jax.tree_util.register_pytree_node(
     Examples,
-    lambda examples: ((examples.features, examples.compact, examples.weights), (examples.kind, examples.K)),
+    lambda e: ((e.features, e.compact, e.weights, e.groups), (e.kind, e.K)),
     _make_unchecked,
 )
 
@@ -142,7 +147,9 @@ def expand_targets(
     return jnp.asarray(compact).astype(dtype)
 
 
-def make_examples(features: Any, labels: Any, num_classes: int, weights: Any = None) -> Examples:
+def make_examples(
+    features: Any, labels: Any, num_classes: int, weights: Any = None, groups: Any = None
+) -> Examples:
     """Make examples of one class each from features and whole-number labels.
 
     Args:
@@ -152,6 +159,7 @@ def make_examples(features: Any, labels: Any, num_classes: int, weights: Any = N
       num_classes: number of classes K ≥ 2.
       weights: see `Examples`; or "balanced", by which all classes that there are weigh alike, as
         scikit-learn's `class_weight="balanced"`: n / (number of classes · number of the class's examples).
+      groups: see `Examples`.
 
     Returns:
       The features and labels as JAX arrays. On a CPU, features that are read-only and begin at a multiple of
@@ -176,7 +184,8 @@ def make_examples(features: Any, labels: Any, num_classes: int, weights: Any = N
         check_choice("weights", weights, (BALANCED,))
         counts = np.bincount(known, minlength=K)
         weights = len(known) / (np.count_nonzero(counts) * counts[known])
-    return _make_unchecked((CLASSES, K), (held, jax.device_put(known), _as_weights(weights, len(known))))
+    others = _as_weights(weights, len(known)), _as_groups(groups, len(known))
+    return _make_unchecked((CLASSES, K), (held, jax.device_put(known), *others))
 
 
 def check_examples(name: str, examples: Any) -> None:
@@ -267,6 +276,11 @@ def _as_weights(weights: Any, n: int) -> Float[Array, " n"] | None:
             row = int(np.argmax(wrong))
             raise ValueError(f"row {row} of weights is {known[row]}: give finite numbers from 0")
     return jnp.asarray(array, jnp.float32)
+
+
+def _as_groups(groups: Any, n: int) -> Integer[Array, " n"] | None:
+    """Return the numbers of the groups of n examples, or raise ValueError if there is not one for each."""
+    return None if groups is None else jnp.asarray(encode_groups(groups, (n,)))
 
 
 def _find_kind(targets: Float[Array | np.ndarray, "n K"], kind: str | None) -> str:

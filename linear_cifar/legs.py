@@ -309,7 +309,7 @@ class Trainer(NamedTuple):
         identity, spec, alive = block.identity, self.descent.spec, snapshot.alive
         (S, C), epochs, dtype = identity.size, len(identity.epochs), snapshot.averaged.W.dtype
         configs = [identity.configs[c] for c in alive]
-        final, marks, sizes, own_rows = {}, {}, {}, []
+        final, marks, sizes, own_rows, groups = {}, {}, {}, [], {}
 
         def spread(values: Any, filler: Any) -> np.ndarray:
             """Return values [S, A, ...] of the runs that train on as [S, C, ...]."""
@@ -346,6 +346,9 @@ class Trainer(NamedTuple):
                         top = mark_correct_of_runs(configs, snapshot.averaged, examples, top=TOP, **options)
                         final[f"{name}_top{TOP}"] = spread(top.mean(axis=-1).astype(dtype), np.nan)
                 marks[name] = spread(correct, 0)
+                if examples.groups is not None:
+                    codes = np.asarray(examples.groups)
+                    groups[name] = np.tile(codes, (S, 1)) if rows is None else codes[rows]
         for values in final.values():
             values[snapshot.diverged > 0] = np.nan
         history = {
@@ -357,7 +360,7 @@ class Trainer(NamedTuple):
         return Result(
             identity, history, final, snapshot.epochs, snapshot.diverged, snapshot.stopped, marks, sizes,
             Weights(replicates.astype(np.int64), columns.astype(np.int64), flat),
-            block.standardizer, dict(self.about), tuple(own_rows),
+            block.standardizer, dict(self.about), tuple(own_rows), groups,
         )  # fmt: skip
 
 

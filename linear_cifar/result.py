@@ -88,6 +88,7 @@ class Result:
     own_rows: tuple[
         str, ...
     ] = ()  # sets of which each replicate is measured on rows of its own, as folds are
+    groups: dict[str, np.ndarray] = field(default_factory=dict)  # of the marked examples, where known [S, n]
 
     # ---- runs
 
@@ -154,6 +155,7 @@ class Result:
             marks={name: values[places] for name, values in self.marks.items()},
             weights=_take_weights(self.weights, rows, columns),
             standardizer=standardizer,
+            groups={name: codes[rows] for name, codes in self.groups.items()},
         )
 
     def take_finished(self) -> "Result":
@@ -219,6 +221,10 @@ class Result:
             **counts,
             weights=_join_weights([part.weights for part in parts], places),
             standardizer=_join_standardizers(parts, places, whole),
+            groups={
+                name: _join_rows([part.groups[name] for part in parts], places, whole, 0.0)
+                for name in first.groups
+            },
         )
 
     # ---- files
@@ -226,8 +232,8 @@ class Result:
     def save(self, path: str | Path) -> None:
         """Write the result to an `.npz` file, which appears whole or not at all, see `write_npz`."""
         arrays = {name: getattr(self, name) for name in COUNTS}
-        for group in ("history", "final", "marks"):
-            arrays |= {f"{group}.{name}": values for name, values in getattr(self, group).items()}
+        for kind in ("history", "final", "marks", "groups"):
+            arrays |= {f"{kind}.{name}": values for name, values in getattr(self, kind).items()}
         arrays |= {"weights.replicates": self.weights.replicates, "weights.configs": self.weights.configs}
         arrays |= {f"weights.{name}": leaf for name, leaf in self.weights.params._asdict().items()}
         if self.standardizer is not None:
@@ -348,7 +354,8 @@ class Result:
 
         With folds, the examples are those of all folds, each predicted by the run that was trained without
         its fold; of a set that is not divided by folds, it is the share of the folds that predict an example
-        right. For targets of the kind `labels` it is the share of each example's labels.
+        right. For targets of the kind `labels` it is the share of each example's labels. The functions of
+        `linear_cifar.uncertainty` take them with `groups_of`.
 
         Raises:
           KeyError: if there is no such evaluation set, halving has stopped the configuration, it is not
@@ -367,16 +374,25 @@ class Result:
             return marks.reshape(len(self.seeds), self.folds, -1).mean(axis=1)
         return marks.reshape(len(self.seeds), -1)
 
+    def groups_of(self, name: str) -> Int[np.ndarray, "seeds examples"] | None:
+        """Return the groups of the examples in `values`; None if there are none."""
+        if name not in self.groups:
+            return None
+        codes = self.groups[name][self.order_replicates()]
+        if self.folds and name not in self.own_rows:
+            codes = codes[:: self.folds]
+        return codes.reshape(len(self.seeds), -1)
+
     def interval(self, name: str, config: int) -> Estimate:
         """Return the mean accuracy of a configuration on an evaluation set, with its 95 % interval.
 
-        It is over seeds and examples, see `estimate_accuracy`. The training examples are taken as given: on
-        them it is over the seeds, by Student's t.
+        It is over seeds and examples, or groups of them, see `estimate_accuracy`. The training examples are
+        taken as given: on them it is over the seeds, by Student's t.
         """
         if not self.stayed_finite[config]:
             return DIVERGED
         if name in self.marks:
-            return estimate_accuracy(self.values(name, config))
+            return estimate_accuracy(self.values(name, config), self.groups_of(name))
         self._check_set(name)
         accuracy = np.asarray(self.final[f"{name}_acc"][self.order_replicates(), config], np.float64)
         return interval_over_seeds(accuracy.reshape(len(self.seeds), -1))
@@ -389,7 +405,12 @@ class Result:
         name = self._check_set(name or self.chosen_by)
         correct = np.stack([self.values(name, c) for c in range(len(self.configs))], axis=1)
         return select_best(
-            correct, self.ranking(name)[0], self.stayed_finite, folds=self.folds, estimate=not self.halved
+            correct,
+            self.ranking(name)[0],
+            self.stayed_finite,
+            groups=self.groups_of(name),
+            folds=self.folds,
+            estimate=not self.halved,
         )
 
     # ---- weights
@@ -523,11 +544,18 @@ def _join_standardizers(
     first = parts[0].standardizer
     if first is None or first.mean.ndim == 1:
         return first
-    joined = [np.full((whole.size[0], leaf.shape[1]), np.nan) for leaf in first]
-    for part, (rows, _) in zip(parts, places, strict=True):
-        for leaf, own in zip(joined, part.standardizer or (), strict=True):
-            leaf[rows.reshape(-1)] = own
-    return Standardizer(*joined)
+    leaves = zip(*(part.standardizer or () for part in parts), strict=True)
+    return Standardizer(*(_join_rows(own, places, whole, np.nan) for own in leaves))
+
+
+def _join_rows(
+    parts: Sequence[np.ndarray], places: Sequence[tuple[np.ndarray, ...]], whole: Identity, filler: float
+) -> np.ndarray:
+    """Join arrays with a row for each replicate of a part to one with a row for each of the whole."""
+    joined = np.full((whole.size[0], parts[0].shape[1]), filler, parts[0].dtype)
+    for values, (rows, _) in zip(parts, places, strict=True):
+        joined[rows.reshape(-1)] = values
+    return joined
 
 
 def _parse(arrays: dict[str, np.ndarray], description: Mapping[str, Any]) -> Result:
@@ -536,7 +564,7 @@ def _parse(arrays: dict[str, np.ndarray], description: Mapping[str, Any]) -> Res
     (S, C), settings = identity.size, identity.settings
     dtype, K, d = np.dtype(settings["dtype"]), settings["K"], settings["d"]
     history = take_history(arrays, identity)
-    final, marks = take_columns(arrays, "final."), take_columns(arrays, "marks.")
+    final, marks, groups = (take_columns(arrays, f"{kind}.") for kind in ("final", "marks", "groups"))
     sizes = {str(name): int(size) for name, size in description["sizes"].items()}
     own = {name: arrays.get(f"standardizer.{name}") for name in Standardizer._fields}
     nothing = np.zeros(0, np.int64)
@@ -556,6 +584,8 @@ def _parse(arrays: dict[str, np.ndarray], description: Mapping[str, Any]) -> Res
         packed = values.dtype == np.uint8
         last = -(-sizes[name] // 8) if packed else sizes[name]
         expect(name, values, (S, C, last), np.uint8 if packed else dtype)
+    for name, codes in groups.items():
+        expect(name, codes, (S, sizes[name]), np.int32)
     count = weights.replicates.size
     for index, end in zip(weights[:2], (S, C), strict=True):
         expect("weights", index, (count,), np.int64)
@@ -572,4 +602,5 @@ def _parse(arrays: dict[str, np.ndarray], description: Mapping[str, Any]) -> Res
     return Result(
         identity, history, final, arrays["epochs"], arrays["diverged"], arrays["stopped"], marks, sizes,
         weights, standardizer, dict(description["about"]), tuple(description["own_rows"]),
+        groups,
     )  # fmt: skip

@@ -43,16 +43,26 @@ u and v are joined as by Newcombe (1998, "Improved Confidence Intervals for the 
 Proportions Based on Paired Data"). `tests/simulations.py` measures how often the intervals cover the truth.
 
 With one seed there is only the variance over examples: the interval is about these weights on other examples.
+
+**Groups.** Examples of one patient or speaker are right or wrong together, and other data would have other
+groups. So G groups take the place of the n examples in all mean squares. Let p be the accuracy on all N
+examples. A group with c right ones among its k examples has the value $p + (c - p k) G / N$. The mean of
+these values is p, and their scatter gives its standard error (Cochran's, see `linearize_ratio`).
+
+Groups of unequal size count as fewer: as $G^* = N^2 / \sum k^2$ (Carter, Schnepel & Steigerwald 2017,
+"Asymptotic Behavior of a t-Test Robust to Cluster Heterogeneity"). So $G^* - 1$ are the degrees of freedom in
+h, and g / G* takes the place of g / n. Examples still count in $t_{N-1}$ within n*, in 1 / N within g, and in
+the probits.
 """
 
 from collections.abc import Sequence
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from linear_cifar.arguments import as_marks, as_pair, as_values
+from linear_cifar.arguments import as_marks, as_pair, as_values, encode_groups
 from linear_cifar.moderation import MAX_CONFIGS, MIN_CONFIGS, fit_trend
 
 # Confidence level of intervals.
@@ -61,6 +71,8 @@ CONFIDENCE = 0.95
 Means = Float[np.ndarray | np.float64, "*means"]
 # A value of each seed on each example, such as whether its prediction was right.
 Values = Bool[Array | np.ndarray, "S n"] | Float[Array | np.ndarray, "S n"]
+# The group of each example, or of each seed's examples, of any type that can be sorted; None: there are none.
+Groups = Shaped[Array | np.ndarray, "*_ _"] | Sequence[Any] | None
 # Most configurations that are compared with as many others at a time, and most of their predictions. Both
 # pairs and predictions take memory.
 CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE = 500, 10**8
@@ -91,7 +103,9 @@ class _Squares(NamedTuple):
     examples: Means
     rest: Means
     S: int
-    n: int
+    n: int  # groups, or else examples
+    rows: int  # examples
+    effective: float  # groups of equal size that would do as well, see above
     degrees: Means | float  # degrees of freedom of `seeds`: S − 1, or more where a trend moderates it
 
     def half_width(self, level: float) -> Means:
@@ -102,27 +116,30 @@ class _Squares(NamedTuple):
         of_trend = self.rest * (1 - max(self.S - 1, 1) / self.degrees)
         of_seeds = np.maximum(self.seeds - of_trend, 0)
         of_examples = np.maximum(self.examples - self.rest, 0) + of_trend
-        t_seeds, t_examples = stdtrit(self.degrees, level), stdtrit(self.n - 1, level)
+        t_seeds, t_examples = stdtrit(self.degrees, level), stdtrit(self.effective - 1, level)
         return np.sqrt((t_seeds**2 * of_seeds + t_examples**2 * of_examples) / (self.S * self.n))
 
 
-def estimate_accuracy(correct: Values) -> Estimate:
+def estimate_accuracy(correct: Values, groups: Groups = None) -> Estimate:
     """Estimate the accuracy of a configuration on other seeds and other examples.
 
     Args:
       correct: whether each seed's prediction of each example was right. Of other values, such as the
         probability of a class, the mean is estimated; it is NaN if one of them is. Where they are not between
         0 and 1, the interval is mean ± h, see above.
+      groups: the group of each example, such as its patient; None: each example is a group by itself.
 
     Raises:
-      ValueError: if there is no seed or no example.
+      ValueError: if there is no seed or no example, or not one group for each example.
     """
     values = as_values("correct", correct, "seeds, examples")
-    return _estimate(np.asarray(values, np.float64), paired=False)
+    return _estimate(np.asarray(values, np.float64), groups, paired=False)
 
 
 def estimate_difference(
-    first: Values, second: Bool[Array | np.ndarray, "_ _"] | Float[Array | np.ndarray, "_ _"]
+    first: Values,
+    second: Bool[Array | np.ndarray, "_ _"] | Float[Array | np.ndarray, "_ _"],
+    groups: Groups = None,
 ) -> Estimate:
     """Estimate by how much the accuracy of one configuration is above that of another.
 
@@ -131,12 +148,13 @@ def estimate_difference(
     Args:
       first, second: whether the predictions of the two were right, from the same seeds on the same examples;
         or other values, see `estimate_accuracy`.
+      groups: see `estimate_accuracy`.
 
     Raises:
       ValueError: if the shapes differ, or there is no seed or no example.
     """
     pair = as_pair("seeds, examples", first=first, second=second)
-    return _estimate(np.subtract(*pair, dtype=np.float64), paired=True)
+    return _estimate(np.subtract(*pair, dtype=np.float64), groups, paired=True)
 
 
 def linearize_ratio(
@@ -166,6 +184,7 @@ def confidence_set(
     correct: Bool[Array | np.ndarray, "S C n"] | Float[Array | np.ndarray, "S C n"],
     diverged: Bool[Array | np.ndarray, "S C"] | None = None,
     confidence: float = CONFIDENCE,
+    groups: Groups = None,
 ) -> Bool[np.ndarray, " C"]:
     """Return a set of configurations that contains the truly best one with the given confidence.
 
@@ -183,18 +202,21 @@ def confidence_set(
       diverged: runs that diverged; None: no run did. A configuration with such a run is not in the set, and
         is no rival.
       confidence: probability that the set contains the best configuration, 0.5 to below 1.
+      groups: see `estimate_accuracy`.
 
     Returns:
       For each configuration, True if it may be the best. At least the most accurate one is True.
 
     Raises:
-      ValueError: if there is no seed, there are fewer than two examples, every configuration diverged, or
-        `confidence` is out of range.
+      ValueError: if there is no seed, there are fewer than two examples or groups, every configuration
+        diverged, or `confidence` is out of range.
     """
     correct = as_values("correct", correct, "seeds, configurations, examples")
-    S, C, n = correct.shape
+    values, effective = _group_values(correct, groups)
+    S, C, n = values.shape
     if S == 0 or n < 2:
-        raise ValueError(f"there are {S} seeds and {n} examples: give at least one seed and two examples")
+        units = "examples" if groups is None else "groups"
+        raise ValueError(f"there are {S} seeds and {n} {units}: give at least one seed and two {units}")
     if not np.isfinite(correct).all():
         raise ValueError("correct holds NaN or infinity: say by diverged which runs to leave out")
     if not 0 <= correct.min() <= correct.max() <= 1:
@@ -210,7 +232,7 @@ def confidence_set(
     if not isinstance(confidence, Real) or not 0.5 <= confidence < 1:
         raise ValueError(f"confidence is {confidence}: give 0.5 to below 1")
     order = np.argsort(-correct.mean(axis=(0, 2)), kind="stable")
-    _, high = _compare_with_rivals(correct, order[finite[order]], confidence)
+    _, high = _compare_with_rivals(correct, values, effective, order[finite[order]], confidence)
     return high >= 0
 
 
@@ -279,6 +301,7 @@ def select_best(
     best: int,
     finite: Bool[np.ndarray, " C"],
     *,
+    groups: Groups = None,
     folds: int = 0,
     estimate: bool = True,
 ) -> Selection:
@@ -288,17 +311,19 @@ def select_best(
       correct: whether the predictions were right, or how far, from 0 to 1.
       best: index of the best configuration.
       finite: configurations that did not diverge; if the best diverged, all did.
+      groups: see `estimate_accuracy`.
       folds: number of folds, one after another among the examples; 0: there are none.
       estimate: whether to estimate what choosing reaches. Where halving has chosen by the same examples
         before, leaving out a part of them now would not show its luck.
     """
-    C, n = correct.shape[1:]
+    values, effective = _group_values(correct, groups)
+    C, n = values.shape[1:]
     accuracy = correct.mean(axis=(0, 2), dtype=np.float64)
     ends, may_be_best = np.full((2, C), np.nan), finite
     if n > 1 and finite.any():
         order = np.argsort(-accuracy, kind="stable")
         order = np.concatenate([[best], order[finite[order] & (order != best)]])
-        ends = _compare_with_rivals(correct, order, CONFIDENCE)
+        ends = _compare_with_rivals(correct, values, effective, order, CONFIDENCE)
         may_be_best = ends[1] >= 0
         ends[:, best] = 0
     differences = np.where(finite, accuracy - accuracy[best], np.nan)
@@ -308,7 +333,7 @@ def select_best(
     # Without folds, not one part after another, because a file may hold its classes one after another.
     count = min(PARTS, n)
     parts = (
-        np.split(correct, folds, axis=2) if folds else [correct[:, :, start::count] for start in range(count)]
+        np.split(correct, folds, axis=2) if folds else [values[:, :, start::count] for start in range(count)]
     )
     accuracy = np.stack([part.mean(axis=2) for part in parts], axis=1)  # [S, parts, C]
     accuracy[:, :, ~finite] = np.nan
@@ -369,11 +394,30 @@ def _split(indices: Int[np.ndarray, " C"], length: int) -> list[Int[np.ndarray, 
     return np.split(indices, range(length, len(indices), length))
 
 
-def _estimate(values: Float[np.ndarray, "S n"], paired: bool) -> Estimate:
+def _group_values(
+    values: Shaped[np.ndarray, "S *C rows"], groups: Groups
+) -> tuple[Shaped[np.ndarray, "S *C n"], float]:
+    """Return the values of groups and their effective number, see above; without groups, of the examples."""
+    S, rows = values.shape[0], values.shape[-1]
+    if groups is None:
+        return values, float(rows)
+    codes = np.broadcast_to(encode_groups(groups, (rows,), (S, rows)), (S, rows))
+    G, runs = codes.max() + 1, values.reshape(S, -1, rows)
+    sizes = np.array([[np.bincount(row, minlength=G)] for row in codes])
+    sums = np.array([[np.bincount(codes[s], run, G) for run in runs[s]] for s in range(S)])
+    mean = sums.sum(axis=2, keepdims=True) / rows
+    grouped = mean + (sums - mean * sizes) * (G / rows)
+    return grouped.reshape(*values.shape[:-1], G), float(np.mean(rows**2 / np.sum(sizes**2.0, axis=2)))
+
+
+def _estimate(values: Float[np.ndarray, "S n"], groups: Groups, paired: bool) -> Estimate:
     """Return the estimate of the mean of values [S, n], which are differences of two if they are paired."""
-    S, n = values.shape
-    if S == 0 or n == 0:
-        raise ValueError(f"there are {S} seeds and {n} examples: give at least one of each")
+    S, rows = values.shape
+    if S == 0 or rows == 0:
+        raise ValueError(f"there are {S} seeds and {rows} examples: give at least one of each")
+    least, most, square = values.min(), values.max(), np.mean(values**2)
+    values, effective = _group_values(values, groups)
+    n = values.shape[1]
     if n == 1:
         return Estimate(float(values.mean()), np.nan, np.nan)
     mean, by_seed, by_example = values.mean(), values.mean(axis=1), values.mean(axis=0)
@@ -381,13 +425,13 @@ def _estimate(values: Float[np.ndarray, "S n"], paired: bool) -> Estimate:
     seeds = n * np.sum((by_seed - mean) ** 2) / degrees
     examples = S * np.sum((by_example - mean) ** 2) / (n - 1)
     rest = np.sum((values - by_seed[:, None] - by_example + mean) ** 2) / (degrees * (n - 1))
-    squares = _Squares(mean, np.mean(values**2), seeds, examples, rest, S, n, degrees)
+    squares = _Squares(mean, square, seeds, examples, rest, S, n, rows, effective, degrees)
     level = (1 + CONFIDENCE) / 2
     half = squares.half_width(level)
     low, high = mean - half, mean + half
-    if not paired and 0 <= values.min() <= values.max() <= 1:
+    if not paired and 0 <= least <= most <= 1:
         low, high = _accuracy_limits(squares, by_seed, level)
-    elif paired and np.abs(values).max() <= 1:
+    elif paired and -1 <= least <= most <= 1:
         low = -_difference_limit(squares._replace(mean=-mean), half, level)
         high = _difference_limit(squares, half, level)
     parts = np.sqrt(np.maximum([seeds - rest, examples - rest, rest], 0) / (S * n)).tolist()
@@ -398,20 +442,27 @@ def _estimate(values: Float[np.ndarray, "S n"], paired: bool) -> Estimate:
 
 
 def _compare_with_rivals(
-    correct: Shaped[np.ndarray, "S C n"], order: Int[np.ndarray, " c"], confidence: float
+    correct: Shaped[np.ndarray, "S C rows"],
+    values: Shaped[np.ndarray, "S C n"],
+    effective: float,
+    order: Int[np.ndarray, " c"],
+    confidence: float,
 ) -> Float[np.ndarray, "2 C"]:
     """Return the ends of each configuration's difference from the best, see `Selection`.
 
     Only the configurations in `order` are compared, the best first; the ends of others are NaN.
     """
-    S, C, n = correct.shape
+    (S, C, rows), n = correct.shape, values.shape[2]
     level = 1 - min((1 - confidence) / max(1, len(order) - 1), 0.4999)  # at 1/2 all widths are 0
-    at_once = max(MIN_CONFIGS, min(CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE // (S * n)))
+    at_once = max(MIN_CONFIGS, min(CONFIGS_AT_ONCE, PREDICTIONS_AT_ONCE // (S * rows)))
     trend = None
 
     def limit(first: Int[np.ndarray, " A"], second: Int[np.ndarray, " B"]) -> Float[np.ndarray, "A B"]:
         """Return upper limits of the differences of all pairs; infinity for one and the same."""
-        squares, columns = _compare_pairs(correct[:, first], correct[:, second])
+        squares, columns = _compare_pairs(values[:, first], values[:, second], rows, effective)
+        if values is not correct:
+            of_rows, _ = _compare_pairs(correct[:, first], correct[:, second], rows, effective)
+            squares = squares._replace(square=of_rows.square)
         if trend:
             moderated, degrees = trend.moderate(np.asarray(squares.seeds), columns)
             squares = squares._replace(seeds=moderated, degrees=degrees)
@@ -422,8 +473,8 @@ def _compare_with_rivals(
         count = min(len(order), MAX_CONFIGS, at_once)
         some = order[np.linspace(0, len(order) - 1, count).astype(int)]
         pairs = np.triu_indices(count, 1)
-        squares, columns = _compare_pairs(correct[:, some], correct[:, some])
-        trend = fit_trend(np.asarray(squares.seeds)[pairs] + 1 / (12 * n), columns[pairs], S - 1, count)
+        squares, columns = _compare_pairs(values[:, some], values[:, some], rows, effective)
+        trend = fit_trend(np.asarray(squares.seeds)[pairs] + n / (12 * rows**2), columns[pairs], S - 1, count)
     ends = np.full((2, C), np.nan)
     low, high = ends
     high[order] = np.inf
@@ -438,7 +489,7 @@ def _compare_with_rivals(
 
 
 def _compare_pairs(
-    first: Shaped[np.ndarray, "S A n"], second: Shaped[np.ndarray, "S B n"]
+    first: Shaped[np.ndarray, "S A n"], second: Shaped[np.ndarray, "S B n"], rows: int, effective: float
 ) -> tuple[_Squares, Float[np.ndarray, "A B 3"]]:
     """Return the squares of the differences of all pairs, first − second [A, B], and what the trend follows.
 
@@ -447,14 +498,14 @@ def _compare_pairs(
     """
     S, _, n = first.shape
 
-    def squared_distances(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        norms = [np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in (rows, columns)]
+    def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        norms = [np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in (left, right)]
         # Rounding may leave a little less than 0.
-        return np.maximum(norms[0][:, None] + norms[1][None, :] - 2 * (rows @ columns.T), 0)
+        return np.maximum(norms[0][:, None] + norms[1][None, :] - 2 * (left @ right.T), 0)
 
-    # Per seed there are whole numbers up to n, which float32 holds exactly up to 2^24.
+    # Of marks there are whole numbers up to n per seed, which float32 holds exactly up to 2^24.
     total = sum(
-        squared_distances(*(side.astype(np.float32) for side in sides))
+        squared_distances(*(side.astype(np.float32 if side.dtype == bool else np.float64) for side in sides))
         for sides in zip(first, second, strict=True)
     )
     by_seed = [side.mean(axis=2).T for side in (first, second)]
@@ -469,8 +520,13 @@ def _compare_pairs(
     degrees = max(S - 1, 1)
     mean_squares = seeds / degrees, examples / (n - 1), rest / (degrees * (n - 1))
     # The floor of `fit_trend` keeps the logarithm finite.
-    columns = [np.ones_like(rest), np.log(mean_squares[2] + 1 / (12 * n)), np.minimum.outer(*accuracies)]
-    return _Squares(difference, total / (S * n), *mean_squares, S, n, degrees), np.stack(columns, axis=-1)
+    columns = [
+        np.ones_like(rest),
+        np.log(mean_squares[2] + n / (12 * rows**2)),
+        np.minimum.outer(*accuracies),
+    ]
+    squares = _Squares(difference, total / (S * n), *mean_squares, S, n, rows, effective, degrees)
+    return squares, np.stack(columns, axis=-1)
 
 
 def _accuracy_limits(
@@ -479,7 +535,7 @@ def _accuracy_limits(
     """Return the limits of an accuracy, see above, each of a one-sided level."""
     from scipy.special import ndtr, ndtri, stdtrit
 
-    mean, S, n = squares.mean, squares.S, squares.n
+    mean, S, n = squares.mean, squares.S, squares.rows
     of_examples = squares._replace(seeds=np.float64(0)).half_width(level)
     limits = np.array(_clopper_pearson(squares, mean, mean - mean**2, of_examples, level))
     if np.ptp(by_seed) > 0:
@@ -499,9 +555,10 @@ def _clopper_pearson(
     """Return the limits of a share of n* examples, see above, each of a one-sided level."""
     from scipy.special import betaincinv, stdtrit
 
-    n = squares.n
-    part = np.minimum((1 / n + squares.examples / squares.S) / (1 / n + variance), 1)  # g
-    count = (variance + part / n) / ((half / stdtrit(n - 1, level)) ** 2 * (n - 1) / n + (part / n) ** 2)
+    n, rows, more = squares.n, squares.rows, 1 / squares.effective
+    part = np.minimum((1 / rows + squares.examples / squares.S) / (1 / rows + variance), 1)  # g
+    square = (half / stdtrit(rows - 1, level)) ** 2 * (n - 1) / n
+    count = (variance + part * more) / (square + (part * more) ** 2)
     right, wrong = (np.maximum(side * count, 1e-9) for side in (share, 1 - share))
     return betaincinv(right, wrong + 1, 1 - level), betaincinv(right + 1, wrong, level)
 

@@ -5,6 +5,7 @@
 takes about an hour on 2 cores; `tests/test_uncertainty.py` is the short form. A run predicts an example right
 if θ √v + a + b + e > 0, where a is of the seed, b of the example, and e of both. All three are normal, and v
 is the sum of their variances, so that the true accuracy is Φ(θ). Two configurations share most of a and b.
+Where there are groups, such as patients, an effect of the group is added.
 """
 
 import argparse
@@ -20,12 +21,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 
 class Regime(NamedTuple):
-    """Latent variances: of seeds, of examples, and of both together."""
+    """Latent variances: of seeds, of examples, of both together, and of groups."""
 
     name: str
     seeds: float
     examples: float
     interaction: float
+    groups: float = 0.0
 
 
 # A low η: seeds hardly matter. A middle one. A high η: the accuracy jumps from seed to seed.
@@ -36,6 +38,11 @@ REGIMES = STABLE, MIDDLE, CHAOTIC = (
 )
 # Half a point from seed to seed, as configurations of a low η on CIFAR-10.
 MEASURED = Regime("measured", 0.00015, 0.92, 0.07985)
+# Examples of a group agree hardly, somewhat or mostly.
+GROUPED = tuple(
+    Regime(f"{100 * share:g} %", 0.01, 0.6 * (0.99 - share), 0.4 * (0.99 - share), share)
+    for share in (0.05, 0.3, 0.8)
+)
 # Correlation of the effects of two configurations.
 SHARED = 0.95
 # How the variances between seeds differ among configurations: not at all; they grow as accuracy falls; they
@@ -54,6 +61,7 @@ def draw_correct(
     seeds: int,
     examples: int,
     factors: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return whether C configurations are right, [seeds, C, examples].
 
@@ -64,6 +72,7 @@ def draw_correct(
       seeds, examples: their numbers.
       factors: factors of each configuration's variance between seeds; None: all are 1, and the effects of the
         seeds are shared.
+      groups: group of each example, whole numbers from 0; None: there are none.
     """
 
     def draw_effects(*shape: int) -> np.ndarray:
@@ -78,7 +87,9 @@ def draw_correct(
     a = draw_effects(seeds) if factors is None else rng.standard_normal((len(thetas), seeds), np.float32)
     a = np.sqrt(between_seeds).astype(np.float32)[:, None] * a
     b = np.float32(np.sqrt(regime.examples)) * draw_effects(examples)
-    total = np.sqrt(between_seeds + regime.examples + regime.interaction)
+    if groups is not None:
+        b += np.float32(np.sqrt(regime.groups)) * draw_effects(groups.max() + 1)[:, groups]
+    total = np.sqrt(between_seeds + regime.examples + regime.interaction + regime.groups)
     scaled = (np.asarray(thetas) * total).astype(np.float32)
     correct = np.empty((seeds, len(thetas), examples), bool)
     for s in range(seeds):
@@ -95,34 +106,58 @@ class Coverage(NamedTuple):
     seeds_and_examples: float
     seeds_alone: float  # of the interval that takes the examples as given
     half_width: float
+    without_groups: float  # of the interval that takes the examples of a group as independent
 
 
 def measure_coverage(
-    regime: Regime, seeds: int, examples: int, draws: int, accuracies: Sequence[float] = (0.5, 0.48)
+    regime: Regime,
+    seeds: int,
+    examples: int,
+    draws: int,
+    accuracies: Sequence[float] = (0.5, 0.48),
+    num_groups: int = 0,
+    equal: bool = True,
 ) -> Coverage:
     """Measure how often the interval of an accuracy, or of the difference of two, covers the true one.
 
     With one seed the truth is that of its weights: their accuracy over all examples.
+
+    Args:
+      regime, seeds, examples: see `draw_correct`.
+      draws: number of simulated sweeps.
+      accuracies: the true one, or the true two.
+      num_groups: number of groups; 0: there are none.
+      equal: whether groups are of equal size. If not, sizes scatter as much as their mean.
     """
     from linear_cifar.uncertainty import estimate_accuracy, estimate_difference, half_width
 
     rng = np.random.default_rng(0)
-    covered, covered_by_seeds, widths = 0, 0, []
+    covered, covered_by_seeds, covered_without, widths = 0, 0, 0, []
+    groups = np.arange(examples) * num_groups // examples if num_groups else None
     for _ in range(draws):
+        if not equal:
+            shares = rng.dirichlet(np.ones(num_groups))
+            sizes = 1 + rng.multinomial(examples - num_groups, shares)
+            groups = np.repeat(np.arange(num_groups), sizes)
         thetas, drawn_from = ndtri(np.array(accuracies)), regime
         if seeds == 1:
             effects = np.sqrt(regime.seeds) * rng.standard_normal(len(thetas))
             thetas = (thetas + effects) / np.sqrt(1 - regime.seeds)
             drawn_from = regime._replace(seeds=0.0)
-        correct = draw_correct(rng, thetas, drawn_from, seeds, examples)
+        correct = draw_correct(rng, thetas, drawn_from, seeds, examples, groups=groups)
         members = [correct[:, c] for c in range(len(thetas))]
-        estimate = estimate_difference(*members) if len(members) == 2 else estimate_accuracy(*members)
+        measure = estimate_difference if len(members) == 2 else estimate_accuracy
+        estimate = measure(*members, groups=groups)
         truth = np.dot(ndtr(thetas), [1, -1][: len(thetas)])
         covered += estimate.low <= truth <= estimate.high
+        without = estimate if groups is None else measure(*members)
+        covered_without += without.low <= truth <= without.high
         by_seed = np.tensordot([1, -1][: len(thetas)], [member.mean(axis=1) for member in members], 1)
         covered_by_seeds += abs(by_seed.mean() - truth) <= half_width(by_seed)  # NaN with one seed
         widths.append((estimate.high - estimate.low) / 2)
-    return Coverage(covered / draws, covered_by_seeds / draws, float(np.mean(widths)))
+    shares = (count / draws for count in (covered, covered_by_seeds, covered_without))
+    covered, covered_by_seeds, covered_without = shares
+    return Coverage(covered, covered_by_seeds, float(np.mean(widths)), covered_without)
 
 
 def draw_factors(rng: np.random.Generator, scatter: str, thetas: np.ndarray) -> np.ndarray | None:
@@ -207,6 +242,28 @@ def print_differences(draws: int) -> None:
             print(f"{regime.name:8} {seeds:5}  {examples:8}  {accuracies:>13}  {cells}", flush=True)
 
 
+def print_groups(draws: int) -> None:
+    """Print how often intervals cover the truth where examples agree, 20 to a group in the mean."""
+    print(
+        "of groups  groups  sizes    seeds  accuracies, %  coverage, %  without groups, %  half width, points"
+    )
+    for regime in GROUPED:
+        for number in (20, 100):
+            for equal in (True, False):
+                for seeds in (1, 3):
+                    for pair in ((0.7,), (0.98,), (0.7, 0.68), (0.98, 0.97)):
+                        measured = measure_coverage(regime, seeds, 20 * number, draws, pair, number, equal)
+                        accuracies = ", ".join(f"{100 * accuracy:g}" for accuracy in pair)
+                        cells = (
+                            f"{100 * measured[0]:11.1f}  {100 * measured[3]:17.1f}  {100 * measured[2]:18.2f}"
+                        )
+                        print(
+                            f"{regime.name:>9}  {number:6}  {'equal' if equal else 'unequal':7}  {seeds:5}  "
+                            f"{accuracies:>13}  {cells}",
+                            flush=True,
+                        )
+
+
 def print_sets(draws: int) -> None:
     """Print how often the sets hold the best, and how large they are."""
     print("regime   scatter       configurations  seeds  examples  shape  held, %  size")
@@ -233,9 +290,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--draws", type=int, default=2_000, help="draws of each row; sets of 1,000 have 5 %%")
-    parser.add_argument("--part", choices=("accuracies", "differences", "sets"), help="print only this part")
+    parser.add_argument(
+        "--part", choices=("accuracies", "differences", "groups", "sets"), help="print only this part"
+    )
     arguments = parser.parse_args()
-    for show in (print_accuracies, print_differences, print_sets):
+    for show in (print_accuracies, print_differences, print_groups, print_sets):
         if arguments.part in (None, show.__name__.removeprefix("print_")):
             show(arguments.draws)
 

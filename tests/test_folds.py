@@ -257,7 +257,7 @@ def test_a_run_without_a_fold_is_a_sweep_on_the_other_images(folded):
         options = grid.make_sweep().settings.fit_options(raw.image_shape)
     for name in ("per_epoch", "halving"):
         del options[name]
-    features, labels = raw.splits["train"]
+    features, labels, _ = raw.splits["train"]
     folds = find_folds(raw, labels, FOLDS)
     for fold, left_out in enumerate(folds):
         kept = np.setdiff1d(folds, left_out)

@@ -67,7 +67,7 @@ def assert_refused(message, path, **names):
 def assert_same(dataset, expected):
     assert dataset.fingerprint == expected.fingerprint
     assert (dataset.classes, [*dataset.splits]) == (expected.classes, [*expected.splits])
-    for split, (features, labels) in dataset.splits.items():
+    for split, (features, labels, _) in dataset.splits.items():
         assert features.dtype == expected.splits[split].features.dtype
         np.testing.assert_array_equal(features, expected.splits[split].features)
         np.testing.assert_array_equal(labels, expected.splits[split].labels)

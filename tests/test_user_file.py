@@ -327,7 +327,7 @@ def test_images_that_float32_cannot_tell_apart_are_not_flipped(small, monkeypatc
 def read_changed(path, change):
     """Read a file, and return it with its training features changed."""
     dataset = read_features(path)
-    features, labels = dataset.splits["train"]
+    features, labels, _ = dataset.splits["train"]
     changed = {"train": Split(change(features), labels)}
     return make_dataset(dataset.name, dataset.classes, changed, dataset.origin, user_file=True)
 

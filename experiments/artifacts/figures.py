@@ -272,7 +272,7 @@ def plot_samples(dataset: Dataset, columns: int = 12) -> Figure:
     """Draw the first training images of each class, a row per class; the data set is of coloured images."""
     shape = dataset.image_shape
     assert shape is not None, "only images can be drawn"
-    images, classes = dataset.splits["train"]
+    images, classes, _ = dataset.splits["train"]
     labels, note = label_classes(dataset.classes, LABEL)
     rows = [images[np.flatnonzero(classes == k)[:columns]] for k in range(len(labels))]
     return _plot_images(f"{dataset.label}: training images{note}", shape, rows, labels, [""] * columns)

@@ -156,8 +156,8 @@ def write_measures(
 def mean_weights_intervals(result: Result, data: Data) -> list[Estimate]:
     """Return the test accuracy of each configuration's mean weights over the seeds, which are one classifier.
 
-    The intervals are over examples. The list is empty if there is one seed, no test split, or not all weights
-    were kept.
+    The intervals are over examples, or groups of them. The list is empty if there is one seed, no test split,
+    or not all weights were kept.
     """
     S, C = result.identity.size
     if S == 1 or "test" not in result.sizes or len(result.weights.replicates) < S * C:
@@ -166,4 +166,5 @@ def mean_weights_intervals(result: Result, data: Data) -> list[Estimate]:
     with jax.enable_x64(settings["dtype"] == "float64"):
         mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), result.params())
         marks = mark_correct(mean, data.sets["test"], data.standardizer, settings["precision"])
-    return [estimate_accuracy(marks[None, c]) if result.stayed_finite[c] else DIVERGED for c in range(C)]
+    groups, finite = data.sets["test"].groups, result.stayed_finite
+    return [estimate_accuracy(marks[None, c], groups) if finite[c] else DIVERGED for c in range(C)]

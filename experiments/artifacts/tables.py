@@ -164,7 +164,7 @@ def refit_table(result: Result, data: Data) -> Table:
     columns += ["mean weights"] * bool(of_mean_weights) + ["remark"]
     note = (
         "mean weights: test accuracy of one classifier, whose weights are the means over the seeds; its "
-        "interval is over examples."
+        f"interval is over {_units(result)}."
     )
     title = (
         f"{interval_heading(result)}, the best by validation, trained again on all "
@@ -190,7 +190,7 @@ def interval_heading(result: Result, with_train: bool = True) -> str:
     over = _describe_replicates(result)
     several = len(result.seeds) > 1
     of_train = "; train: seeds" * with_train
-    covered = f"{over} and examples{of_train}" if several else "examples, for these weights"
+    covered = f"{over} and {_units(result)}{of_train}" if several else f"{_units(result)}, for these weights"
     return f"{result.about['label']} ({100 * CONFIDENCE:.0f} % intervals over {covered})"
 
 
@@ -310,6 +310,11 @@ def _describe_replicates(result: Result) -> str:
     return ", ".join(words)
 
 
+def _units(result: Result) -> str:
+    """Return what other data would vary by: examples, or groups of them."""
+    return "groups" if result.groups else "examples"
+
+
 def _describe_selection(result: Result, selection: Selection) -> list[str]:
     """Return lines on the set of the best, and on what the choice of the best reaches."""
     C, best = len(result.configs), result.ranking()[0]
@@ -318,7 +323,8 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
     lines = []
     if C > 1:
         num_seeds, num_best = len(result.seeds), int(selection.may_be_best.sum())
-        covers = "other seeds and examples" if num_seeds > 1 else "other examples, for these weights,"
+        units = _units(result)
+        covers = f"other seeds and {units}" if num_seeds > 1 else f"other {units}, for these weights,"
         scope = " of those that reached the end" if result.halved else ""
         lines.append(
             f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
@@ -328,7 +334,7 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
             fewer = f"fewer than {MIN_CONFIGS} configurations and {ENOUGH} seeds"
             lines[-1] += f" With {fewer} the set may be large."
     if np.isfinite(selection.expected):
-        parts = "folds" if result.folds else "parts of the validation examples"
+        parts = "folds" if result.folds else f"parts of the validation {_units(result)}"
         means = result.interval("val", best).mean, selection.expected
         own, expected = (_mean_percent(mean).text for mean in means)
         lines.append(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import cache
 
+import numpy as np
 from absl import flags
 
 from experiments.cli.flags import expand_path
@@ -78,19 +79,22 @@ def _find_dataset() -> Dataset:
 def _describe_division(data: Data) -> Iterator[str]:
     """Yield what a user may not expect of the division of a data set."""
     splits, n = data.dataset.splits, len(data.sets["train"])
+    grouped = data.sets["train"].groups is not None
+    groups = {name: len(np.unique(np.asarray(examples.groups))) for name, examples in data.sets.items()}
     if "val" in splits and (data.folds or "val" not in data.sets):
         yield f"has x_val: its examples join the training examples, {n:,} in all"
     if data.folds:
         m = data.size("val")
         if len(data.folds) * m < n:
             left_over = n - len(data.folds) * m
-            yield f"has {n:,} training examples: {left_over} are in no fold, so that each has {m:,}"
+            yield f"has {n:,} training examples: {left_over:,} are in no fold, so that each has {m:,}"
+        if grouped:
+            yield f"has {groups['train']:,} groups of training examples, and no fold divides one"
     elif data.dataset.user_file and "val" not in splits and "val" in data.sets:
-        size = len(data.sets["val"])
-        yield (
-            f"has no x_val: {size:,} of its {n + size:,} training examples, drawn at random and stratified "
-            "by class, validate instead"
-        )
+        size, drawn = len(data.sets["val"]), "drawn at random and stratified by class"
+        if grouped:
+            drawn = f"{groups['val']:,} of {groups['val'] + groups['train']:,} groups, stratified by class"
+        yield f"has no x_val: {size:,} of its {n + size:,} training examples, {drawn}, validate instead"
     if "test" not in splits:
         yield "has no x_test: nothing is reported as test"
 

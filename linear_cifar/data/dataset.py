@@ -24,13 +24,14 @@ class DataUnavailable(DataError):
 
 
 class Split(NamedTuple):
-    """n examples of d features, with their classes as whole numbers from 0.
+    """n examples of d features, with their classes, and perhaps their groups, as whole numbers from 0.
 
     Images are channel-major: all red, then all green, then all blue, each with its rows from the top.
     """
 
     features: Num[np.ndarray, "n d"]
     labels: Integer[np.ndarray, " n"]
+    groups: Integer[np.ndarray, " n"] | None = None
 
 
 class Dataset(NamedTuple):
@@ -64,14 +65,16 @@ def make_dataset(
     """Return a data set with its fingerprint: the SHA-256 (hex) of its labels and features.
 
     The files that they came in do not matter. Each split's labels come before its features, and the splits
-    are in the order of `SPLITS`. So the four layouts of CIFAR-10 agree. The names of the classes in a user's
-    file follow.
+    are in the order of `SPLITS`. So the four layouts of CIFAR-10 agree. Groups follow, and the names of
+    the classes in a user's file.
     """
     digest = hashlib.sha256()
     ordered = {split: splits[split] for split in SPLITS if split in splits}
-    for features, labels in ordered.values():
+    for features, labels, _ in ordered.values():
         digest.update(np.ascontiguousarray(labels).data)
         digest.update(np.ascontiguousarray(features).view(np.uint8).data)  # bfloat16 has no buffer
+    for groups in (split.groups for split in ordered.values() if split.groups is not None):
+        digest.update(np.ascontiguousarray(groups).data)
     if user_file:
         digest.update("\n".join(classes).encode())
     return Dataset(name, classes, ordered, origin, verified, image_shape, user_file, digest.hexdigest())

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+import jax
 import numpy as np
 from jaxtyping import Int, Integer, Num
 
@@ -14,8 +15,13 @@ TrainSplit = Literal["full", "batch1"]
 # Seed of the rows that validate where there is no validation split, and of the folds. It is not a run's seed,
 # so that all runs on a data set are validated on the same rows.
 VALIDATION_SEED = 0
+# A validation split is one of at most so many folds of whole groups: their number costs time.
+MOST_FOLDS = 50
 # JAX refers to an array on a CPU, and does not copy it, if it begins at a multiple of so many bytes.
 ALIGNMENT = 64
+
+# Group of each row.
+Groups = Integer[np.ndarray, " n"] | None
 
 
 def check_division(train: Any, val_size: Any, folds: Any = 0) -> None:
@@ -47,7 +53,8 @@ def divide(dataset: Dataset, train: str = "full", val_size: int = 1_000, folds: 
     Args:
       dataset: the data set. Its validation split is kept where it has one.
       train: `full` trains on all training examples less `val_size`, which validate: of published images the
-        last ones (the splits are views), of a user's own file a random choice, see `draw_stratified`.
+        last ones (the splits are views), of a user's own file a random choice, see `draw_stratified`, or
+        whole groups, see `draw_groups`.
         `batch1` trains on the first published batch file and validates on the second.
       val_size: number of validation examples to take with `full`. 0: there is no validation split, and all
         training examples are trained on, with those of the data set's own validation split.
@@ -61,15 +68,15 @@ def divide(dataset: Dataset, train: str = "full", val_size: int = 1_000, folds: 
     if dataset.user_file and train == "batch1":
         raise DataError(f"{dataset.name} has no batch files as CIFAR-10 has: give train=full")
     splits = dict(dataset.splits)
-    features, labels = splits["train"]
+    training = splits["train"]
     validates = val_size > 0 and not folds
     if train == "batch1" or (validates and "val" not in splits):
         train_rows, val_rows = _choose_rows(dataset, train, val_size)
-        splits["train"] = Split(_take_rows(features, train_rows), labels[train_rows])
-        splits["val"] = Split(_take_rows(features, val_rows), labels[val_rows])
+        for name, rows in (("train", train_rows), ("val", val_rows)):
+            labels, groups = jax.tree.map(lambda leaf, rows=rows: leaf[rows], training[1:])
+            splits[name] = Split(_take_rows(training.features, rows), labels, groups)
     elif "val" in splits and not validates:
-        pairs = zip(splits["train"], splits["val"], strict=True)
-        splits["train"] = Split(*map(np.concatenate, pairs))
+        splits["train"] = jax.tree.map(lambda *leaves: np.concatenate(leaves), training, splits["val"])
     used = {"train": True, "val": validates, "test": not folds}
     return {name: splits[name] for name in SPLITS if name in splits and used[name]}
 
@@ -93,11 +100,13 @@ def _choose_rows(
     dataset: Dataset, train: str, val_size: int
 ) -> tuple[slice | Int[np.ndarray, " n"], slice | Int[np.ndarray, " m"]]:
     """Choose the rows of the training split to train on, and those to validate on."""
-    labels = dataset.splits["train"].labels
+    _, labels, groups = dataset.splits["train"]
     n = len(labels)
     if dataset.user_file:
         try:
-            rows = draw_stratified(labels, val_size)
+            rows = (
+                draw_stratified(labels, val_size) if groups is None else draw_groups(labels, groups, val_size)
+            )
         except ValueError as error:
             raise DataError(
                 f"{dataset.name} has no x_val to validate on, and val_{error}: each class keeps a row"
@@ -111,51 +120,110 @@ def _choose_rows(
     return slice(first), slice(first, last)
 
 
-def find_folds(dataset: Dataset, labels: Integer[np.ndarray, " n"], folds: int) -> Int[np.ndarray, "folds m"]:
+def find_folds(
+    dataset: Dataset, labels: Integer[np.ndarray, " n"], folds: int, groups: Groups = None
+) -> Int[np.ndarray, "folds m"]:
     """Return the rows of each fold of all training examples: the published batch files, or a stratified draw.
 
     Raises:
-      DataError: if a class has too few examples, see `draw_folds`.
+      DataError: if a class has too few examples, or there are too few groups, see `draw_folds`.
     """
     n = len(labels)
     if not dataset.user_file and n == folds * BATCH_FILE_SIZE:
         return np.arange(n).reshape(folds, -1)
     try:
-        return draw_folds(labels, folds)
+        return draw_folds(labels, folds, groups)
     except ValueError as error:
         raise DataError(f"{dataset.name} cannot be divided into {folds} folds: {error}") from None
 
 
 def draw_folds(
-    labels: Integer[np.ndarray, " n"], folds: int, seed: int = VALIDATION_SEED
+    labels: Integer[np.ndarray, " n"], folds: int, groups: Groups = None, seed: int = VALIDATION_SEED
 ) -> Int[np.ndarray, "folds m"]:
-    """Divide rows at random into folds of equal size m = ⌊n / folds⌋, with each class spread over all folds.
+    """Divide rows at random into folds of equal size m, with each class spread over all folds.
 
-    The numbers of a class in two folds differ by at most one. The n − m · folds rows that are left over are
-    in no fold; they are of the largest classes.
+    Without groups m is ⌊n / folds⌋, and the numbers of a class in two folds differ by at most one. The rows
+    that are left over are in no fold; they are of the largest classes. With groups, no group is in two folds,
+    see `assign_groups`. The folds are then cut to the size of the smallest, each class in its share.
 
     Args:
       labels: class of each row, whole numbers from 0.
       folds: number of folds.
+      groups: group of each row, whole numbers; None: there are none.
       seed: seed of the draw.
 
     Returns:
       Indices in ascending order.
 
     Raises:
-      ValueError: if `folds` is no whole number from 2, or a class would have a row in one fold only.
+      ValueError: if `folds` is no whole number from 2, there are fewer groups, or a class would have a row in
+        one fold only.
     """
     as_whole("folds", folds, 2)
     counts = np.bincount(labels)
     random = np.random.default_rng(as_seed(seed)).random(len(labels))
     # Dealt like cards: the rows of a class follow one another, and the smallest class comes first.
     order = np.lexsort((random, labels, counts[labels]))
-    m = len(labels) // folds
-    dealt = order[: m * folds].reshape(m, folds).T
-    rare = np.flatnonzero((counts > 0) & (np.bincount(labels[dealt.ravel()], minlength=len(counts)) < 2))
+    if groups is None:
+        m = len(labels) // folds
+        dealt = order[: m * folds].reshape(m, folds).T
+    else:
+        fold_of = assign_groups(labels, groups, folds)[order]
+        by_fold = [order[fold_of == fold] for fold in range(folds)]
+        m = min(map(len, by_fold))
+        dealt = np.stack([rows[np.arange(m) * len(rows) // m] for rows in by_fold])
+    folds_with = sum(np.bincount(labels[rows], minlength=len(counts)) > 0 for rows in dealt)
+    rare = np.flatnonzero((counts > 0) & (folds_with < 2))
     if len(rare):
-        raise ValueError(f"class {rare[0]} has {counts[rare[0]]} of {len(labels)} rows, too few to divide")
+        whole = " without dividing groups" * (groups is not None)
+        raise ValueError(
+            f"class {rare[0]} has {counts[rare[0]]} of {len(labels)} rows, too few to divide{whole}"
+        )
     return np.sort(dealt, axis=1)
+
+
+def draw_groups(
+    labels: Integer[np.ndarray, " n"], groups: Integer[np.ndarray, " n"], size: int
+) -> Int[np.ndarray, " m"]:
+    """Choose whole groups with about `size` rows: of n / `size` folds the nearest, see `assign_groups`.
+
+    Raises:
+      ValueError: if there is one group, or each fold would take all rows of a class.
+    """
+    folds = min(max(2, round(len(labels) / size)), MOST_FOLDS, len(np.unique(groups)))
+    fold_of = assign_groups(labels, groups, folds)
+    chosen = [np.flatnonzero(fold_of == fold) for fold in range(folds)]
+    chosen = [rows for rows in chosen if {*np.delete(labels, rows)} == {*labels}]
+    if not chosen:
+        raise ValueError(f"size is {size}: every choice of whole groups would take all rows of a class")
+    return min(chosen, key=lambda rows: abs(len(rows) - size))
+
+
+def assign_groups(
+    labels: Integer[np.ndarray, " n"], groups: Integer[np.ndarray, " n"], folds: int
+) -> Int[np.ndarray, " n"]:
+    """Return a fold for each row, one for all rows of a group, so that folds have equal shares of each class.
+
+    It is that of scikit-learn's `StratifiedGroupKFold`: groups come in the order of the standard deviation of
+    their class counts, and each is put where the shares of the classes then scatter least over the folds.
+    """
+    found, codes = np.unique(groups, return_inverse=True)
+    if len(found) < folds:
+        raise ValueError(f"there are {len(found)} groups, too few to divide")
+    classes, labels = np.unique(labels, return_inverse=True)
+    counts = np.zeros((len(found), len(classes)))
+    np.add.at(counts, (codes, labels), 1)
+    by_fold, fold_of = np.zeros((folds, len(classes))), np.zeros(len(found), int)
+    for group in np.argsort(-counts.std(axis=1), kind="stable"):
+        # [f, g, k]: the rows of class k in fold g, if the group is put into fold f.
+        shares = (by_fold + np.eye(folds)[..., None] * counts[group]) / counts.sum(axis=0)
+        least, size = np.inf, np.inf
+        for fold, scatter in enumerate(shares.std(axis=1).mean(axis=1)):
+            rows = by_fold[fold].sum()
+            if scatter < least or (scatter - least <= 1e-8 + 1e-5 * least and rows < size):
+                least, size, fold_of[group] = scatter, rows, fold
+        by_fold[fold_of[group]] += counts[group]
+    return fold_of[codes]
 
 
 def draw_stratified(

@@ -1,5 +1,6 @@
 """A user's own features: the arrays of a file, checked, and their labels as classes."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,13 +22,15 @@ from linear_cifar.npz import ArrayHeader
 FEATURE_TYPES = ("uint8", "bfloat16", "float16", "float32", "float64")
 CLASSES = "classes"
 # The arrays of a file with an array for each split, and of a file with one for all. Tables have other names.
-DIVIDED = (*(f"{axis}_{split}" for split in SPLITS for axis in "xy"), CLASSES)
-WHOLE = ("x", "y", "split", CLASSES)
+GROUP = "group"
+AXES = ("x", "y", GROUP)
+DIVIDED = (*(f"{axis}_{split}" for split in SPLITS for axis in AXES), CLASSES)
+WHOLE = (*AXES, "split", CLASSES)
 TABLE_NAMES = {"x": "features", "y": "label"}
 # Numbers of channels by which an array of images is recognised: grey and colours.
 CHANNELS = (1, 3)
-# A split's features and labels by name, and its rows of them.
-Part = tuple[str, str, slice | Int[np.ndarray, " n"]]
+# A split's features, labels and perhaps groups by name, and its rows of them.
+Part = tuple[str, str, str | None, slice | Int[np.ndarray, " n"]]
 
 
 def read_features(path: str | Path, **options: Any) -> Dataset:
@@ -44,7 +47,8 @@ def open_features(
     """Open a file of features and labels that one of `READERS` reads, or a folder of `.npy` files.
 
     It holds `x_train` [n, ...] and `y_train` [n], and perhaps the same for `val` and `test`. Or it holds `x`
-    and `y`, also called `features` and `label`, and perhaps `split` [n]: the word train, val or test.
+    and `y`, also called `features` and `label`, and perhaps `split` [n]: the word train, val or test. Beside
+    each `x` may be a `group` [n], such as the patient, of any type that labels have.
     Features are of one of `FEATURE_TYPES`, and further axes are flattened. Arrays [n, height, width, 1 or 3]
     and [n, 1 or 3, height, width] are images, and become channel-major.
 
@@ -82,17 +86,21 @@ def open_features(
     for name in found.values():
         with _explain_errors(f"{path}: {name}"):
             headers[name] = archive.header(name)
-    pairs = {array[2:]: (name, found[f"y{array[1:]}"]) for array, name in found.items() if array[0] == "x"}
-    first = next(iter(pairs.values()))[0]
-    for pair in pairs.values():
-        _check_headers(path, *pair, first, headers)
+    splits = {array[2:]: array[1:] for array in found if array[0] == "x"}
+    named = {
+        split: (found[f"x{end}"], found[f"y{end}"], found.get(f"{GROUP}{end}"))
+        for split, end in splits.items()
+    }
+    first = named[next(iter(named))][0]
+    for x, *beside in named.values():
+        _check_headers(path, x, [*filter(None, beside)], first, headers)
     _check_memory(path, headers)
     image_shape = _find_image_shape(path, first, headers[first].shape, image_shape)
-    parts: dict[str, Part] = {split or "train": (*pair, slice(None)) for split, pair in pairs.items()}
-    sizes = {split: headers[x].shape[0] for split, (x, _, _) in parts.items()}
+    parts: dict[str, Part] = {split or "train": (*three, slice(None)) for split, three in named.items()}
+    sizes = {split: headers[x].shape[0] for split, (x, *_) in parts.items()}
     if "split" in found:
         rows = _read_split(path, found["split"], archive, headers.pop(found["split"]), sizes["train"])
-        parts = {split: (*pairs[""], rows[split]) for split in rows}
+        parts = {split: (*named[""], rows[split]) for split in rows}
         sizes = {split: len(rows[split]) for split in rows}
     return sizes, partial(_read, path, archive, headers, parts, found.get(CLASSES), image_shape)
 
@@ -104,7 +112,10 @@ def _find_arrays(
     arrays = DIVIDED if "x_train" in {*held, *names} else WHOLE
     usual = {array: array if array in held else TABLE_NAMES.get(array, array) for array in arrays}
     found = {array: name for array, name in (usual | dict(names)).items() if name in held}
-    partners = [f"{'xy'[array[0] == 'x']}{array[1:]}" for array in found if array[0] in "xy"]
+    cut = [array.partition("_") for array in found]
+    # Beside any features are labels, and groups if there are groups at all; and the other way round.
+    axes = [axis for axis in AXES if axis != GROUP or any(part[0] == GROUP for part in cut)]
+    partners = [f"{axis}{dash}{split}" for kind, dash, split in cut if kind in axes for axis in axes]
     for array in (*arrays[:2], *names, *partners):
         if array not in found or array not in arrays:
             raise DataError(
@@ -153,12 +164,23 @@ def _read(
             if array.shape != header.shape:
                 raise ValueError("it is not as large as its header says")
         arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
-    label_arrays = {y: arrays[y] for _, y, _ in parts.values()}
+    label_arrays = {y: arrays[y] for _, y, *_ in parts.values()}
     labels, classes = _encode_labels(path, label_arrays, arrays.get(classes_name or ""))
-    pixels = dict.fromkeys(x for x, _, _ in parts.values())
+    group_arrays = {group: arrays[group] for *_, group, _ in parts.values() if group}
+    groups, group_names = _encode_labels(path, group_arrays, None) if group_arrays else ({}, ())
+    pixels = dict.fromkeys(x for x, *_ in parts.values())
     # The last reference to an array goes with it, because images may be copied.
     features = {x: _flatten_features(path, x, arrays.pop(x), image_shape) for x in pixels}
-    splits = {split: Split(features[x][rows], labels[y][rows]) for split, (x, y, rows) in parts.items()}
+    codes = {split: groups[group][rows] for split, (*_, group, rows) in parts.items() if group}
+    for one, other in itertools.combinations(codes, 2):
+        shared = np.intersect1d(codes[one], codes[other])
+        if len(shared):
+            name = group_names[shared[0]]
+            raise DataError(f"{path}: group {name!a:.40} is in {one} and in {other}: give its rows one split")
+    splits = {
+        split: Split(features[x][rows], labels[y][rows], codes.get(split))
+        for split, (x, y, _, rows) in parts.items()
+    }
     K, n = len(classes), len(splits["train"].labels)
     if not 2 <= K < n:
         raise DataError(
@@ -175,21 +197,23 @@ def _read(
 
 
 def _check_headers(
-    path: Path, x_name: str, y_name: str, first_name: str, headers: Mapping[str, ArrayHeader]
+    path: Path, x_name: str, beside: Sequence[str], first_name: str, headers: Mapping[str, ArrayHeader]
 ) -> None:
     """Raise DataError if a split's types and shapes do not fit one another or those of the first split."""
-    x, y, first = (headers[name] for name in (x_name, y_name, first_name))
+    x, first = headers[x_name], headers[first_name]
     if x.dtype.name not in FEATURE_TYPES:
         raise DataError(f"{path}: {x_name} is {x.dtype.name:.40}: give {', '.join(FEATURE_TYPES)}")
-    if y.dtype.kind not in "iubUS":
-        raise DataError(f"{path}: {y_name} is {y.dtype.name:.40}: give whole numbers, words or booleans")
     if len(x.shape) < 2 or 0 in x.shape:
         raise DataError(f"{path}: {x_name} is {list(x.shape)}: give [n, ...], a row for each example")
-    # Keras's own CIFAR-10 has labels [n, 1].
-    if y.shape not in ((x.shape[0],), (x.shape[0], 1)):
-        raise DataError(
-            f"{path}: {y_name} is {list(y.shape)}, and {x_name} is {list(x.shape)}: give [n] labels"
-        )
+    for name in beside:
+        dtype, shape = headers[name].dtype, headers[name].shape
+        if dtype.kind not in "iubUS":
+            raise DataError(f"{path}: {name} is {dtype.name:.40}: give whole numbers, words or booleans")
+        # Keras's own CIFAR-10 has labels [n, 1].
+        if shape not in ((x.shape[0],), (x.shape[0], 1)):
+            raise DataError(
+                f"{path}: {name} is {list(shape)}, and {x_name} is {list(x.shape)}: give [n] labels"
+            )
     if x.shape[1:] != first.shape[1:] or x.dtype != first.dtype:
         raise DataError(
             f"{path}: {x_name} is {x.dtype}{list(x.shape)}, and {first_name} is {first.dtype}"
@@ -275,7 +299,7 @@ def _flatten_features(
 def _encode_labels(
     path: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]], named: Shaped[np.ndarray, "..."] | None
 ) -> tuple[dict[str, Int[np.ndarray, " n"]], tuple[str, ...]]:
-    """Return the labels of each array as int32 [n] from 0, and the names of the classes.
+    """Return the labels, or the groups, of each array as int32 [n] from 0, and their names.
 
     Raises:
       DataError: if a name is no text, or a label has none.

@@ -86,7 +86,9 @@ def prepare_data(
     check_choice("standardize", standardize, STANDARDIZE)
     check_choice("class_weight", class_weight, CLASS_WEIGHTS)
     splits = divide(dataset, train, val_size, folds)
-    left_out = list(find_folds(dataset, splits["train"].labels, folds)) if folds else []
+    left_out = (
+        list(find_folds(dataset, splits["train"].labels, folds, splits["train"].groups)) if folds else []
+    )
     _check_memory(dataset, splits, np.dtype(dtype).itemsize if standardize == UNIT else None)
     # The name of the data set is left out, because a user's file may be renamed.
     taken = f"folds {folds}" if folds else f"val_size {val_size}"
@@ -122,7 +124,7 @@ def _make_examples(split: Split, K: int, standardize: str, dtype: str, weights: 
         features = scale_to_unit_length(features, dtype)
     if standardize == NONE:
         check_resolution(features, dtype)
-    return make_examples(features, split.labels, K, weights)
+    return make_examples(features, split.labels, K, weights, split.groups)
 
 
 def _fit(features: np.ndarray, standardize: str) -> Standardizer | None:
