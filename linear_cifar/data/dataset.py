@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer, Num
 
+from linear_cifar.devices import empty_aligned
+
 SPLITS = ("train", "val", "test")
 # Channels, height and width of an image.
 ImageShape = tuple[int, int, int]
@@ -31,6 +33,24 @@ class Split(NamedTuple):
 
     features: Num[np.ndarray, "n d"]
     labels: Integer[np.ndarray, " n"]
+
+    def take(self, rows: slice | Integer[np.ndarray, " m"]) -> "Split":
+        """Return some rows, read-only: views, or one copy, which JAX need not copy again on a CPU."""
+        if isinstance(rows, slice):
+            return Split(self.features[rows], self.labels[rows])
+        taken = empty_aligned((len(rows), self.features.shape[1]), self.features.dtype)
+        np.take(self.features, rows, axis=0, out=taken, mode="clip")  # "raise" would make a second copy
+        taken.flags.writeable = False
+        return Split(taken, self.labels[rows])
+
+    def join(self, other: "Split") -> "Split":
+        """Return the rows of both, in a copy as that of `take`."""
+        shape = (len(self.labels) + len(other.labels), self.features.shape[1])
+        joined = np.concatenate(
+            (self.features, other.features), out=empty_aligned(shape, self.features.dtype)
+        )
+        joined.flags.writeable = False
+        return Split(joined, np.concatenate((self.labels, other.labels)))
 
 
 class Dataset(NamedTuple):

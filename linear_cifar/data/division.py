@@ -1,11 +1,10 @@
 """The division of a data set into examples to train on, to validate on and to test on, or into folds."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Int, Integer, Num
+from jaxtyping import Int, Integer
 
 from linear_cifar.arguments import as_seed, as_whole, check_choice
 from linear_cifar.data.dataset import BATCH_FILE_SIZE, SPLITS, DataError, Dataset, Split
@@ -14,8 +13,6 @@ TrainSplit = Literal["full", "batch1"]
 # Seed of the rows that validate where there is no validation split, and of the folds. It is not a run's seed,
 # so that all runs on a data set are validated on the same rows.
 VALIDATION_SEED = 0
-# JAX refers to an array on a CPU, and does not copy it, if it begins at a multiple of so many bytes.
-ALIGNMENT = 64
 
 
 def check_division(train: Any, val_size: Any, folds: Any = 0) -> None:
@@ -61,32 +58,15 @@ def divide(dataset: Dataset, train: str = "full", val_size: int = 1_000, folds: 
     if dataset.user_file and train == "batch1":
         raise DataError(f"{dataset.name} has no batch files as CIFAR-10 has: give train=full")
     splits = dict(dataset.splits)
-    features, labels = splits["train"]
+    whole = splits["train"]
     validates = val_size > 0 and not folds
     if train == "batch1" or (validates and "val" not in splits):
         train_rows, val_rows = _choose_rows(dataset, train, val_size)
-        splits["train"] = Split(_take_rows(features, train_rows), labels[train_rows])
-        splits["val"] = Split(_take_rows(features, val_rows), labels[val_rows])
+        splits["train"], splits["val"] = whole.take(train_rows), whole.take(val_rows)
     elif "val" in splits and not validates:
-        pairs = zip(splits["train"], splits["val"], strict=True)
-        splits["train"] = Split(*map(np.concatenate, pairs))
+        splits["train"] = whole.join(splits["val"])
     used = {"train": True, "val": validates, "test": not folds}
     return {name: splits[name] for name in SPLITS if name in splits and used[name]}
-
-
-def _take_rows(
-    features: Num[np.ndarray, "n d"], rows: slice | Integer[np.ndarray, " m"]
-) -> Num[np.ndarray, "m d"]:
-    """Return some rows, read-only and at a multiple of 64 bytes, so that JAX need not copy them on a CPU."""
-    if isinstance(rows, slice):
-        return features[rows]
-    shape = (len(rows), features.shape[1])
-    buffer = np.empty(math.prod(shape) * features.itemsize + ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % ALIGNMENT
-    taken = buffer[start : start + buffer.size - ALIGNMENT].view(features.dtype).reshape(shape)
-    np.take(features, rows, axis=0, out=taken)
-    taken.flags.writeable = False
-    return taken
 
 
 def _choose_rows(
