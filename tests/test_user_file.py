@@ -20,7 +20,7 @@ from experiments.cli import experiment
 from experiments.cli.launch import parse_flags
 from experiments.cli.source import open_source
 from experiments.runner.errors import UsageError
-from linear_cifar.data import prepare as prepare_module
+from linear_cifar import memory
 from linear_cifar.data.dataset import DataError, Split, make_dataset
 from linear_cifar.data.division import divide
 from linear_cifar.data.formats import read_features
@@ -331,11 +331,11 @@ def test_float64_features_lose_no_digits_in_float32(small, change, mode):
 
 def test_more_data_than_the_memory_holds_are_refused(small, monkeypatch):
     dataset = read_features(small / "plain.npz")
-    needed = 2 * 60 * (12 * 4 + 4)
-    monkeypatch.setattr(prepare_module, "process_memory", lambda: needed)
+    needed = 60 * (2 * 12 * 4 + 4)  # loaded, and copied as rows that are drawn
+    monkeypatch.setattr(memory, "process_memory", lambda: needed)
     prepare_data(dataset, val_size=12)
-    monkeypatch.setattr(prepare_module, "process_memory", lambda: needed - 1)
-    with pytest.raises(DataError, match="60 examples of 12 features and 3 classes, which take"):
+    monkeypatch.setattr(memory, "process_memory", lambda: needed - 1)
+    with pytest.raises(DataError, match=r"\(60 examples of 12 features\) needs 6e-06 GB, and there are"):
         prepare_data(dataset, val_size=12)
 
 
