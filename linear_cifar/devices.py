@@ -1,13 +1,18 @@
 """The devices that a sweep is divided over."""
 
 import importlib.util
+import math
 import os
 
 import jax
 import jaxlib
+import numpy as np
+from jax.typing import DTypeLike
 
 # JAX's name of the platform.
 CPU = "cpu"
+# JAX refers to an array on a CPU, and does not copy it, if it begins at a multiple of so many bytes.
+ALIGNMENT = 64
 # An epoch becomes one CUDA graph, in which its batch sizes overlap: 27 % less time on an H100, see
 # experiments/benchmark/README.md. XLA ends a process if it does not know an option, so that only versions
 # that were tried get these.
@@ -45,3 +50,11 @@ def set_gpu_options() -> None:
 def on_cpu(device: jax.Device) -> bool:
     """Tell whether the device is (part of) a CPU."""
     return device.platform == CPU
+
+
+def empty_aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Return an array without content that JAX need not copy on a CPU."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    buffer = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + nbytes].view(dtype).reshape(shape)

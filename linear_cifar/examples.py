@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer, Num
 
 from linear_cifar.arguments import as_numbers, as_whole, check_choice, describe, encode_groups, is_traced
+from linear_cifar.devices import empty_aligned
 from linear_cifar.rounding import is_wide
 
 # Kinds of targets, see `Examples`.
@@ -23,7 +24,7 @@ SUM_TOLERANCE = 1e-3
 # Shares computed in float32 may exceed 1 by this much.
 ROUNDING = 1e-6
 # Bytes of features that are checked at a time.
-_BYTES_AT_ONCE = 64 * 1024**2
+_BYTES_AT_ONCE = 8 * 1024**2
 
 
 class Examples:
@@ -179,7 +180,10 @@ def make_examples(
     held = values
     if not (isinstance(values, jax.Array) or is_wide(values, np.float32)):
         # A user may change the array later, unless it is read-only: then a CPU need not copy it.
-        held = jax.device_put(values.copy() if values.flags.writeable else values)
+        if values.flags.writeable:
+            held = empty_aligned(values.shape, values.dtype)
+            held[:] = values
+        held = jax.device_put(held)
     if isinstance(weights, str):
         check_choice("weights", weights, (BALANCED,))
         counts = np.bincount(known, minlength=K)

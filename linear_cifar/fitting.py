@@ -103,7 +103,7 @@ def fit(
       save_every: epochs from one checkpoint to the next; None: as many as needed for saving to take at most
         2 % of the time.
       block_runs: largest number of runs that train at a time; None: as many as the memory holds.
-      memory_bytes: memory to plan with; None: that of the devices.
+      memory_bytes: memory to plan with, of each accelerator or of the process on a CPU; None: what there is.
       cluster: connection to other machines that train the blocks in place of this process, see `Cluster`.
       on_epoch: called after every epoch of a block.
       should_stop: called after every epoch; True stops the training. The block then saves its state,
@@ -116,7 +116,8 @@ def fit(
       Measurements [S, C] and the weights that were kept.
 
     Raises:
-      ValueError: if an argument is out of range, see `sweep`.
+      ValueError: if an argument is out of range, see `sweep`, or the memory does not hold the examples and
+        one run.
       FolderError: if the folder is in use, or holds something else; nothing in it is touched.
       SaveError: if a checkpoint cannot be written; what was saved before stands.
       NothingTrained: if `should_stop` ended the training before its first epoch.
@@ -156,7 +157,8 @@ def fit(
             """Return the largest number of runs that train at a time; with a cluster, wait for a worker."""
             needs = _describe_needs(whole, all_sets, memory_bytes)
             if cluster is None:
-                return block_runs or max_runs(local, **needs)
+                largest = max_runs(local, **needs)
+                return block_runs or largest
             num_runs = math.prod(whole.size)
             bracket = halving and min(halving.bracket, len(configs)) * len(replicates)
             return cluster.count_runs(needs, num_runs, block_runs, bracket, stopped)

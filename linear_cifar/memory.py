@@ -19,6 +19,8 @@ PROCESS_BYTES, COPIES_OF_EXAMPLES = 700 * 10**6, 2
 WEIGHTS_PER_RUN = 8
 # And this multiple of its logits: logits, their exponentials, and the losses of an evaluation.
 LOGITS_PER_RUN = 4
+# An example takes this in the random order of an epoch, which is found by sorting.
+ORDER_BYTES = 80
 # Share of a device's memory to plan with. The rest is for the compiler and for other processes.
 USABLE_SHARE = 0.6
 
@@ -49,6 +51,19 @@ def replicate_bytes(d: int, feature_bytes: int, dtype: DTypeLike, largest_batch:
     return d * (raw + 2 * largest_batch * np.dtype(dtype).itemsize)
 
 
+def check_memory(
+    what: str, needed: float | int, available: int | None = None, error: type[Exception] = ValueError
+) -> None:
+    """Raise `error` if more bytes are needed than there are; None: than the process may take."""
+    advice = "" if available is None else ", or memory_bytes if there are more"
+    available = process_memory() if available is None else available
+    if needed > available:
+        raise error(
+            f"{what} needs {needed / 1e9:,.3g} GB, and there are {available / 1e9:,.3g} GB: give fewer "
+            f"examples, or features of a narrower type such as float16{advice}"
+        )
+
+
 def max_runs(
     devices: Sequence[jax.Device],
     memory_bytes: int | None = None,
@@ -64,6 +79,8 @@ def max_runs(
 ) -> int:
     """Return how many runs to train at a time on all devices together; at least one.
 
+    A single run is refused only where it cannot fit: with one copy of the examples, in all of the memory.
+
     Args:
       devices: local devices. An accelerator holds the examples once; CPU devices share one memory.
       memory_bytes: memory of each accelerator, or of the process on a CPU; None: what there is, see
@@ -76,15 +93,24 @@ def max_runs(
       num_configs: number of configurations per replicate.
       feature_bytes: bytes of one raw feature: 1 for uint8.
       target_bytes: bytes of the targets of an example: 4 for a label.
+
+    Raises:
+      ValueError: if the memory does not hold the examples and one run.
     """
     cpu = on_cpu(devices[0])
     memory_bytes = device_memory(devices) if memory_bytes is None else memory_bytes
+    # Wider features are on a device in the weights' type, and on a CPU beside it.
+    feature_bytes = feature_bytes if cpu else min(feature_bytes, np.dtype(dtype).itemsize)
     data = n * example_bytes(d, feature_bytes, target_bytes)
-    fixed = data * COPIES_OF_EXAMPLES + PROCESS_BYTES if cpu else data
+    process = PROCESS_BYTES if cpu else 0
     chunk = choose_loops(devices[0].platform, d * K * np.dtype(dtype).itemsize).chunk
-    per_replicate = replicate_bytes(d, feature_bytes, dtype, largest_batch, chunk)
-    per_run = run_bytes(d, K, dtype, largest_batch) + per_replicate / num_configs
-    runs = max(1, int((USABLE_SHARE * memory_bytes - fixed) / per_run))
+    per_replicate = n * ORDER_BYTES + replicate_bytes(d, feature_bytes, dtype, largest_batch, chunk)
+    run = run_bytes(d, K, dtype, largest_batch)
+    single = run + per_replicate
+    what = f"training ({n:,} examples take {data / 1e9:,.3g} GB, and one run {single / 1e9:,.3g} GB)"
+    check_memory(what, process + data + single, memory_bytes)
+    fixed = process + data * (COPIES_OF_EXAMPLES if cpu else 1)
+    runs = max(1, int((USABLE_SHARE * memory_bytes - fixed) / (run + per_replicate / num_configs)))
     return runs if cpu or len(devices) == 1 else max(1, int(runs * len(devices) / MOST_SLOTS_PER_RUN))
 
 

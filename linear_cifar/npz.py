@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 
 from linear_cifar.arguments import one_line
 from linear_cifar.atomic import atomic_write
+from linear_cifar.devices import empty_aligned
 
 T = TypeVar("T")
 
@@ -186,7 +187,7 @@ def read_header(stream: IO[bytes] | io.BufferedIOBase, name: str, size: int) -> 
 
 def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: ArrayHeader) -> np.ndarray:
     """Read one array, after `read_header`; raise ValueError if it has fewer bytes than its header says."""
-    content = bytearray(header.nbytes)
+    content = empty_aligned((header.nbytes,), np.uint8)
     with archive.open(info) as member:
         member.read(header.start)
         # In parts, because one read of a compressed member copies all that came before over and over.
@@ -195,6 +196,6 @@ def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: ArrayHea
             part = member.read(size)
             if len(part) < size:
                 raise ValueError(f"{info.filename!r:.80} ends early")
-            content[start : start + size] = part
+            content[start : start + size] = np.frombuffer(part, np.uint8)
     order: Literal["F", "C"] = "F" if header.fortran_order else "C"
-    return np.frombuffer(content, header.dtype).reshape(header.shape, order=order)
+    return content.view(header.dtype).reshape(header.shape, order=order)

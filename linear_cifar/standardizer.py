@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
 from linear_cifar.arguments import as_numbers, describe, is_traced
-from linear_cifar.devices import count_cores
+from linear_cifar.devices import count_cores, empty_aligned
 from linear_cifar.examples import as_features
 from linear_cifar.params import Params, as_params
 from linear_cifar.rounding import check_resolution, find_constant, is_wide
@@ -185,7 +185,7 @@ def _rescale(
     dtype: DTypeLike,
 ) -> Float[np.ndarray, "n d"]:
     """Compute (x − shift) / scale in float64, rounded to `dtype`."""
-    rescaled = np.empty(features.shape, dtype)
+    rescaled = empty_aligned(features.shape, dtype)
     limit = np.finfo(dtype).max
     for start in range(0, len(features), ROWS_AT_ONCE):
         rows = (features[start : start + ROWS_AT_ONCE].astype(np.float64) - shift) / scale
@@ -213,7 +213,7 @@ def scale_to_unit_length(features: Any, dtype: DTypeLike = np.float32) -> Float[
       ValueError: if the features are no numbers [n, d], or one is NaN or infinite.
     """
     features = np.asarray(as_features("features", features))
-    scaled = np.empty(features.shape, dtype)
+    scaled = empty_aligned(features.shape, dtype)
     for start in range(0, len(features), ROWS_AT_ONCE):
         rows = features[start : start + ROWS_AT_ONCE].astype(np.float64)
         # By the largest value first: the square of 1e200 would be infinite.

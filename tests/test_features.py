@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from linear_cifar.data import formats
+from linear_cifar import memory
 from linear_cifar.data.dataset import DataError
 from linear_cifar.data.division import divide, draw_stratified, train_size
 from linear_cifar.data.formats import open_features, read_features
@@ -196,9 +196,10 @@ def test_the_memory_is_judged_from_the_headers(write, monkeypatch, tmp_path):
         x_train=np.zeros((2_000, 500), np.uint8), y_train=np.arange(2_000) % 2, save=np.savez_compressed
     )
     assert path.stat().st_size < 20_000
-    monkeypatch.setattr(formats, "process_memory", lambda: 2_000_000)
+    monkeypatch.setattr(memory, "process_memory", lambda: 1_000_000)
     with pytest.raises(
-        DataError, match=r"needs 0.00203 GB, most of them for x_train, uint8\[2000, 500\]: this process may"
+        DataError,
+        match=r"\(most of it x_train, uint8\[2000, 500\]\) needs 0\.00102 GB, and there are 0\.001 GB",
     ):
         read(path)
     # A header may promise anything: nothing is reserved for it.

@@ -17,7 +17,7 @@ DIVERGING = lc.Config(1.0, 8, 1e30 / 2)
 
 
 def fit(configs=(*CONFIGS, DIVERGING), epochs=3, evaluation_sets=None, **options):
-    """Fit in one block, or with `memory_bytes=1` in a block for each run."""
+    """Fit in one block, or with `block_runs=1` in a block for each run."""
     sets = {"val": VAL} if evaluation_sets is None else evaluation_sets
     options = {"seeds": SEEDS, "init": small_sweep.init, **options}
     return lc.fit(configs, TRAIN, sets, epochs=epochs, **options)
@@ -35,7 +35,7 @@ def result():
 
 @pytest.fixture(scope="module")
 def in_blocks():
-    return fit(memory_bytes=1)
+    return fit(block_runs=1)
 
 
 @pytest.mark.parametrize("name", ["result", "in_blocks"])
@@ -61,7 +61,7 @@ def test_fit_equals_a_sweep_in_one_block_and_in_several(name, epochs, request):
 
 
 def test_fit_equals_a_plain_loop():
-    fitted = fit(CONFIGS, epochs=2, shuffle=False, loss="bce", memory_bytes=1)
+    fitted = fit(CONFIGS, epochs=2, shuffle=False, loss="bce", block_runs=1)
     x, y = (np.asarray(array) for array in TRAIN)
     x_val, y_val = (np.asarray(array) for array in VAL)
     for s, seed in enumerate(SEEDS):
@@ -109,7 +109,7 @@ def test_memory_decides_the_number_of_blocks(monkeypatch):
     fit(epochs=1)
     assert blocks == [(2, 5)]
     blocks.clear()
-    fit(epochs=1, memory_bytes=1)
+    fit(epochs=1, block_runs=1)
     assert blocks == [(1, 1)] * 10
 
 
@@ -140,9 +140,9 @@ def test_sets_that_are_not_measured_after_every_epoch_are_measured_at_the_end(re
         fit(per_epoch=["other"])
 
 
-@pytest.mark.parametrize("memory_bytes", [None, 1])
-def test_the_best_run_of_each_configuration_is_kept(memory_bytes, result):
-    fitted = fit(keep="per_config", memory_bytes=memory_bytes)
+@pytest.mark.parametrize("block_runs", [None, 1])
+def test_the_best_run_of_each_configuration_is_kept(block_runs, result):
+    fitted = fit(keep="per_config", block_runs=block_runs)
     accuracy = fitted.final["val_acc"]
     assert {0, 1} == set(accuracy[:, :-1].argmax(axis=0))  # not the same replicate everywhere
     for c in range(len(CONFIGS)):
@@ -158,9 +158,9 @@ def test_the_best_run_of_each_configuration_is_kept(memory_bytes, result):
         fitted.params()
 
 
-@pytest.mark.parametrize("memory_bytes", [None, 1])
-def test_only_the_best_run_is_kept(memory_bytes, result):
-    fitted = fit(keep="best", memory_bytes=memory_bytes)
+@pytest.mark.parametrize("block_runs", [None, 1])
+def test_only_the_best_run_is_kept(block_runs, result):
+    fitted = fit(keep="best", block_runs=block_runs)
     (replicate,), (config,) = fitted.weights.replicates.tolist(), fitted.weights.configs.tolist()
     assert config == result.best().index
     assert replicate == result.best_replicate(config)
@@ -202,7 +202,7 @@ def test_a_mistake_in_the_last_block_is_found_before_the_first_one_is_trained():
         return features
 
     with pytest.raises(ValueError, match="batch is 41"):
-        fit([*CONFIGS, lc.Config(0.1, N + 1, 0.0)], augment=augment, memory_bytes=1)
+        fit([*CONFIGS, lc.Config(0.1, N + 1, 0.0)], augment=augment, block_runs=1)
     assert traced == []
 
 

@@ -23,7 +23,7 @@ from experiments.cli import experiment, flags
 from experiments.cli.launch import parse_flags
 from experiments.cli.source import open_source
 from experiments.runner.errors import UsageError
-from linear_cifar.data import prepare as prepare_module
+from linear_cifar import memory
 from linear_cifar.data.dataset import DataError, Split, make_dataset
 from linear_cifar.data.division import divide
 from linear_cifar.data.formats import read_features
@@ -238,7 +238,7 @@ def test_without_a_test_split_nothing_is_reported_as_test(small):
         (["--data=plain.npz", "--seed=4294967296"], "seed"),
         (["--data=plain.npz", "--standardize=zca"], "standardize"),
         (["--data=plain.npz", "--columns=x=emb"], "plain.npz has no emb; it has 'x_train', 'y_train'"),
-        (["--data=plain.npz", "--columns=emb"], "expected ARRAY=NAME, where ARRAY is one of x, y, split, "),
+        (["--data=plain.npz", "--columns=emb"], "expected ARRAY=NAME, where ARRAY is one of x, y, group, "),
         (["--columns=x=emb"], "--columns: it is for --data only"),
     ],
     ids=" ".join,
@@ -398,11 +398,11 @@ def test_float64_features_lose_no_digits_in_float32(small, change, mode):
 
 def test_more_data_than_the_memory_holds_are_refused(small, monkeypatch):
     dataset = read_features(small / "plain.npz")
-    needed = 2 * 60 * (12 * 4 + 4)
-    monkeypatch.setattr(prepare_module, "process_memory", lambda: needed)
+    needed = 60 * (2 * 12 * 4 + 4)  # loaded, and copied as rows that are drawn
+    monkeypatch.setattr(memory, "process_memory", lambda: needed)
     prepare_data(dataset, val_size=12)
-    monkeypatch.setattr(prepare_module, "process_memory", lambda: needed - 1)
-    with pytest.raises(DataError, match="60 examples of 12 features and 3 classes, which take"):
+    monkeypatch.setattr(memory, "process_memory", lambda: needed - 1)
+    with pytest.raises(DataError, match=r"\(60 examples of 12 features\) needs 6e-06 GB, and there are"):
         prepare_data(dataset, val_size=12)
 
 

@@ -4,8 +4,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Integer, Num
+
+from linear_cifar.devices import empty_aligned
 
 SPLITS = ("train", "val", "test")
 # Channels, height and width of an image.
@@ -32,6 +35,24 @@ class Split(NamedTuple):
     features: Num[np.ndarray, "n d"]
     labels: Integer[np.ndarray, " n"]
     groups: Integer[np.ndarray, " n"] | None = None
+
+    def take(self, rows: slice | Integer[np.ndarray, " m"]) -> "Split":
+        """Return some rows, read-only: views, or one copy, which JAX need not copy again on a CPU."""
+        labels, groups = jax.tree.map(lambda leaf: leaf[rows], self[1:])
+        if isinstance(rows, slice):
+            return Split(self.features[rows], labels, groups)
+        taken = empty_aligned((len(rows), self.features.shape[1]), self.features.dtype)
+        np.take(self.features, rows, axis=0, out=taken, mode="clip")  # "raise" would make a second copy
+        taken.flags.writeable = False
+        return Split(taken, labels, groups)
+
+    def join(self, other: "Split") -> "Split":
+        """Return the rows of both, in a copy as that of `take`."""
+        labels, groups = jax.tree.map(lambda *leaves: np.concatenate(leaves), self[1:], other[1:])
+        joined = empty_aligned((len(labels), self.features.shape[1]), self.features.dtype)
+        np.concatenate((self.features, other.features), out=joined)
+        joined.flags.writeable = False
+        return Split(joined, labels, groups)
 
 
 class Dataset(NamedTuple):

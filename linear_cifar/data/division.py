@@ -1,12 +1,10 @@
 """The division of a data set into examples to train on, to validate on and to test on, or into folds."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-import jax
 import numpy as np
-from jaxtyping import Int, Integer, Num
+from jaxtyping import Int, Integer
 
 from linear_cifar.arguments import as_seed, as_whole, check_choice
 from linear_cifar.data.dataset import BATCH_FILE_SIZE, SPLITS, DataError, Dataset, Split
@@ -17,8 +15,6 @@ TrainSplit = Literal["full", "batch1"]
 VALIDATION_SEED = 0
 # A validation split is one of at most so many folds of whole groups: their number costs time.
 MOST_FOLDS = 50
-# JAX refers to an array on a CPU, and does not copy it, if it begins at a multiple of so many bytes.
-ALIGNMENT = 64
 
 # Group of each row.
 Groups = Integer[np.ndarray, " n"] | None
@@ -68,32 +64,15 @@ def divide(dataset: Dataset, train: str = "full", val_size: int = 1_000, folds: 
     if dataset.user_file and train == "batch1":
         raise DataError(f"{dataset.name} has no batch files as CIFAR-10 has: give train=full")
     splits = dict(dataset.splits)
-    training = splits["train"]
+    whole = splits["train"]
     validates = val_size > 0 and not folds
     if train == "batch1" or (validates and "val" not in splits):
         train_rows, val_rows = _choose_rows(dataset, train, val_size)
-        for name, rows in (("train", train_rows), ("val", val_rows)):
-            labels, groups = jax.tree.map(lambda leaf, rows=rows: leaf[rows], training[1:])
-            splits[name] = Split(_take_rows(training.features, rows), labels, groups)
+        splits["train"], splits["val"] = whole.take(train_rows), whole.take(val_rows)
     elif "val" in splits and not validates:
-        splits["train"] = jax.tree.map(lambda *leaves: np.concatenate(leaves), training, splits["val"])
+        splits["train"] = whole.join(splits["val"])
     used = {"train": True, "val": validates, "test": not folds}
     return {name: splits[name] for name in SPLITS if name in splits and used[name]}
-
-
-def _take_rows(
-    features: Num[np.ndarray, "n d"], rows: slice | Integer[np.ndarray, " m"]
-) -> Num[np.ndarray, "m d"]:
-    """Return some rows, read-only and at a multiple of 64 bytes, so that JAX need not copy them on a CPU."""
-    if isinstance(rows, slice):
-        return features[rows]
-    shape = (len(rows), features.shape[1])
-    buffer = np.empty(math.prod(shape) * features.itemsize + ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % ALIGNMENT
-    taken = buffer[start : start + buffer.size - ALIGNMENT].view(features.dtype).reshape(shape)
-    np.take(features, rows, axis=0, out=taken)
-    taken.flags.writeable = False
-    return taken
 
 
 def _choose_rows(

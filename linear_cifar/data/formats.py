@@ -16,7 +16,7 @@ from linear_cifar.arguments import one_line
 from linear_cifar.data.dataset import SPLITS, DataError, Dataset, ImageShape, Split, make_dataset
 from linear_cifar.data.readers import READERS, Reader
 from linear_cifar.examples import check_finite
-from linear_cifar.memory import COPIES_OF_EXAMPLES, process_memory
+from linear_cifar.memory import check_memory
 from linear_cifar.npz import ArrayHeader
 
 FEATURE_TYPES = ("uint8", "bfloat16", "float16", "float32", "float64")
@@ -94,7 +94,9 @@ def open_features(
     first = named[next(iter(named))][0]
     for x, *beside in named.values():
         _check_headers(path, x, [*filter(None, beside)], first, headers)
-    _check_memory(path, headers)
+    largest = max(headers, key=lambda name: headers[name].nbytes)
+    what = f"{path} (most of it {largest}, {headers[largest].dtype}{list(headers[largest].shape)})"
+    check_memory(what, sum(header.nbytes for header in headers.values()), error=DataError)
     image_shape = _find_image_shape(path, first, headers[first].shape, image_shape)
     parts: dict[str, Part] = {split or "train": (*three, slice(None)) for split, three in named.items()}
     sizes = {split: headers[x].shape[0] for split, (x, *_) in parts.items()}
@@ -171,16 +173,16 @@ def _read(
     pixels = dict.fromkeys(x for x, *_ in parts.values())
     # The last reference to an array goes with it, because images may be copied.
     features = {x: _flatten_features(path, x, arrays.pop(x), image_shape) for x in pixels}
-    codes = {split: groups[group][rows] for split, (*_, group, rows) in parts.items() if group}
-    for one, other in itertools.combinations(codes, 2):
-        shared = np.intersect1d(codes[one], codes[other])
+    splits = {
+        split: Split(features[x], labels[y], groups.get(group or "")).take(rows)
+        for split, (x, y, group, rows) in parts.items()
+    }
+    used = {split: rows.groups for split, rows in splits.items() if rows.groups is not None}
+    for one, other in itertools.combinations(used, 2):
+        shared = np.intersect1d(used[one], used[other])
         if len(shared):
             name = group_names[shared[0]]
             raise DataError(f"{path}: group {name!a:.40} is in {one} and in {other}: give its rows one split")
-    splits = {
-        split: Split(features[x][rows], labels[y][rows], codes.get(split))
-        for split, (x, y, _, rows) in parts.items()
-    }
     K, n = len(classes), len(splits["train"].labels)
     if not 2 <= K < n:
         raise DataError(
@@ -218,17 +220,6 @@ def _check_headers(
         raise DataError(
             f"{path}: {x_name} is {x.dtype}{list(x.shape)}, and {first_name} is {first.dtype}"
             f"{list(first.shape)}: only the number of rows may differ"
-        )
-
-
-def _check_memory(path: Path, headers: Mapping[str, ArrayHeader]) -> None:
-    """Raise DataError if the arrays do not fit into the memory."""
-    nbytes = COPIES_OF_EXAMPLES * sum(header.nbytes for header in headers.values())
-    if nbytes > process_memory():
-        largest = max(headers, key=lambda name: headers[name].nbytes)
-        raise DataError(
-            f"{path} needs {nbytes / 1e9:,.3g} GB, most of them for {largest}, {headers[largest].dtype}"
-            f"{list(headers[largest].shape)}: this process may take {process_memory() / 1e9:,.3g} GB"
         )
 
 
@@ -293,6 +284,7 @@ def _flatten_features(
         check_finite(name, flat, np.float32)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
+    flat.flags.writeable = False
     return flat
 
 

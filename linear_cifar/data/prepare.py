@@ -10,7 +10,7 @@ from linear_cifar.arguments import check_choice
 from linear_cifar.data.dataset import DataError, Dataset, Split
 from linear_cifar.data.division import divide, find_folds
 from linear_cifar.examples import BALANCED, Examples, make_examples
-from linear_cifar.memory import COPIES_OF_EXAMPLES, example_bytes, process_memory
+from linear_cifar.memory import check_memory, example_bytes
 from linear_cifar.replicates import Replicate
 from linear_cifar.rounding import check_resolution
 from linear_cifar.standardizer import Standardizer, fit_standardizer, scale_to_unit_length
@@ -85,15 +85,19 @@ def prepare_data(
     """
     check_choice("standardize", standardize, STANDARDIZE)
     check_choice("class_weight", class_weight, CLASS_WEIGHTS)
+    features = dataset.splits["train"].features
+    n, d = sum(len(split.labels) for split in dataset.splits.values()), features.shape[1]
+    # The examples are copied where they are scaled, drawn for validation or for folds, or joined.
+    copied = features.itemsize * bool(folds or ("val" in dataset.splits) != (val_size > 0))
+    nbytes = features.itemsize + (np.dtype(dtype).itemsize if standardize == UNIT else copied)
+    what = f"{dataset.name} ({n:,} examples of {d:,} features)"
+    check_memory(what, n * example_bytes(d, nbytes), error=DataError)
     splits = divide(dataset, train, val_size, folds)
-    left_out = (
-        list(find_folds(dataset, splits["train"].labels, folds, splits["train"].groups)) if folds else []
-    )
-    _check_memory(dataset, splits, np.dtype(dtype).itemsize if standardize == UNIT else None)
+    features, labels, groups = splits["train"]
+    left_out = list(find_folds(dataset, labels, folds, groups)) if folds else []
     # The name of the data set is left out, because a user's file may be renamed.
     taken = f"folds {folds}" if folds else f"val_size {val_size}"
     division = f"data {dataset.fingerprint}, train {train}, {taken}"
-    features = splits["train"].features
     weights = {"train": BALANCED} if class_weight == BALANCED else {}
     replicates = []
     try:
@@ -122,6 +126,7 @@ def _make_examples(split: Split, K: int, standardize: str, dtype: str, weights: 
     features = split.features
     if standardize == UNIT:
         features = scale_to_unit_length(features, dtype)
+        features.flags.writeable = False
     if standardize == NONE:
         check_resolution(features, dtype)
     return make_examples(features, split.labels, K, weights, split.groups)
@@ -135,16 +140,3 @@ def _fit(features: np.ndarray, standardize: str) -> Standardizer | None:
     if standardize == CENTER:  # what is constant stays out
         return standardizer._replace(std=np.where(np.isinf(standardizer.std), np.inf, 1.0))
     return standardizer
-
-
-def _check_memory(dataset: Dataset, splits: dict[str, Split], feature_bytes: int | None) -> None:
-    """Raise DataError if the examples do not fit into the memory."""
-    n = sum(len(split.labels) for split in splits.values())
-    features = splits["train"].features
-    d, K = features.shape[1], len(dataset.classes)
-    needed = n * example_bytes(d, feature_bytes or features.itemsize) * COPIES_OF_EXAMPLES
-    if needed > process_memory():
-        raise DataError(
-            f"{dataset.name} has {n:,} examples of {d:,} features and {K:,} classes, which take "
-            f"{needed / 1e9:,.3g} GB: this process may take {process_memory() / 1e9:,.3g} GB"
-        )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from linear_cifar.data.local import import_extra
+from linear_cifar.devices import empty_aligned
 from linear_cifar.npz import ArrayHeader, read_array, read_header
 
 # Bytes of a column that are decoded at a time.
@@ -61,7 +62,15 @@ def _open_safetensors(path: Path) -> Reader:
         tensor = file.get_slice(name)
         return ArrayHeader(tuple(tensor.get_shape()), tensor[:0].dtype)
 
-    return Reader(file.keys(), header, lambda name, _: file.get_tensor(name))
+    def read(name: str, header: ArrayHeader) -> np.ndarray:
+        content, tensor = empty_aligned(header.shape, header.dtype), file.get_slice(name)
+        rows = max(1, len(content) * _PART // max(header.nbytes, 1))
+        for start in range(0, len(content), rows):
+            end = min(start + rows, len(content))
+            content[start:end] = tensor[start:end]
+        return content
+
+    return Reader(file.keys(), header, read)
 
 
 def _open_torch(path: Path) -> Reader:
@@ -99,7 +108,8 @@ def _open_parquet(path: Path) -> Reader:
         return ArrayHeader((n, len(next(file.iter_batches(1, columns=[name])).column(0).flatten())), dtype)
 
     def read(name: str, header: ArrayHeader) -> np.ndarray:
-        content = np.empty(header.shape, object if header.dtype.kind == "S" else header.dtype)
+        is_text = header.dtype.kind == "S"
+        content = np.empty(n, object) if is_text else empty_aligned(header.shape, header.dtype)
         filled = size = 0
         rows = max(1, min(2**16, n * _PART // max(header.nbytes, 1)))
         words = [name] if content.ndim == 1 else None
