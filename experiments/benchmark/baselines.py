@@ -280,7 +280,7 @@ def _put_on(device: str, *arrays: np.ndarray) -> list[Any]:
     """Return arrays as PyTorch's tensors on a device."""
     import torch
 
-    return [torch.from_numpy(array).to(device) for array in arrays]
+    return [torch.tensor(array, device=device) for array in arrays]
 
 
 def _draw_batches(rng: np.random.Generator, n: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -83,7 +83,7 @@ def make_torch_heads(data: BenchData, etas: Sequence[float], timed_batches: int)
     optimizer = torch.optim.SGD(groups)
 
     def step(x: Any, y: Any) -> None:
-        loss = sum(torch.nn.functional.cross_entropy(head(x), y) for head in heads)
+        loss: Any = sum(torch.nn.functional.cross_entropy(head(x), y) for head in heads)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
