@@ -238,7 +238,7 @@ def make_torch_baseline(
     n = len(data.labels)
     rng = np.random.default_rng(0)
     device = torch_device()
-    features, labels = _put_on(device, data.x, data.labels)
+    features, labels = _put_on(device, data.x, data.labels.astype(np.int64))
 
     def train_epoch() -> None:
         for rows, flipped in islice(_draw_batches(rng, n, batch), timed_batches):
