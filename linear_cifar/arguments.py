@@ -106,14 +106,14 @@ def as_values(name: str, value: Any, axes: str) -> np.ndarray:
 
 def encode_groups(groups: Any, *shapes: tuple[int, ...]) -> Int[np.ndarray, "*S n"]:
     """Return groups as whole numbers from 0; raise ValueError if they have none of these shapes."""
-    if np.shape(groups) not in shapes:
-        raise ValueError(f"groups is {np.shape(groups)}: give [{shapes[0][0]}], one for each example")
     try:
-        found, codes = np.unique(groups, return_inverse=True)
+        found, codes = np.unique(np.asarray(groups), return_inverse=True)
         if not np.array_equal(found, found):  # NaN
             raise TypeError
-    except TypeError:
+    except (TypeError, ValueError):
         raise ValueError("groups cannot be sorted, or hold NaN: give words or whole numbers") from None
+    if np.shape(groups) not in shapes:
+        raise ValueError(f"groups is {np.shape(groups)}: give [{shapes[0][0]}], one for each example")
     return codes.reshape(np.shape(groups)).astype(np.int32)
 
 

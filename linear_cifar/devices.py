@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 # JAX's name of the platform.
 CPU = "cpu"
-# JAX refers to an array on a CPU, and does not copy it, if it begins at a multiple of so many bytes.
+# JAX refers to an array on a CPU, and does not copy it, if it begins at a multiple of this many bytes.
 ALIGNMENT = 64
 # An epoch becomes one CUDA graph, in which its batch sizes overlap: 27 % less time on an H100, see
 # experiments/benchmark/README.md. XLA ends a process if it does not know an option, so that only versions

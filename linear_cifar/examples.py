@@ -279,6 +279,8 @@ def _as_weights(weights: Any, n: int) -> Float[Array, " n"] | None:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise ValueError(f"row {row} of weights is {known[row]}: give finite numbers from 0")
+        if not known.any():
+            raise ValueError("weights are all 0: give at least one above 0")
     return jnp.asarray(array, jnp.float32)
 
 

@@ -163,6 +163,8 @@ def fit(
             bracket = halving and min(halving.bracket, len(configs)) * len(replicates)
             return cluster.count_runs(needs, num_runs, block_runs, bracket, stopped)
 
+        if cluster is None:
+            count_runs()  # before anything takes memory
         wanted, keep = keep, keep or _choose_kept(whole, halving, bool(sets))
         # Once for all blocks.
         prepared, shared, own = prepare_sets(all_sets, standardizer, replicates, weights_dtype, augment)

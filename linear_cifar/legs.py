@@ -31,7 +31,7 @@ from linear_cifar.training import Descent
 
 # Beginning of the names of the folders of a leg's parts, within that of their block.
 PART = "part-"
-# From so many classes on, top-5 accuracies are measured too.
+# With at least this many classes, top-5 accuracies are measured too.
 MANY_CLASSES, TOP = 20, 5
 
 

@@ -54,13 +54,12 @@ def replicate_bytes(d: int, feature_bytes: int, dtype: DTypeLike, largest_batch:
 def check_memory(
     what: str, needed: float | int, available: int | None = None, error: type[Exception] = ValueError
 ) -> None:
-    """Raise `error` if more bytes are needed than there are; None: than the process may take."""
-    advice = "" if available is None else ", or memory_bytes if there are more"
+    """Raise `error` if `needed` bytes exceed `available` (None: the memory of the process)."""
     available = process_memory() if available is None else available
     if needed > available:
         raise error(
-            f"{what} needs {needed / 1e9:,.3g} GB, and there are {available / 1e9:,.3g} GB: give fewer "
-            f"examples, or features of a narrower type such as float16{advice}"
+            f"{what} needs {needed / 1e9:,.4g} GB, and there are {available / 1e9:,.4g} GB: give more "
+            "memory, fewer examples, features or classes, or features of a narrower type such as float16"
         )
 
 

@@ -123,8 +123,9 @@ def is_among_best(logits: Float[Array, " K"], y: Float[Array, " K"], top: int) -
     Of equal logits the first one counts as the highest, as in `predict_class`.
     """
     places, true = jnp.arange(len(logits)), predict_class(y)
-    own = jnp.sum(jnp.where(places == true, logits, 0))  # no gather, see `is_correct`
-    lower = (logits < own) | ((logits == own) & (places >= true))  # false for NaN, which is then higher
+    true_logit = jnp.sum(jnp.where(places == true, logits, 0))  # no gather, see `is_correct`
+    # False for NaN, which is then higher.
+    lower = (logits < true_logit) | ((logits == true_logit) & (places >= true))
     return jnp.sum(~lower) < top
 
 

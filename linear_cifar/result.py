@@ -545,7 +545,7 @@ def _join_standardizers(
     if first is None or first.mean.ndim == 1:
         return first
     leaves = zip(*(part.standardizer or () for part in parts), strict=True)
-    return Standardizer(*(_join_rows(own, places, whole, np.nan) for own in leaves))
+    return Standardizer(*(_join_rows(leaf, places, whole, np.nan) for leaf in leaves))
 
 
 def _join_rows(

@@ -399,7 +399,7 @@ def _group_values(
 ) -> tuple[Shaped[np.ndarray, "S *C n"], float]:
     """Return the values of groups and their effective number, see above; without groups, of the examples."""
     S, rows = values.shape[0], values.shape[-1]
-    if groups is None:
+    if groups is None or not values.size:
         return values, float(rows)
     codes = np.broadcast_to(encode_groups(groups, (rows,), (S, rows)), (S, rows))
     G, runs = codes.max() + 1, values.reshape(S, -1, rows)

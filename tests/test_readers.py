@@ -206,9 +206,9 @@ def test_a_file_with_arrays_of_splits_ignores_one_for_all(tmp_path):
         ),
         (
             {"split": np.full(12, "test")},
-            "row 0 of split is 'test': give train, val, test, and rows to train on",
+            "no row of split is train",
         ),
-        ({"split": SPLIT[:11]}, "split cannot be read: cannot reshape"),
+        ({"split": SPLIT[:11]}, r"split is \[11\], and x is \[12, 4\]"),
         ({"split": Y}, "row 0 of split is '0': give"),
         ({"y": np.where(SPLIT == "test", 9, Y)}, "class 9 has no row to train on: leave its rows out"),
         ({"y": np.arange(12)}, "y has 6 rows and 12 classes to train on"),
@@ -303,7 +303,7 @@ def test_the_memory_is_judged_before_an_array_is_read(kind, tmp_path, monkeypatc
 
     monkeypatch.setitem(readers.READERS, kind, open_without_reading)
     assert_refused(
-        r"\(most of it (x|features), uint8\[2000, 500\]\) needs 0\.0010\d GB, and there are 0\.001 GB", path
+        r"\(most of it (x|features), uint8\[2000, 500\]\) needs 0\.0010\d+ GB, and there are 0\.001 GB", path
     )
 
 
@@ -317,7 +317,7 @@ def test_a_table_may_be_tiny_beside_what_it_holds(tmp_path):
     assert path.stat().st_size < 200_000
     with pytest.MonkeyPatch.context() as context:
         context.setattr(memory, "process_memory", lambda: 10**7)
-        assert_refused(r"most of it features, float64\[1024, 8192\]\) needs 0.0671 GB", path)
+        assert_refused(r"most of it features, float64\[1024, 8192\]\) needs 0.06711 GB", path)
 
 
 def test_words_that_are_no_names_are_refused_before_they_fill_the_memory(tmp_path, monkeypatch):

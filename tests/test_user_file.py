@@ -265,25 +265,24 @@ def fit_defaults(path, *words):
         return sweep, prepare(sweep.settings), len(flags.stages_from_flags(sweep))
 
 
-@pytest.mark.parametrize(
-    ("n", "words", "expected"),  # folds, rows that validate, batch and epochs
-    [
-        (10, [], (5, 2, 1, 100)),
-        (300, [], (5, 60, 4, 100)),
-        (300, ["--folds=2"], (2, 150, 4, 100)),
-        (300, ["--val_size=20"], (0, 20, 8, 100)),
-        (300, ["--evaluate=test"], (0, 60, 4, 100)),
-        (300, ["--batch=7", "--epochs=3"], (5, 60, 7, 3)),
-        (1_100, [], (5, 220, 16, 100)),
-        (3_000, [], (5, 600, 64, 100)),
-        (5_000, [], (0, 1_000, 64, 40)),
-        (80_000, [], (0, 10_000, 256, 40)),
-    ],
-)
-@pytest.mark.parametrize("K", [2, 10, 100])
+# Folds, rows that validate, batch and epochs, by the number of rows and the flags.
+DEFAULTS = [
+    (10, [], (5, 2, 1, 100)),
+    (300, [], (5, 60, 4, 100)),
+    (300, ["--folds=2"], (2, 150, 4, 100)),
+    (300, ["--val_size=20"], (0, 20, 8, 100)),
+    (300, ["--evaluate=test"], (0, 60, 4, 100)),
+    (300, ["--batch=7", "--epochs=3"], (5, 60, 7, 3)),
+    (1_100, [], (5, 220, 16, 100)),
+    (3_000, [], (5, 600, 64, 100)),
+    (5_000, [], (0, 1_000, 64, 40)),
+    (80_000, [], (0, 10_000, 256, 40)),
+]
+CASES = [(n, words, expected, K) for n, words, expected in DEFAULTS for K in (2, 10, 100) if n >= 5 * K]
+
+
+@pytest.mark.parametrize(("n", "words", "expected", "K"), CASES)
 def test_the_defaults_fit_any_file_with_five_rows_per_class(n, words, expected, K, tmp_path):
-    if n < 5 * K:
-        return
     random = np.random.default_rng(0)
     y = random.permutation(np.append(np.repeat(np.arange(K), 5), random.integers(K, size=n - 5 * K)))
     np.savez(tmp_path / "own.npz", x_train=random.random((n, 2)), y_train=y, x_test=[[1.0, 2]], y_test=[0])

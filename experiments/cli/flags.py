@@ -346,15 +346,18 @@ def _define_user_file() -> None:
         None,
         "your own features instead of CIFAR-10: an .npz, .safetensors, .parquet or .pt file, or a folder of "
         ".npy files. It has x_train [n, ...] and y_train [n], and optionally x_val, y_val, x_test, y_test "
-        "and classes; or else x (or features), y (or label) and optionally split. The defaults of other "
-        "flags then follow from its size, see experiments/FEATURES.md",
+        "and classes; or else x (or features), y (or label) and optionally split and group. The defaults of "
+        "other flags then follow from its size, see experiments/FEATURES.md",
     )
     flags.DEFINE_list(
         "columns", [], "names of arrays or columns in --data that have others, such as x=embedding,y=species"
     )
     flags.register_validator(
         "columns",
-        lambda words: all("=" in word and word.partition("=")[0] in (*DIVIDED, *WHOLE) for word in words),
+        lambda words: (
+            {word.split("=")[0] for word in words} <= {*DIVIDED, *WHOLE}
+            and len(dict(word.split("=", 1) for word in words if "=" in word)) == len(words)
+        ),
         f"expected ARRAY=NAME, where ARRAY is one of {', '.join(dict.fromkeys((*WHOLE, *DIVIDED)))}",
     )
 

@@ -26,8 +26,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "best-bce": _FULL_DATA | {"epochs": 100, "loss": "bce", "eta": (0.3,), "lam": (0.00003,), "q": (0.4,)},
 }  # fmt: skip
 
-# Of a user's own data: fewer training rows than this validate by folds, in more epochs. Otherwise at most so
-# many rows validate, and a batch holds at most so many.
+# Of a user's own data: below FEW_ROWS training rows, folds validate, and training takes more epochs. Of more
+# rows at most MOST_VALIDATING validate. A batch has at most LARGEST_BATCH rows.
 FEW_ROWS, MOST_VALIDATING, LARGEST_BATCH = 5_000, 10_000, 256
 # Learning rates and L2 strengths for features of mean 0 and standard deviation 1, from 10 to 4,000 of them.
 ETAS, LAMS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (0.00001, 0.0001, 0.001, 0.01, 0.1)
@@ -73,19 +73,21 @@ def fit_defaults(sizes: Mapping[str, int]) -> list[str]:
     fifth validates. An epoch has at least 32 batches where there are so many rows, and η falls, as features
     that depend on one another need many steps.
     """
-    given, n = flags.FLAGS, sizes["train"]
+    flag_values, n = flags.FLAGS, sizes["train"]
     # A mirror image may be of another class.
     values: dict[str, Any] = {"flip": False, "schedule": "cosine"}
     if n < FEW_ROWS:
         values |= {"epochs": 100}
-    if "val" not in sizes and not given["val_size"].present and not given["folds"].present:
-        by_folds = n < FEW_ROWS and "test" not in given.evaluate
+    if "val" not in sizes and not flag_values["val_size"].present and not flag_values["folds"].present:
+        by_folds = n < FEW_ROWS and "test" not in flag_values.evaluate
         values |= {"folds": 5} if by_folds else {"val_size": max(1, min(n // 5, MOST_VALIDATING))}
-    if not isinstance(given.eta, Range):  # a grid
+    if not isinstance(flag_values.eta, Range):  # a grid
         values |= {"eta": ETAS, "lam": LAMS}
     words = set_defaults(values)
-    validating = n // given.folds if given.folds else 0 if "val" in sizes else given.val_size
-    largest = max(1, min((n - validating) // 32, LARGEST_BATCH))
+    folds, val_size = flag_values.folds, 0 if "val" in sizes else flag_values.val_size
+    if folds:
+        n += sizes.get("val", 0)
+    largest = max(1, min((n - n // folds if folds else n - val_size) // 32, LARGEST_BATCH))
     return words + set_defaults({"batch": (2 ** (largest.bit_length() - 1),)})
 
 

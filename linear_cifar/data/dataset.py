@@ -47,7 +47,7 @@ class Split(NamedTuple):
         return Split(taken, labels, groups)
 
     def join(self, other: "Split") -> "Split":
-        """Return the rows of both, in a copy as that of `take`."""
+        """Return the rows of both splits as one read-only copy."""
         labels, groups = jax.tree.map(lambda *leaves: np.concatenate(leaves), self[1:], other[1:])
         joined = empty_aligned((len(labels), self.features.shape[1]), self.features.dtype)
         np.concatenate((self.features, other.features), out=joined)

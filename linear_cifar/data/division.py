@@ -13,7 +13,7 @@ TrainSplit = Literal["full", "batch1"]
 # Seed of the rows that validate where there is no validation split, and of the folds. It is not a run's seed,
 # so that all runs on a data set are validated on the same rows.
 VALIDATION_SEED = 0
-# A validation split is one of at most so many folds of whole groups: their number costs time.
+# At most this many folds are made to choose a validation split of whole groups, because each takes time.
 MOST_FOLDS = 50
 
 # Group of each row.
@@ -87,9 +87,8 @@ def _choose_rows(
                 draw_stratified(labels, val_size) if groups is None else draw_groups(labels, groups, val_size)
             )
         except ValueError as error:
-            raise DataError(
-                f"{dataset.name} has no x_val to validate on, and val_{error}: each class keeps a row"
-            ) from None
+            keeps = ": each class keeps a row" * (groups is None)
+            raise DataError(f"{dataset.name} has no x_val to validate on, and val_{error}{keeps}") from None
         return np.delete(np.arange(n), rows), rows
     first, last = (BATCH_FILE_SIZE, 2 * BATCH_FILE_SIZE) if train == "batch1" else (n - val_size, n)
     if not 0 < first < last <= n:
@@ -164,17 +163,21 @@ def draw_folds(
 def draw_groups(
     labels: Integer[np.ndarray, " n"], groups: Integer[np.ndarray, " n"], size: int
 ) -> Int[np.ndarray, " m"]:
-    """Choose whole groups with about `size` rows: of n / `size` folds the nearest, see `assign_groups`.
+    """Choose two whole groups or more with about `size` rows: of n / `size` folds the nearest in size.
 
     Raises:
-      ValueError: if there is one group, or each fold would take all rows of a class.
+      ValueError: if no fold of `assign_groups` has two groups and leaves rows of every class.
     """
-    folds = min(max(2, round(len(labels) / size)), MOST_FOLDS, len(np.unique(groups)))
+    folds = max(2, min(round(len(labels) / size), MOST_FOLDS, len(np.unique(groups)) // 2))
     fold_of = assign_groups(labels, groups, folds)
     chosen = [np.flatnonzero(fold_of == fold) for fold in range(folds)]
-    chosen = [rows for rows in chosen if {*np.delete(labels, rows)} == {*labels}]
+    chosen = [
+        rows
+        for rows in chosen
+        if len(np.unique(groups[rows])) > 1 and {*np.delete(labels, rows)} == {*labels}
+    ]
     if not chosen:
-        raise ValueError(f"size is {size}: every choice of whole groups would take all rows of a class")
+        raise ValueError(f"size is {size}: no two whole groups or more leave rows of every class to train on")
     return min(chosen, key=lambda rows: abs(len(rows) - size))
 
 
@@ -183,12 +186,13 @@ def assign_groups(
 ) -> Int[np.ndarray, " n"]:
     """Return a fold for each row, one for all rows of a group, so that folds have equal shares of each class.
 
-    It is that of scikit-learn's `StratifiedGroupKFold`: groups come in the order of the standard deviation of
-    their class counts, and each is put where the shares of the classes then scatter least over the folds.
+    The folds are those of scikit-learn's `StratifiedGroupKFold`. Groups come in the order of the standard
+    deviation of their class counts, and each is put where the shares of the classes then scatter least over
+    the folds.
     """
     found, codes = np.unique(groups, return_inverse=True)
     if len(found) < folds:
-        raise ValueError(f"there are {len(found)} groups, too few to divide")
+        raise ValueError(f"give at most {len(found)} folds, the number of groups")
     classes, labels = np.unique(labels, return_inverse=True)
     counts = np.zeros((len(found), len(classes)))
     np.add.at(counts, (codes, labels), 1)

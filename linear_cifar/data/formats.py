@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,15 +22,15 @@ from linear_cifar.npz import ArrayHeader
 
 FEATURE_TYPES = ("uint8", "bfloat16", "float16", "float32", "float64")
 CLASSES = "classes"
-# The arrays of a file with an array for each split, and of a file with one for all. Tables have other names.
+# Names of arrays: for each split (DIVIDED), or for all rows (WHOLE), where tables have other names.
 GROUP = "group"
 AXES = ("x", "y", GROUP)
 DIVIDED = (*(f"{axis}_{split}" for split in SPLITS for axis in AXES), CLASSES)
 WHOLE = (*AXES, "split", CLASSES)
-TABLE_NAMES = {"x": "features", "y": "label"}
+TABLE_NAMES = {"x": "features", "y": "label", GROUP: "groups"}
 # Numbers of channels by which an array of images is recognised: grey and colours.
 CHANNELS = (1, 3)
-# A split's features, labels and perhaps groups by name, and its rows of them.
+# Names of a split's features, labels and groups (or None), and the split's rows of them.
 Part = tuple[str, str, str | None, slice | Int[np.ndarray, " n"]]
 
 
@@ -44,7 +45,7 @@ def open_features(
     log: Callable[[str], None] = warnings.warn,
     names: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, int], Callable[[], Dataset]]:
-    """Open a file of features and labels that one of `READERS` reads, or a folder of `.npy` files.
+    """Open a file or folder of features and labels by its reader in `READERS`.
 
     It holds `x_train` [n, ...] and `y_train` [n], and perhaps the same for `val` and `test`. Or it holds `x`
     and `y`, also called `features` and `label`, and perhaps `split` [n]: the word train, val or test. Beside
@@ -73,12 +74,14 @@ def open_features(
     """
     path = Path(path)
     # The ending is required so that the name is not one of a published data set.
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
     ending = "" if path.is_dir() else path.suffix or "."
     if ending not in READERS:
         kinds = ", ".join(filter(None, READERS))
         raise DataError(f"{path} is no folder and not called {kinds}: np.savez writes an .npz file")
     if ending and not path.is_file():  # opening a pipe would never return
-        raise DataError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
+        raise DataError(f"{path} is not a file")
     with _explain_errors(str(path)):
         archive = READERS[ending](path)
     found = _find_arrays(path, archive.names, names or {}, log)
@@ -93,7 +96,7 @@ def open_features(
     }
     first = named[next(iter(named))][0]
     for x, *beside in named.values():
-        _check_headers(path, x, [*filter(None, beside)], first, headers)
+        _check_headers(path, x, [*filter(None, (*beside, found.get("split")))], first, headers)
     largest = max(headers, key=lambda name: headers[name].nbytes)
     what = f"{path} (most of it {largest}, {headers[largest].dtype}{list(headers[largest].shape)})"
     check_memory(what, sum(header.nbytes for header in headers.values()), error=DataError)
@@ -101,7 +104,7 @@ def open_features(
     parts: dict[str, Part] = {split or "train": (*three, slice(None)) for split, three in named.items()}
     sizes = {split: headers[x].shape[0] for split, (x, *_) in parts.items()}
     if "split" in found:
-        rows = _read_split(path, found["split"], archive, headers.pop(found["split"]), sizes["train"])
+        rows = _read_split(path, found["split"], archive, headers.pop(found["split"]))
         parts = {split: (*named[""], rows[split]) for split in rows}
         sizes = {split: len(rows[split]) for split in rows}
     return sizes, partial(_read, path, archive, headers, parts, found.get(CLASSES), image_shape)
@@ -123,7 +126,7 @@ def _find_arrays(
             raise DataError(
                 f"{path} has no {names.get(array, 'x_train' if array == 'x' else array)}; it has "
                 f"{', '.join(map(ascii, held)) or 'no array':.200}: name the arrays x_train and y_train, or "
-                "x and y (or features and label), or give names"
+                "x and y (or features and label), or say by names (--columns) which they are"
             )
     others = ", ".join(ascii(name) for name in held if name not in found.values())
     if others:
@@ -133,21 +136,21 @@ def _find_arrays(
 
 
 def _read_split(
-    path: Path, name: str, archive: Reader, header: ArrayHeader, n: int
+    path: Path, name: str, archive: Reader, header: ArrayHeader
 ) -> dict[str, Int[np.ndarray, " m"]]:
-    """Return the rows of each split, of n rows; raise DataError for a word that is none, or without train."""
+    """Return the rows of each split; raise DataError if a word is no split, or no row is to train on."""
     with _explain_errors(f"{path}: {name}"):
-        words = archive.read(name, header).reshape(n)
-        spelled = {split: split.encode() if words.dtype.kind == "S" else split for split in SPLITS}
-        rows = {split: np.flatnonzero(words == word) for split, word in spelled.items()}
-        known = np.isin(np.arange(n), np.concatenate([*rows.values()]))
-        row = int(np.argmin(known))  # 0 if all are known
-        word = repr(str(words[row]))  # an error for what is no character
-    if not known.all() or not len(rows["train"]):
-        raise DataError(
-            f"{path}: row {row} of {name} is {word:.40}: give train, val, test, and rows to train on"
-        )
-    return {split: rows[split] for split in SPLITS if len(rows[split])}
+        words = archive.read(name, header)
+    codes, found = _encode_labels(path, {name: words}, None)
+    rows = {word: np.flatnonzero(codes[name] == code) for code, word in enumerate(found)}
+    for word in found:
+        if word not in SPLITS:
+            raise DataError(
+                f"{path}: row {rows[word][0]} of {name} is {word!a:.40}: give {', '.join(SPLITS)}"
+            )
+    if "train" not in rows:
+        raise DataError(f"{path}: no row of {name} is train")
+    return {split: rows[split] for split in SPLITS if split in rows}
 
 
 def _read(
@@ -168,21 +171,27 @@ def _read(
         arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     label_arrays = {y: arrays[y] for _, y, *_ in parts.values()}
     labels, classes = _encode_labels(path, label_arrays, arrays.get(classes_name or ""))
+    for name, count in Counter(classes).items():
+        if count > 1 or not name or not name.isprintable():
+            where = classes_name or " and ".join(label_arrays)
+            raise DataError(
+                f"{path}: {where} holds the name {name!a:.40} twice, or it is empty or cannot be printed"
+            )
     group_arrays = {group: arrays[group] for *_, group, _ in parts.values() if group}
     groups, group_names = _encode_labels(path, group_arrays, None) if group_arrays else ({}, ())
     pixels = dict.fromkeys(x for x, *_ in parts.values())
-    # The last reference to an array goes with it, because images may be copied.
+    # `pop` frees each array after it is flattened, because flattening may copy it.
     features = {x: _flatten_features(path, x, arrays.pop(x), image_shape) for x in pixels}
     splits = {
         split: Split(features[x], labels[y], groups.get(group or "")).take(rows)
         for split, (x, y, group, rows) in parts.items()
     }
     used = {split: rows.groups for split, rows in splits.items() if rows.groups is not None}
-    for one, other in itertools.combinations(used, 2):
-        shared = np.intersect1d(used[one], used[other])
+    for first, second in itertools.combinations(used, 2):
+        shared = np.intersect1d(used[first], used[second])
         if len(shared):
             name = group_names[shared[0]]
-            raise DataError(f"{path}: group {name!a:.40} is in {one} and in {other}: give its rows one split")
+            raise DataError(f"{path}: group {name!a:.40} is in {first} and {second}: give its rows one split")
     K, n = len(classes), len(splits["train"].labels)
     if not 2 <= K < n:
         raise DataError(
@@ -192,7 +201,9 @@ def _read(
     counts = np.bincount(splits["train"].labels, minlength=K)
     if not counts.all():
         rare = classes[np.argmin(counts)]
-        raise DataError(f"{path}: class {rare:.40} has no row to train on: leave its rows out")
+        raise DataError(
+            f"{path}: class {rare:.40} has no row to train on: leave its rows out, and its name in {CLASSES}"
+        )
     name = "".join(character if character.isprintable() else "?" for character in path.resolve().name)
     name += "/" * path.is_dir()
     return make_dataset(name, classes, splits, str(path), image_shape=image_shape, user_file=True)
@@ -310,10 +321,7 @@ def _encode_labels(
             raise DataError(
                 f"{where} holds other labels than 0 to {len(named) - 1}, the numbers of {CLASSES}"
             )
-        where, codes = f"{path}: {CLASSES}", joined
-        with _explain_errors(where):
-            names = named.tolist()
-    if len(set(names)) < len(names) or not all(name.isprintable() and name for name in names):
-        raise DataError(f"{where} holds a name twice, or one that is empty or has a line break")
+        with _explain_errors(f"{path}: {CLASSES}"):
+            names, codes = named.tolist(), joined
     ends = np.cumsum([len(array) for array in arrays.values()])[:-1]
     return dict(zip(arrays, np.split(codes.astype(np.int32), ends), strict=True)), tuple(names)

@@ -75,7 +75,8 @@ def prepare_data(
       train, val_size, folds: division of the training examples, see `divide`.
       standardize: `standard` brings each feature to mean 0 and standard deviation 1 over the training
         examples, `center` to mean 0 only; `unit` scales each example to length 1; `none` changes nothing.
-      class_weight: `balanced` weighs all classes alike in training, see `make_examples`; or `none`.
+      class_weight: `balanced` weighs all classes of the training examples (of all folds) alike in training,
+        see `make_examples`; or `none`.
       dtype: floating-point type of the arithmetic.
 
     Raises:

@@ -20,7 +20,7 @@ _CONVERT = (
 
 
 class Reader(NamedTuple):
-    """An open file of named arrays, which executes nothing in it. An exception becomes an error of one line.
+    """An open file of named arrays. Reading it executes nothing that it holds; an exception becomes one line.
 
     No array is read before the memory for all of them is known to be there, from their headers.
     """
@@ -89,7 +89,8 @@ def _open_torch(path: Path) -> Reader:
         # PyTorch makes no NumPy array of bfloat16, but one of its bytes.
         return tensors[name].detach().contiguous().view(torch.uint8).numpy().view(header.dtype)
 
-    return Reader([name for name in tensors if isinstance(name, str)], header, read)
+    names = [name for name, value in tensors.items() if isinstance(name, str) and torch.is_tensor(value)]
+    return Reader(names, header, read)
 
 
 def _open_parquet(path: Path) -> Reader:
