@@ -211,6 +211,42 @@ def measure_sets(
     return held / draws, float(np.mean(sizes))
 
 
+class Choice(NamedTuple):
+    """How often the set holds a given one of equally good feature sets, and means above the true accuracy."""
+
+    held: float
+    nested: float  # of one feature set, whose configurations are chosen without the examples that compare
+    naive: float  # of one feature set, whose configuration is the best by the examples that compare
+    chosen: float  # of what choosing a feature set is expected to reach
+
+
+def measure_choice(files: int, configs: int, seeds: int, examples: int, draws: int) -> Choice:
+    """Compare feature sets that are equally good, and so are all their configurations, at 60 %.
+
+    Args:
+      files: number of feature sets.
+      configs: number of configurations of each.
+      seeds, examples: see `draw_correct`.
+      draws: number of simulated comparisons.
+    """
+    from linear_cifar.uncertainty import assign_parts, choose_without_part, select_best
+
+    rng, rows = np.random.default_rng(0), []
+    thetas, finite, part_of = (
+        np.full(configs * files, ndtri(0.6)),
+        np.ones(configs, bool),
+        assign_parts(examples),
+    )
+    for _ in range(draws):
+        correct = np.split(draw_correct(rng, thetas, MIDDLE, seeds, examples), files, axis=1)
+        values = np.stack([choose_without_part(one, part_of, finite) for one in correct], axis=1)
+        means = values.mean(axis=(0, 2))
+        selection = select_best(values, int(means.argmax()), np.ones(files, bool))
+        naive = np.mean([one.mean(axis=(0, 2)).max() for one in correct])
+        rows.append([selection.may_be_best.mean(), means.mean() - 0.6, naive - 0.6, selection.expected - 0.6])
+    return Choice(*np.mean(rows, axis=0).tolist())
+
+
 def print_accuracies(draws: int) -> None:
     """Print how often intervals of accuracies cover the truth, near 100 % too."""
     print("regime   seeds  examples  accuracy, %  coverage, %  half width, points")
@@ -284,6 +320,18 @@ def print_sets(draws: int) -> None:
             print(f"{MIDDLE.name:8} {EVEN:12} {cells}", flush=True)
 
 
+def print_choices(draws: int) -> None:
+    """Print what comparisons of equally good feature sets find."""
+    print("sets  configurations  seeds  examples  held, %  nested   naive  chosen (points above the truth)")
+    for files, configs, seeds, examples in (
+        (2, 48, 1, 300), (12, 48, 1, 300), (12, 48, 3, 300), (12, 48, 3, 3_000), (40, 12, 3, 300)
+    ):  # fmt: skip
+        found = measure_choice(files, configs, seeds, examples, draws)
+        means = "  ".join(f"{100 * value:6.2f}" for value in found[1:])
+        cells = f"{files:4}  {configs:14}  {seeds:5}  {examples:8}  {100 * found.held:7.1f}"
+        print(f"{cells}  {means}", flush=True)
+
+
 def main() -> None:
     """Print a row for each simulation."""
     parser = argparse.ArgumentParser(
@@ -291,10 +339,12 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=2_000, help="draws of each row; sets of 1,000 have 5 %%")
     parser.add_argument(
-        "--part", choices=("accuracies", "differences", "groups", "sets"), help="print only this part"
+        "--part",
+        choices=("accuracies", "differences", "groups", "sets", "choices"),
+        help="print only this part",
     )
     arguments = parser.parse_args()
-    for show in (print_accuracies, print_differences, print_groups, print_sets):
+    for show in (print_accuracies, print_differences, print_groups, print_sets, print_choices):
         if arguments.part in (None, show.__name__.removeprefix("print_")):
             show(arguments.draws)
 
