@@ -1,22 +1,26 @@
 """Comparison of feature sets, such as those of several networks, by each one's best configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from linear_cifar.arguments import describe
 from linear_cifar.config import Config
 from linear_cifar.result import TEST, Result
 from linear_cifar.uncertainty import (
     Estimate,
+    Groups,
     Selection,
     assign_parts,
     choose_without_part,
     estimate_accuracy,
     select_best,
 )
+
+# Values of each configuration, or whether its predictions are right, by seed and example.
+Values = Bool[np.ndarray, "S C n"] | Float[np.ndarray, "S C n"]
 
 
 class Comparison(NamedTuple):
@@ -25,18 +29,23 @@ class Comparison(NamedTuple):
     names: tuple[str, ...]  # of the feature sets
     on: str  # name of the evaluation set that compares them
     configs: tuple[Config, ...]  # the best of each, by all examples that choose
-    accuracy: tuple[Estimate, ...]  # of each
+    accuracy: tuple[Estimate, ...]  # of each, chosen without the examples that measure it
     selection: Selection  # differences from the best, which may be the best, what choosing it reaches
-    best: int  # index of the most accurate
+    best: int  # index of the one that the others are compared with
 
 
 def compare(results: Mapping[str, Result], on: str | None = None) -> Comparison:
     """Compare feature sets by each one's best configuration, paired by seed and by example.
 
     The results are of sweeps on the same examples in the same order, from the same seeds and in the same
-    folds. No example that compares the feature sets chooses their configurations. On a test set each has its
-    best by validation. Without one the choice is nested: on each fold the other folds choose, and on each
-    fifth of a validation set the other fifths, see `cross_validate_selection`.
+    folds. No example that measures a feature set has chosen its configuration. On a test set each has its
+    best by validation. Without one, each fold is measured with the choice of the other folds, and each fifth
+    of a validation set with that of the other fifths, see `cross_validate_selection`.
+
+    Choices follow one another on the same examples then, so that intervals of their differences would be too
+    short. Therefore all configurations of all feature sets are compared at once, see `confidence_set`: a
+    feature set may be the best if one of its configurations may be, and its difference is that of its best.
+    The luck of the seeds with a chosen configuration stays in all numbers.
 
     Args:
       results: results by the name of the feature set.
@@ -69,30 +78,57 @@ def compare(results: Mapping[str, Result], on: str | None = None) -> Comparison:
                 raise ValueError(f"{name} and {first_name} have other {what}: compare results of the same")
         if not result.stayed_finite.any():
             raise ValueError(f"every configuration of {name} diverged: leave it out")
-    values = np.stack([_best_values(name, result, on) for name, result in results.items()], axis=1)
-    means = values.mean(axis=(0, 2), dtype=np.float64)
-    best, finite = int(means.argmax()), np.ones(len(results), bool)
+    folds = first.folds if on in first.own_rows else 0
+    candidates = [_candidates(name, result, on) for name, result in results.items()]
+    correct = [
+        np.stack([result.values(on, c) for c in chosen], axis=1)
+        for result, chosen in zip(results.values(), candidates, strict=True)
+    ]
+    values, selection = compare_values(correct, groups, folds)
     return Comparison(
         tuple(results),
         on,
         tuple(result.configs[result.ranking()[0]] for result in results.values()),
-        tuple(estimate_accuracy(values[:, index], groups) for index in range(len(results))),
-        select_best(values, best, finite, groups=groups, folds=_folds(first, on)),
-        best,
+        tuple(estimate_accuracy(measured, groups) for measured in values),
+        selection,
+        int(np.argmax([difference.mean for difference in selection.difference])),
     )
 
 
-def _folds(result: Result, name: str) -> int:
-    """Return the number of folds that divide the examples of an evaluation set."""
-    return result.folds if name in result.own_rows else 0
+def compare_values(
+    correct: Sequence[Values], groups: Groups = None, folds: int = 0
+) -> tuple[list[Shaped[np.ndarray, "S n"]], Selection]:
+    """Compare feature sets by whether the predictions of their configurations are right.
+
+    Args:
+      correct: [S, C, n] of each feature set, on the same examples; C may differ.
+      groups: see `estimate_accuracy`.
+      folds: number of folds, one after another among the examples; 0: there are none.
+
+    Returns:
+      The values of each feature set's best, which other examples have chosen, and the selection among the
+      feature sets, see `compare`.
+    """
+    counts = [values.shape[1] for values in correct]
+    finite = np.ones(sum(counts), bool)
+    part_of = assign_parts(correct[0].shape[2], folds, groups)
+    measured = [
+        values[:, 0] if C == 1 else choose_without_part(values, part_of, finite[:C])
+        for values, C in zip(correct, counts, strict=True)
+    ]
+    joined, ends = np.concatenate(correct, axis=1), np.cumsum(counts)[:-1]
+    best = int(joined.mean(axis=(0, 2), dtype=np.float64).argmax())
+    whole = select_best(joined, best, finite, groups=groups, folds=folds)
+    table = np.array([estimate[:3] for estimate in whole.difference])
+    difference = [Estimate(*part.max(axis=0).tolist()) for part in np.split(table, ends)]
+    may_be_best = np.array([part.any() for part in np.split(whole.may_be_best, ends)])
+    return measured, whole._replace(difference=difference, may_be_best=may_be_best)
 
 
-def _best_values(name: str, result: Result, on: str) -> Bool[np.ndarray, "S n"] | Float[np.ndarray, "S n"]:
-    """Return the values of the best configuration, which none of these examples has chosen."""
+def _candidates(name: str, result: Result, on: str) -> list[int]:
+    """Return the configurations to compare: the best one, or all finite ones where these examples choose."""
     if on != result.chosen_by:
-        return result.values(on, result.ranking()[0])
+        return result.ranking()[:1]
     if result.halved:
         raise ValueError(f"halving has chosen among {name} by the examples of {on}: give a test set")
-    correct = np.stack([result.values(on, c) for c in range(len(result.configs))], axis=1)
-    part_of = assign_parts(correct.shape[2], _folds(result, on), result.groups_of(on))
-    return choose_without_part(correct, part_of, result.stayed_finite)
+    return np.flatnonzero(result.stayed_finite).tolist()

@@ -215,36 +215,44 @@ class Choice(NamedTuple):
     """How often the set holds a given one of equally good feature sets, and means above the true accuracy."""
 
     held: float
-    nested: float  # of one feature set, whose configurations are chosen without the examples that compare
-    naive: float  # of one feature set, whose configuration is the best by the examples that compare
     chosen: float  # of what choosing a feature set is expected to reach
+    measured: float  # of one feature set, whose configurations other examples have chosen
+    naive: float  # of one feature set, whose configuration the same examples have chosen
 
 
-def measure_choice(files: int, configs: int, seeds: int, examples: int, draws: int) -> Choice:
+def measure_choice(
+    sets: int, configs: int, seeds: int, examples: int, draws: int, regime: Regime = MIDDLE
+) -> tuple[Choice, Choice]:
     """Compare feature sets that are equally good, and so are all their configurations, at 60 %.
 
+    With one seed the configurations are equally good for its weights.
+
     Args:
-      files: number of feature sets.
+      sets: number of feature sets.
       configs: number of configurations of each.
-      seeds, examples: see `draw_correct`.
+      seeds, examples: see `draw_correct`; there are as many validation examples as test examples.
       draws: number of simulated comparisons.
+      regime: latent variances.
+
+    Returns:
+      What is found on a test set, and without one.
     """
-    from linear_cifar.uncertainty import assign_parts, choose_without_part, select_best
+    from linear_cifar.comparison import compare_values
 
     rng, rows = np.random.default_rng(0), []
-    thetas, finite, part_of = (
-        np.full(configs * files, ndtri(0.6)),
-        np.ones(configs, bool),
-        assign_parts(examples),
-    )
+    if seeds == 1:
+        regime = regime._replace(seeds=0.0)
     for _ in range(draws):
-        correct = np.split(draw_correct(rng, thetas, MIDDLE, seeds, examples), files, axis=1)
-        values = np.stack([choose_without_part(one, part_of, finite) for one in correct], axis=1)
-        means = values.mean(axis=(0, 2))
-        selection = select_best(values, int(means.argmax()), np.ones(files, bool))
-        naive = np.mean([one.mean(axis=(0, 2)).max() for one in correct])
-        rows.append([selection.may_be_best.mean(), means.mean() - 0.6, naive - 0.6, selection.expected - 0.6])
-    return Choice(*np.mean(rows, axis=0).tolist())
+        drawn = draw_correct(rng, np.full(sets * configs, ndtri(0.6)), regime, seeds, 2 * examples)
+        val, test = ([*np.split(half, sets, axis=1)] for half in np.split(drawn, 2, axis=2))
+        best = [part.mean(axis=(0, 2)).argmax() for part in val]
+        naive = np.mean([part[:, index].mean() for part, index in zip(val, best, strict=True)])
+        on_test = compare_values([part[:, [index]] for part, index in zip(test, best, strict=True)])
+        for values, selection in (on_test, compare_values(val)):
+            found = np.mean(values), selection.expected, naive
+            rows.append([selection.may_be_best.mean(), *(np.array(found)[[1, 0, 2]] - 0.6)])
+    means = np.array(rows).reshape(draws, 2, 4).mean(axis=0)
+    return Choice(*means[0].tolist()), Choice(*means[1].tolist())
 
 
 def print_accuracies(draws: int) -> None:
@@ -322,14 +330,13 @@ def print_sets(draws: int) -> None:
 
 def print_choices(draws: int) -> None:
     """Print what comparisons of equally good feature sets find."""
-    print("sets  configurations  seeds  examples  held, %  nested   naive  chosen (points above the truth)")
-    for files, configs, seeds, examples in (
-        (2, 48, 1, 300), (12, 48, 1, 300), (12, 48, 3, 300), (12, 48, 3, 3_000), (40, 12, 3, 300)
-    ):  # fmt: skip
-        found = measure_choice(files, configs, seeds, examples, draws)
-        means = "  ".join(f"{100 * value:6.2f}" for value in found[1:])
-        cells = f"{files:4}  {configs:14}  {seeds:5}  {examples:8}  {100 * found.held:7.1f}"
-        print(f"{cells}  {means}", flush=True)
+    print("regime   sets  configurations  seeds  examples  on     held, %  chosen  measured  naive (points)")
+    for regime in (STABLE, MIDDLE):
+        for case in ((2, 48, 1, 300), (12, 48, 1, 300), (12, 48, 3, 300), (12, 48, 3, 2_000)):
+            for name, found in zip(("test", "val"), measure_choice(*case, draws, regime), strict=True):
+                means = "  ".join(f"{100 * value:6.2f}" for value in found[1:])
+                cells = "{:4}  {:14}  {:5}  {:8}".format(*case)
+                print(f"{regime.name:8} {cells}  {name:4}  {100 * found.held:8.1f}  {means}", flush=True)
 
 
 def main() -> None:
