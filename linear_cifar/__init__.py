@@ -14,6 +14,7 @@ from linear_cifar.calibration import (
     reliability,
 )
 from linear_cifar.cluster import Cluster, ClusterError
+from linear_cifar.comparison import Comparison, compare
 from linear_cifar.config import (
     AXES,
     Axis,
@@ -80,20 +81,19 @@ from linear_cifar.uncertainty import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "AXES", "LOSSES", "OPTIMIZERS", "SCHEDULES", "Augmentation", "Axis", "Best", "Cluster",
-    "ClusterError", "Config", "Epoch", "Estimate", "Examples", "FolderError", "Halving", "Hyperparams",
-    "Identity", "Initializer", "LabelMetrics", "Layout", "Loops", "Loss", "Metrics",
-    "NothingTrained", "Optimizer", "Params", "Progress", "Range", "Reliability", "Replicate",
-    "ReplicateData", "ReplicateId", "Result", "RunState", "SaveError", "Schedule", "Selection",
-    "Snapshot", "Standardizer", "TrainSpec", "Weights", "__version__", "adamw", "best_per_seed", "chain",
-    "choose_survivors", "compute_logits", "confidence_set", "confusion_matrix",
-    "cross_validate_selection", "default_rungs", "draw_configs", "estimate_accuracy",
-    "estimate_difference", "evaluate", "evaluate_runs", "expected_calibration_error", "fit",
-    "fit_standardizer", "fold_standardizer", "get_loss", "gradients", "grid", "heavy_ball",
-    "horizontal_flip", "init_params", "init_state", "jax_params", "join_snapshots", "label_metrics",
-    "linearize_ratio", "load_result", "load_snapshot", "make_examples", "make_layout", "mark_correct",
-    "mark_correct_of_runs", "mean_class_accuracy", "numpy_params", "objective", "predict_class",
-    "predict_labels", "prepare_features", "random_shift", "rank", "reliability", "scale_to_unit_length",
-    "sgd", "sigmoid_probabilities", "softmax_probabilities", "stack_hyperparams", "standardize", "sweep",
-    "train_epoch", "train_step", "use_all_cores",
+    "AXES", "LOSSES", "OPTIMIZERS", "SCHEDULES", "Augmentation", "Axis", "Best", "Cluster", "ClusterError",
+    "Comparison", "Config", "Epoch", "Estimate", "Examples", "FolderError", "Halving", "Hyperparams",
+    "Identity", "Initializer", "LabelMetrics", "Layout", "Loops", "Loss", "Metrics", "NothingTrained",
+    "Optimizer", "Params", "Progress", "Range", "Reliability", "Replicate", "ReplicateData", "ReplicateId",
+    "Result", "RunState", "SaveError", "Schedule", "Selection", "Snapshot", "Standardizer", "TrainSpec",
+    "Weights", "__version__", "adamw", "best_per_seed", "chain", "choose_survivors", "compare",
+    "compute_logits", "confidence_set", "confusion_matrix", "cross_validate_selection", "default_rungs",
+    "draw_configs", "estimate_accuracy", "estimate_difference", "evaluate", "evaluate_runs",
+    "expected_calibration_error", "fit", "fit_standardizer", "fold_standardizer", "get_loss", "gradients",
+    "grid", "heavy_ball", "horizontal_flip", "init_params", "init_state", "jax_params", "join_snapshots",
+    "label_metrics", "linearize_ratio", "load_result", "load_snapshot", "make_examples", "make_layout",
+    "mark_correct", "mark_correct_of_runs", "mean_class_accuracy", "numpy_params", "objective",
+    "predict_class", "predict_labels", "prepare_features", "random_shift", "rank", "reliability",
+    "scale_to_unit_length", "sgd", "sigmoid_probabilities", "softmax_probabilities", "stack_hyperparams",
+    "standardize", "sweep", "train_epoch", "train_step", "use_all_cores",
 ]  # fmt: skip

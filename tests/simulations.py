@@ -211,6 +211,50 @@ def measure_sets(
     return held / draws, float(np.mean(sizes))
 
 
+class Choice(NamedTuple):
+    """How often the set holds a given one of equally good feature sets, and means above the true accuracy."""
+
+    held: float
+    chosen: float  # of what choosing a feature set is expected to reach
+    measured: float  # of one feature set, whose configurations other examples have chosen
+    naive: float  # of one feature set, whose configuration the same examples have chosen
+
+
+def measure_choice(
+    sets: int, configs: int, seeds: int, examples: int, draws: int, regime: Regime = MIDDLE
+) -> tuple[Choice, Choice]:
+    """Compare feature sets that are equally good, and so are all their configurations, at 60 %.
+
+    With one seed the configurations are equally good for its weights.
+
+    Args:
+      sets: number of feature sets.
+      configs: number of configurations of each.
+      seeds, examples: see `draw_correct`; there are as many validation examples as test examples.
+      draws: number of simulated comparisons.
+      regime: latent variances.
+
+    Returns:
+      What is found on a test set, and without one.
+    """
+    from linear_cifar.comparison import compare_values
+
+    rng, rows = np.random.default_rng(0), []
+    if seeds == 1:
+        regime = regime._replace(seeds=0.0)
+    for _ in range(draws):
+        drawn = draw_correct(rng, np.full(sets * configs, ndtri(0.6)), regime, seeds, 2 * examples)
+        val, test = ([*np.split(half, sets, axis=1)] for half in np.split(drawn, 2, axis=2))
+        best = [part.mean(axis=(0, 2)).argmax() for part in val]
+        naive = np.mean([part[:, index].mean() for part, index in zip(val, best, strict=True)])
+        on_test = compare_values([part[:, [index]] for part, index in zip(test, best, strict=True)])
+        for values, selection in (on_test, compare_values(val)):
+            found = np.mean(values), selection.expected, naive
+            rows.append([selection.may_be_best.mean(), *(np.array(found)[[1, 0, 2]] - 0.6)])
+    means = np.array(rows).reshape(draws, 2, 4).mean(axis=0)
+    return Choice(*means[0].tolist()), Choice(*means[1].tolist())
+
+
 def print_accuracies(draws: int) -> None:
     """Print how often intervals of accuracies cover the truth, near 100 % too."""
     print("regime   seeds  examples  accuracy, %  coverage, %  half width, points")
@@ -284,6 +328,17 @@ def print_sets(draws: int) -> None:
             print(f"{MIDDLE.name:8} {EVEN:12} {cells}", flush=True)
 
 
+def print_choices(draws: int) -> None:
+    """Print what comparisons of equally good feature sets find."""
+    print("regime   sets  configurations  seeds  examples  on     held, %  chosen  measured  naive (points)")
+    for regime in (STABLE, MIDDLE):
+        for case in ((2, 48, 1, 300), (12, 48, 1, 300), (12, 48, 3, 300), (12, 48, 3, 2_000)):
+            for name, found in zip(("test", "val"), measure_choice(*case, draws, regime), strict=True):
+                means = "  ".join(f"{100 * value:6.2f}" for value in found[1:])
+                cells = "{:4}  {:14}  {:5}  {:8}".format(*case)
+                print(f"{regime.name:8} {cells}  {name:4}  {100 * found.held:8.1f}  {means}", flush=True)
+
+
 def main() -> None:
     """Print a row for each simulation."""
     parser = argparse.ArgumentParser(
@@ -291,10 +346,12 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=2_000, help="draws of each row; sets of 1,000 have 5 %%")
     parser.add_argument(
-        "--part", choices=("accuracies", "differences", "groups", "sets"), help="print only this part"
+        "--part",
+        choices=("accuracies", "differences", "groups", "sets", "choices"),
+        help="print only this part",
     )
     arguments = parser.parse_args()
-    for show in (print_accuracies, print_differences, print_groups, print_sets):
+    for show in (print_accuracies, print_differences, print_groups, print_sets, print_choices):
         if arguments.part in (None, show.__name__.removeprefix("print_")):
             show(arguments.draws)
 
