@@ -258,6 +258,12 @@ def cross_validate_selection(accuracy: Float[Array | np.ndarray, "S F C"]) -> Fl
         diverged.
     """
     accuracy = as_values("accuracy", accuracy, "seeds, folds, configurations")
+    chosen = choose_by_others(accuracy)
+    return accuracy.mean(axis=0, dtype=np.float64)[np.arange(len(chosen)), chosen]
+
+
+def choose_by_others(accuracy: Float[np.ndarray, "S F C"]) -> Int[np.ndarray, " F"]:
+    """Return the configuration that the other folds choose, for each fold; see `cross_validate_selection`."""
     S, F, C = accuracy.shape
     if S == 0 or F < 2 or C == 0:
         raise ValueError(f"the accuracies are {accuracy.shape}: give [seeds, folds ≥ 2, configurations]")
@@ -265,8 +271,40 @@ def cross_validate_selection(accuracy: Float[Array | np.ndarray, "S F C"]) -> Fl
     if np.isnan(by_fold).any(axis=0).all():
         raise ValueError("every configuration diverged in some fold")
     others = (by_fold.sum(axis=0) - by_fold) / (F - 1)
-    chosen = np.nan_to_num(others, nan=-np.inf).argmax(axis=1)
-    return by_fold[np.arange(F), chosen]
+    return np.nan_to_num(others, nan=-np.inf).argmax(axis=1)
+
+
+def assign_parts(n: int, folds: int = 0, groups: Groups = None) -> Int[np.ndarray, " n"]:
+    """Return the part of each example by which a choice is cross-validated: its fold, or one of `PARTS`.
+
+    Without folds the parts are dealt like cards, because a file may hold its classes one after another. No
+    part divides a group.
+    """
+    if folds:
+        return np.repeat(np.arange(folds), n // folds)
+    codes = np.arange(n) if groups is None else encode_groups(groups, np.shape(groups))
+    return (codes if codes.ndim == 1 else codes[0]) % PARTS
+
+
+def choose_without_part(
+    correct: Shaped[np.ndarray, "S C n"], part_of: Int[np.ndarray, " n"], finite: Bool[np.ndarray, " C"]
+) -> Shaped[np.ndarray, "S n"]:
+    """Return the values of "train all and take the best": each part's are of the others' choice.
+
+    Their mean is what the choice is expected to reach, see `cross_validate_selection`.
+
+    Args:
+      correct: values of C configurations.
+      part_of: part of each example, see `assign_parts`.
+      finite: configurations that may be chosen.
+    """
+    parts = [part_of == part for part in range(part_of.max() + 1)]
+    accuracy = np.stack([correct[:, :, part].mean(axis=2) for part in parts], axis=1)  # [S, parts, C]
+    accuracy[:, :, ~finite] = np.nan
+    values = np.empty_like(correct[:, 0])
+    for part, chosen in zip(parts, choose_by_others(accuracy), strict=True):
+        values[:, part] = correct[:, chosen, part]
+    return values
 
 
 class Selection(NamedTuple):
@@ -330,15 +368,9 @@ def select_best(
     difference = [Estimate(*row) for row in np.stack([differences, *ends], axis=1).tolist()]
     if C == 1 or n == 1 or not estimate or not finite.any():
         return Selection(difference, may_be_best, np.nan, 0)
-    # Without folds, not one part after another, because a file may hold its classes one after another.
-    count = min(PARTS, n)
-    parts = (
-        np.split(correct, folds, axis=2) if folds else [values[:, :, start::count] for start in range(count)]
-    )
-    accuracy = np.stack([part.mean(axis=2) for part in parts], axis=1)  # [S, parts, C]
-    accuracy[:, :, ~finite] = np.nan
-    expected = cross_validate_selection(accuracy)
-    return Selection(difference, may_be_best, float(expected.mean()), len(parts))
+    part_of = assign_parts(correct.shape[2], folds, groups)
+    chosen = choose_without_part(correct, part_of, finite)
+    return Selection(difference, may_be_best, float(chosen.mean()), int(part_of.max()) + 1)
 
 
 def rank(loss: Float[Array | np.ndarray, "S C"], accuracy: Float[Array | np.ndarray, "S C"]) -> list[int]:
