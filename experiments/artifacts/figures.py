@@ -4,12 +4,12 @@ All have the same style: colours that any colour vision can distinguish, readabl
 named in the title. Bands are one standard deviation over the replicates, and bars are 95 % intervals.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from experiments.artifacts import drawing, tables
 from experiments.artifacts.drawing import BLUE, COLUMN, GREEN, ORANGE, PAGE, PURPLE, SEQUENTIAL, SKY
@@ -17,6 +17,7 @@ from experiments.artifacts.fonts import label_classes
 from experiments.artifacts.measures import Predictions
 from experiments.artifacts.plotting import Axes, Figure, MaxNLocator, Rectangle, Transform, matplotlib
 from linear_cifar.calibration import expected_calibration_error, reliability
+from linear_cifar.comparison import Comparison
 from linear_cifar.config import AXES
 from linear_cifar.data.dataset import Dataset, ImageShape
 from linear_cifar.data.formats import CHANNELS
@@ -37,6 +38,8 @@ MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 8,
 MAX_CLASSES, LABEL, FEW_CLASSES = 12, 12, 10
 # Ticks where differences are on a logarithmic scale, and the points from which they are.
 TICKS, WIDE_DIFFERENCES = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100), 6
+# Columns of a file's name, and what is said of colours where the worst values have the lowest.
+MAX_NAME, FROM_MEDIAN = 80, "\ncolours from the median up"
 # A reliability diagram leaves out bins of fewer images, whose share of right predictions is mostly chance.
 SMALLEST_BIN = 20
 
@@ -56,16 +59,14 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
     rows, columns, all_panels = ([*labels[name]] for name in names)
     ranking = result.ranking()
     drawn = sorted([*dict.fromkeys(cells_of[c][2] for c in ranking)][:MAX_PANELS])
-    numbered = max(len(rows), len(columns)) <= MAX_NUMBERS
     values = 100 * result.final["val_acc"].mean(axis=0)
     # The ranking begins with the best, so the first configuration of a cell is its best.
     accuracy: dict[tuple[float, ...], float] = {}
     for c in ranking:
         accuracy.setdefault(cells_of[c], float(values[c]))
     may_be_best = {cells_of[c] for c in np.flatnonzero(selection.may_be_best)}
-    finite = [value for value in accuracy.values() if np.isfinite(value)]
-    low, high = (float(np.median(finite)), max(finite)) if finite else (0, 1)
-    best = cells_of[ranking[0]] if finite else None
+    limits, clipped = _color_limits(accuracy.values())
+    best = cells_of[ranking[0]] if result.stayed_finite.any() else None
     in_row = min(len(drawn), 6, max(1, MAX_NUMBERS // len(columns)))
     in_column = -(-len(drawn) // in_row)
     width = COLUMN if in_row * min(len(columns), MAX_NUMBERS) <= 8 else PAGE
@@ -76,30 +77,16 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
         for panel in panels.flat[len(drawn) :]:
             panel.set_visible(False)
         for panel, value in zip(panels.flat, drawn, strict=False):
-            cells = np.array([[accuracy.get((y, x, value), np.nan) for x in columns] for y in rows])
-            image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
+            keys = {(i, j): (y, x, value) for i, y in enumerate(rows) for j, x in enumerate(columns)}
+            cells = {place: accuracy[key] for place, key in keys.items() if key in accuracy}
+            frames = {place: key == best for place, key in keys.items() if key in may_be_best}
+            image = _draw_cells(panel, (len(rows), len(columns)), cells, frames, limits)
             panel.set_title(f"{panel_axis.symbol} = {labels[panel_axis.name][value]}")
             panel.set(xlabel=across.label, ylabel=down.label)
             _label_ticks(panel.set_xticks, [*labels[across.name].values()], cell_width)
             _label_ticks(panel.set_yticks, [*labels[down.name].values()])
             panel.label_outer()
-            panel.spines[:].set_visible(False)
-            panel.tick_params(length=0)
-            for (row, column), share in np.ndenumerate(cells):
-                key = (rows[row], columns[column], value)
-                if key in accuracy and numbered:
-                    text = "✕" if np.isnan(share) else f"{share:.1f}"
-                    weight = "bold" if key == best else "normal"
-                    dark = not share > (low + high) / 2 and not np.isnan(share)
-                    _write(panel, column, row, text, dark, weight=weight)
-                if key in may_be_best:
-                    label, linewidth = ("the best", 2.4) if key == best else (tables.MAY_BE_BEST, 1.0)
-                    box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, clip_on=False)
-                    box.set(edgecolor=ORANGE, linewidth=linewidth, label=label)
-                    panel.add_patch(box)
-        clipped = bool(finite) and min(finite) < low
-        label = "validation accuracy, %" + "\ncolours from the median up" * clipped
-        _add_scale(figure, image, label, "min" * clipped)
+        _add_scale(figure, image, "validation accuracy, %" + FROM_MEDIAN * clipped, "min" * clipped)
         few = f"the best {len(drawn)} of {len(all_panels)} {panel_axis.symbol}"
         drawing.add_legend(figure, *panels.flat, note=few * (len(drawn) < len(all_panels)))
     return figure
@@ -123,14 +110,8 @@ def plot_differences(result: Result, selection: Selection) -> Figure:
     title = f"{tables.interval_heading(result, with_train=False)}: {tables.DIFFERENCE}"
     with drawing.draw_figure((width, 1.25 + 0.14 * len(drawn)), title) as figure:
         panel = figure.subplots()
-        for row, c in enumerate(drawn):
-            color, marker, label = IN_SET if selection.may_be_best[c] else NOT_IN_SET
-            style = {"color": color, "markersize": 3, "capsize": 1.5, "linewidth": 1}
-            _draw_interval(panel, selection.difference[c], row, fmt=marker, label=label, **style)
+        _draw_intervals(panel, names, [selection.difference[c] for c in drawn], selection.may_be_best[drawn])
         panel.axvline(0, color="0.6", linewidth=1, linestyle=":")
-        panel.set_yticks(range(len(drawn)), names)
-        panel.set_ylim(max(1, len(drawn)) - 0.5, -0.5)
-        panel.grid(axis="x")
         if wide:
             panel.set_xscale("symlog", linthresh=1)
             panel.set_xticks([tick for tick in TICKS if low <= tick <= high])
@@ -146,6 +127,60 @@ def plot_differences(result: Result, selection: Selection) -> Figure:
             _mark_diverged(panel)
         selected = f"the first {len(drawn)} of {len(result.configs)} configurations"
         drawing.add_legend(figure, panel, note=selected * (len(drawn) < len(result.configs)))
+    return figure
+
+
+def plot_comparison(comparison: Comparison, factors: Mapping[str, Mapping[str, str]], title: str) -> Figure:
+    """Draw the accuracy of each file with its interval, the best at the top; of very many only the first.
+
+    Args:
+      comparison: the files.
+      factors: see `tables.comparison_table`.
+      title: title of the figure.
+    """
+    drawn = tables.order_files(comparison)[:MAX_DIFFERENCES]
+    names, note = label_classes([", ".join(factors[comparison.names[i]].values()) for i in drawn], MAX_NAME)
+    width = COLUMN if max(map(len, names)) <= 26 else PAGE
+    with drawing.draw_figure((width, 1.0 + 0.14 * len(drawn)), f"{title}{note}") as figure:
+        panel = figure.subplots()
+        intervals = [comparison.accuracy[i] for i in drawn]
+        _draw_intervals(panel, names, intervals, comparison.selection.may_be_best[drawn])
+        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        panel.set_xlabel(f"{comparison.on} accuracy, %")
+        selected = f"the first {len(drawn)} of {len(comparison.names)} files"
+        drawing.add_legend(figure, panel, note=selected * (len(drawn) < len(comparison.names)))
+    return figure
+
+
+def plot_factors(
+    comparison: Comparison, factors: Mapping[str, Mapping[str, str]], title: str
+) -> Figure | None:
+    """Draw the accuracy of files that two factors tell apart, over these; None for another number of factors.
+
+    Frames and colours are those of `plot_heatmap`.
+    """
+    down, *others = factors[comparison.names[0]]
+    if len(others) != 1:
+        return None
+    pairs = [tuple(factors[name].values()) for name in comparison.names]
+    axes = [[*dict.fromkeys(values)] for values in zip(*pairs, strict=True)]
+    places = [(axes[0].index(row), axes[1].index(column)) for row, column in pairs]
+    accuracy = {place: 100 * comparison.accuracy[i].mean for i, place in enumerate(places)}
+    (rows, note), (columns, _) = (label_classes(values) for values in axes)
+    width = COLUMN if len(columns) <= 8 else PAGE
+    cell_width = (width - 1.3) / min(len(columns), MAX_NUMBERS)
+    longest = drawing.CHARACTER * max(map(len, columns))
+    height = 1.4 + 0.22 * min(len(rows), MAX_NUMBERS) + longest * (longest > cell_width)
+    with drawing.draw_figure((width, height), f"{title}{note}") as figure:
+        panel = figure.subplots()
+        frames = {places[i]: i == comparison.best for i in np.flatnonzero(comparison.selection.may_be_best)}
+        limits, clipped = _color_limits(accuracy.values())
+        image = _draw_cells(panel, (len(rows), len(columns)), accuracy, frames, limits)
+        panel.set(xlabel=others[0], ylabel=down)
+        _label_ticks(panel.set_xticks, columns, cell_width)
+        _label_ticks(panel.set_yticks, rows)
+        _add_scale(figure, image, f"{comparison.on} accuracy, %" + FROM_MEDIAN * clipped, "min" * clipped)
+        drawing.add_legend(figure, panel)
     return figure
 
 
@@ -468,6 +503,49 @@ def _write(panel: Axes, x: int, y: int, text: str, dark: bool, **style: Any) -> 
     panel.text(x, y, text, ha="center", va="center", color="white" if dark else "black", **style)
 
 
+def _color_limits(values: Collection[float]) -> tuple[tuple[float, float], bool]:
+    """Return the range of the better half of the values, and whether one is below it."""
+    finite = [value for value in values if np.isfinite(value)]
+    low, high = (float(np.median(finite)), max(finite)) if finite else (0.0, 1.0)
+    return (low, high), bool(finite) and min(finite) < low
+
+
+def _draw_cells(
+    panel: Axes,
+    shape: tuple[int, int],
+    accuracy: Mapping[tuple[int, int], float],
+    frames: Mapping[tuple[int, int], bool],
+    limits: tuple[float, float],
+) -> Any:
+    """Draw a heat map, and return its image.
+
+    Args:
+      panel: its panel.
+      shape: number of rows, from below, and of columns.
+      accuracy: of cells that were trained, in percent; NaN where they diverged.
+      frames: cells that may be the best, and whether they are the best.
+      limits: range of the colours.
+    """
+    cells = np.full(shape, np.nan)
+    for place, share in accuracy.items():
+        cells[place] = share
+    low, high = limits
+    image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
+    panel.spines[:].set_visible(False)
+    panel.tick_params(length=0)
+    for (row, column), share in accuracy.items() if max(shape) <= MAX_NUMBERS else ():
+        text = "✕" if np.isnan(share) else f"{share:.1f}"
+        dark = not share > (low + high) / 2 and not np.isnan(share)
+        weight = "bold" if frames.get((row, column)) else "normal"
+        _write(panel, column, row, text, dark, weight=weight)
+    for (row, column), is_best in frames.items():
+        label, linewidth = ("the best", 2.4) if is_best else (tables.MAY_BE_BEST, 1.0)
+        box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, clip_on=False)
+        box.set(edgecolor=ORANGE, linewidth=linewidth, label=label)
+        panel.add_patch(box)
+    return image
+
+
 def _add_scale(figure: Figure, image: Any, label: str, extend: str) -> None:
     """Draw the scale of the colours; `extend` is the end that values lie beyond, or empty."""
     scale = figure.colorbar(
@@ -480,6 +558,19 @@ def _draw_interval(panel: Axes, interval: Estimate, row: int, **style: Any) -> N
     """Draw a mean and its interval, in percent, in a row."""
     mean, low, high = 100 * np.array(interval[:3])
     panel.errorbar(mean, row, xerr=[[mean - low], [high - mean]], **style)
+
+
+def _draw_intervals(
+    panel: Axes, names: Sequence[str], intervals: Sequence[Estimate], may_be_best: Bool[np.ndarray, " rows"]
+) -> None:
+    """Draw means and their intervals, in percent, in rows with these names, the first at the top."""
+    for row, interval in enumerate(intervals):
+        color, marker, label = IN_SET if may_be_best[row] else NOT_IN_SET
+        style = {"color": color, "markersize": 3, "capsize": 1.5, "linewidth": 1}
+        _draw_interval(panel, interval, row, fmt=marker, label=label, **style)
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(max(1, len(names)) - 0.5, -0.5)
+    panel.grid(axis="x")
 
 
 def _line(panel: Axes, values: ArrayLike, **style: Any) -> None:
