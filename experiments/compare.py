@@ -26,6 +26,7 @@ from experiments.cli.experiment import Rendered, run_experiment
 from experiments.cli.files import read_factors
 from experiments.cli.launch import launch
 from experiments.cli.source import find_files
+from experiments.runner.errors import UsageError
 from experiments.runner.folder import COMPARE
 from experiments.runner.stages import Stage, fixed_stage
 from linear_cifar.comparison import compare
@@ -60,7 +61,10 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data], pa
 
     named = {result.about["sweep"]: result for result in results}
     factors = read_factors({name: Path(data[name].dataset.origin) for name in named}, pattern)
-    comparison = compare({name: result for name, result in named.items() if result.stayed_finite.any()})
+    finite = {name: result for name, result in named.items() if result.stayed_finite.any()}
+    if not finite:
+        raise UsageError("every configuration of every file diverged: give lower values of --eta")
+    comparison = compare(finite)
     rows = [
         (
             comparison.names[i], data[comparison.names[i]].size("train"), *comparison.accuracy[i][:3],

@@ -170,12 +170,13 @@ def plot_factors(
     width = COLUMN if len(columns) <= 8 else PAGE
     cell_width = (width - 1.3) / min(len(columns), MAX_NUMBERS)
     longest = drawing.CHARACTER * max(map(len, columns))
-    height = 1.4 + 0.22 * min(len(rows), MAX_NUMBERS) + longest * (longest > cell_width)
+    height = 1.2 + max(1.2, 0.22 * min(len(rows), MAX_NUMBERS)) + longest * (longest > cell_width)
     with drawing.draw_figure((width, height), f"{title}{note}") as figure:
         panel = figure.subplots()
         frames = {places[i]: i == comparison.best for i in np.flatnonzero(comparison.selection.may_be_best)}
         limits, clipped = _color_limits(accuracy.values())
         image = _draw_cells(panel, (len(rows), len(columns)), accuracy, frames, limits)
+        panel.invert_yaxis()
         panel.set(xlabel=others[0], ylabel=down)
         _label_ticks(panel.set_xticks, columns, cell_width)
         _label_ticks(panel.set_yticks, rows)

@@ -71,8 +71,15 @@ class ExperimentFolder:
 
     @property
     def label(self) -> str:
-        """The data set's name for the page, see `label_dataset`."""
-        return label_dataset(self.dataset, self.fingerprint, self.user_file)
+        """The name of the data set for the page, see `label_dataset`, and the number of others."""
+        label, others = label_dataset(self.dataset, self.fingerprint, self.user_file), self.num_others
+        return label + f" and {others} other" * (others > 0) + "s" * (others > 1)
+
+    @property
+    def num_others(self) -> int:
+        """The number of data sets that are compared with the first one."""
+        prints = (sweep.get("dataset", {}).get("fingerprint") for sweep in self.sweeps.values())
+        return len({*prints} - {None, self.fingerprint})
 
     def result(self, sweep: str) -> Result:
         """Return the result of a sweep, without its weights.

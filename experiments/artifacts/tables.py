@@ -156,40 +156,31 @@ def comparison_table(
       results: results by the name of the file.
       factors: what tells the files apart: the same names of factors for each.
     """
-    result, selection = results[comparison.names[0]], comparison.selection
-    names, several = shown_axes(result), len(comparison.names) > 1
-    rows = []
+    on, selection = comparison.on, comparison.selection
+    result, several = results[comparison.names[0]], len(comparison.names) > 1
+    names, rows = shown_axes(result), []
     for rank, i in enumerate(order_files(comparison), start=1):
+        known = [Cell(value) for value in factors[comparison.names[i]].values()]
         config = [number_cell(comparison.configs[i][name]) for name in names]
         difference = interval_cell(selection.difference[i], format_difference) if rank > 1 else Cell("")
-        measured = [interval_cell(comparison.accuracy[i]), difference]
-        remark = Cell(MAY_BE_BEST if selection.may_be_best[i] and several else "")
-        tells = [Cell(value) for value in factors[comparison.names[i]].values()]
-        rows.append([number_cell(rank), *tells, *config, *measured, remark])
-    for name in results.keys() - {*comparison.names}:
-        tells = [Cell(value) for value in factors[name].values()]
-        empty = [Cell("-")] * (len(names) + 2)
-        rows.append([Cell("-"), *tells, *empty, Cell("every configuration diverged")])
-    tells = [*factors[comparison.names[0]]]
-    columns = [
-        "rank",
-        *tells,
-        *names,
-        f"{comparison.on} acc",
-        f"{comparison.on} − best, simultaneous",
-        "remark",
-    ]
-    on = comparison.on
+        remark = Cell(MAY_BE_BEST * bool(selection.may_be_best[i] and several))
+        rows.append(
+            [number_cell(rank), *known, *config, interval_cell(comparison.accuracy[i]), difference, remark]
+        )
+    for name in [name for name in results if name not in comparison.names]:
+        known, blank = [Cell(value) for value in factors[name].values()], [Cell("-")] * (len(names) + 2)
+        rows.append([Cell("-"), *known, *blank, Cell("every configuration diverged")])
     chosen = f"Each file has its best configuration by validation, and the {on} examples compare the files."
     if on == result.chosen_by:
         chosen = (
-            "A file's accuracy is that of choosing its configuration without the examples that measure it; the "
-            "configuration shown is chosen by all of them."
+            "A file's accuracy is that of choosing its configuration without the examples that measure it; "
+            "the configuration that is shown is chosen by all."
         )
-    own = comparison.accuracy[comparison.best]
-    lines = [chosen, *_describe_selection(result, selection, own, "files", on)]
+    own, difference_column = comparison.accuracy[comparison.best], f"{on} − best, simultaneous"
+    note = "\n".join([chosen, *_describe_selection(result, selection, own, "files", on)])
     title = f"{interval_heading(result, False, count_files(results))}, by {on} accuracy (%):"
-    return Table("compare", title, columns, *split_cells(rows), "\n".join(lines), [columns[-2]])
+    columns = ["rank", *factors[comparison.names[0]], *names, f"{on} acc", difference_column, "remark"]
+    return Table("compare", title, columns, *split_cells(rows), note, [difference_column])
 
 
 def order_files(comparison: Comparison) -> list[int]:

@@ -41,6 +41,7 @@ DIGITS = 4
 # Figures that not every experiment has: not all data are images, and every configuration may have diverged.
 OPTIONAL = {
     "weights": "Weights of each class as an image, each scaled to its range.",
+    "heatmap": "Accuracy over two factors; what may be the best is framed.",
     "differences": "Validation accuracy minus that of the best, with simultaneous one-sided 95 % limits.",
     "confusion": "Which classes the best configuration takes for which.",
 }
@@ -89,6 +90,10 @@ SECTIONS = {
             "axes": "Validation accuracy along each hyperparameter; colours show the epoch reached.",
             "effort": "Validation accuracy of the best so far against the epochs that all runs have trained.",
         },
+    ),
+    "compare": Section(
+        "Which features are best",
+        {"compare": "Accuracy of each file's best configuration, with its 95 % interval."},
     ),
     "bce": Section(
         "Table 2: sigmoid with multiple binary cross-entropy against softmax",
@@ -164,7 +169,10 @@ def _make_section(name: str, experiment: ExperimentFolder) -> Section:
     """
     known = SECTIONS.get(experiment.name)
     captions = known.captions if known else {}
-    section = SECTIONS.get(name) or Section(f"The {experiment.name} on {experiment.label}", captions)
+    title = f"The {experiment.name} on {experiment.label}"
+    if known and experiment.name == "compare":
+        title = f"{known.title}: {experiment.label}"
+    section = SECTIONS.get(name) or Section(title, captions)
     found = {
         name: caption
         for name, caption in OPTIONAL.items()
@@ -200,7 +208,8 @@ def _describe_source(experiment: ExperimentFolder) -> dict[str, str]:
     revision = git and f"{git['revision'][:10]}{', modified' if git['modified'] else ''}"
     return {
         "command": experiment.command,
-        "data": f"{experiment.dataset}, {checked}, SHA-256 {experiment.fingerprint[:16]}…",
+        "data": f"{experiment.dataset}, {checked}, SHA-256 {experiment.fingerprint[:16]}…"
+        + f"; and {experiment.num_others} more" * (experiment.num_others > 0),
         "seeds": ", ".join(map(str, settings["seeds"])),
         "device": f"{len(config['devices'])} x {config['devices'][0]}, {config['machine']}",
         "arithmetic": f"{settings['dtype']}, products in {settings['precision']}",
