@@ -3,23 +3,27 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from small_runs import draw_result, make_sweep, small_data
 
 from experiments import compare, report
+from experiments.artifacts import figures
 from experiments.artifacts.reader import ExperimentFolder
 from experiments.cli.files import expand_pattern, name_files, read_factors
 from experiments.cli.launch import parse_flags
 from experiments.runner.errors import UsageError
 from linear_cifar.comparison import compare as compare_results
+from linear_cifar.config import Config
 from linear_cifar.data.dataset import DataError
-from linear_cifar.training import train_epoch
 
 FLAGS = ("--data=f/*.npz", "--epochs=3", "--eta=0.1,1", "--lam=0", "--batch=8")
+CONFIGS = (Config(0.01, 20, 0.0), Config(1.0, 20, 0.0))
 NAMES = "--names={backbone}_{layer}.npz"
 
 
@@ -129,28 +133,31 @@ def test_the_same_command_is_finished_already_and_other_names_make_another_table
     assert "a_l10.npz" in shown.out
 
 
-def test_files_of_one_shape_share_the_compiled_programs(folder, monkeypatch, capsys):
+def test_files_of_one_shape_share_the_compiled_programs(folder, monkeypatch, caplog, request):
     monkeypatch.chdir(folder)
-    words = (*FLAGS[1:], "--val_size=16", "--formats=png")
-    jax.clear_caches()
-    run(*words, "--data=f/a_l1.npz", "--out=one")
-    count = train_epoch._cache_size()
-    run(*words, "--data=f/b_l1.npz,f/a_l10.npz", "--out=two")
-    assert count == train_epoch._cache_size() == 1
+    # Not by its context manager, which is for the thread that enters it.
+    request.addfinalizer(lambda: jax.config.update("jax_log_compiles", False))
+    jax.config.update("jax_log_compiles", True)
+    run(*FLAGS, "--data=f/b_l1.npz,f/a_l10.npz", "--val_size=13", "--formats=png", "--out=two")
+    compiled = [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()]
+    assert any("train_epoch" in message for message in compiled)
+    assert len({*compiled}) == len(compiled)
 
 
-def test_a_file_that_only_diverges_comes_last(tmp_path, monkeypatch, capsys):
-    write_files(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    far = dict(np.load("f/b_l1.npz"))
-    np.savez(
-        "f/b_l1.npz",
-        **{name: array * np.float32(1e18) if name[0] == "x" else array for name, array in far.items()},
-    )
-    run(*FLAGS, "--standardize=none", "--max_loss=1e6", "--val_size=15", "--formats=png", "--out=far")
-    lines = capsys.readouterr().out.splitlines()
-    assert re.match(r" +- +b_l1 .*every configuration diverged$", lines[4])
-    assert [row["name"] for row in read_rows(Path("far/compare.csv"))] == ["a_l10", "a_l1"]
+def test_a_file_that_only_diverges_comes_last(tmp_path, monkeypatch):
+    data = small_data()
+    results = []
+    for name, diverged in (("lost", (0, 1)), ("good", (1,))):
+        result = draw_result(make_sweep(CONFIGS), data, diverged)
+        results.append(replace(result, about=result.about | {"sweep": name}))
+    for name in ("comparison", "factors"):
+        monkeypatch.setattr(figures, f"plot_{name}", lambda *_: None)
+    _, (table,) = compare.render(tmp_path, results, dict.fromkeys(("lost", "good"), data))
+    assert [row[1] for row in table.rows] == ["good", "lost"]
+    assert table.rows[1][-1] == "every configuration diverged"
+    assert [row["name"] for row in read_rows(tmp_path / "compare.csv")] == ["good"]
+    with pytest.raises(UsageError, match="every configuration of every file diverged: give lower values"):
+        compare.render(tmp_path, results[:1], {"lost": data})
 
 
 Y = np.arange(60) % 3
