@@ -76,7 +76,7 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data], pa
     columns = [*exports.COMPARE_COLUMNS, *factors[comparison.names[0]]]
     exports.write_csv(folder / COMPARE, columns, rows)
     table = tables.comparison_table(comparison, named, factors)
-    title = table.title.removesuffix(" (%):")
+    title = tables.interval_heading(results[0], False, tables.count_files(named))
     drawn = {
         "compare": figures.plot_comparison(comparison, factors, title),
         "heatmap": figures.plot_factors(comparison, factors, title),

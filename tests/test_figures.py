@@ -182,9 +182,9 @@ def test_files_are_drawn_best_first_and_the_heat_map_frames_the_set():
         for box in panel.patches
         if not box.get_fill()
     }
-    assert frames == {(0, 0): 2.4, (0, 1): 1.0}
-    assert panel.images[0].get_array()[2, 1] == pytest.approx(100 * comparison.accuracy[5].mean)
-    assert panel.yaxis_inverted()
+    assert frames == {(0, 2): 2.4, (0, 1): 1.0}  # columns and rows, from below
+    assert panel.images[0].get_array()[0, 1] == pytest.approx(100 * comparison.accuracy[5].mean)
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["l 2", "l 1", "l 0"]
 
 
 def test_faults_are_found():

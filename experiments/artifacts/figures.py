@@ -4,7 +4,7 @@ All have the same style: colours that any colour vision can distinguish, readabl
 named in the title. Bands are one standard deviation over the replicates, and bars are 95 % intervals.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,8 @@ MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 8,
 MAX_CLASSES, LABEL, FEW_CLASSES = 12, 12, 10
 # Ticks where differences are on a logarithmic scale, and the points from which they are.
 TICKS, WIDE_DIFFERENCES = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100), 6
-# Columns of a file's name, and what is said of colours where the worst values have the lowest.
-MAX_NAME, FROM_MEDIAN = 80, "\ncolours from the median up"
+# Columns of a file's name.
+MAX_NAME = 80
 # A reliability diagram leaves out bins of fewer images, whose share of right predictions is mostly chance.
 SMALLEST_BIN = 20
 
@@ -54,41 +54,83 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
     """
     labels = {name: axis_labels(result, name) for name in ("eta", "batch", "lam")}
     names = sorted(labels, key=lambda name: len(labels[name]) == 1)
-    across, down, panel_axis = (AXES[names[i]] for i in (1, 0, 2))
-    cells_of = [tuple(config[name] for name in names) for config in result.configs]
-    rows, columns, all_panels = ([*labels[name]] for name in names)
-    ranking = result.ranking()
-    drawn = sorted([*dict.fromkeys(cells_of[c][2] for c in ranking)][:MAX_PANELS])
-    values = 100 * result.final["val_acc"].mean(axis=0)
+    texts = AXES[names[0]].label, AXES[names[1]].label, AXES[names[2]].symbol
+    axes = [(text, labels[name]) for text, name in zip(texts, names, strict=True)]
+    cells: list[tuple[float, ...]] = [tuple(config[name] for name in names) for config in result.configs]
+    accuracy, title = result.final["val_acc"].mean(axis=0), tables.heading(result, "mean")
+    return _plot_cells(title, "validation", axes, cells, accuracy, result.ranking(), selection)
+
+
+def _plot_cells(
+    title: str,
+    on: str,
+    axes: Sequence[tuple[str, Mapping[Any, str]]],
+    cells_of: Sequence[tuple[Any, ...]],
+    shares: ArrayLike,
+    ranking: Sequence[int],
+    selection: Selection,
+) -> Figure:
+    """Draw a heat map of accuracies, see `plot_heatmap`.
+
+    Args:
+      title: title of the figure, before what is drawn.
+      on: name of the examples.
+      axes: label of the rows (from below), the columns and the panels, and their values with their texts.
+      cells_of: values of each configuration, or file, on the three axes.
+      shares: accuracy of each.
+      ranking: indices of those to draw, best first.
+      selection: which of them may be the best.
+    """
+    (down, row_texts), (across, column_texts), (symbol, panel_texts) = axes
+    rows, columns = [*row_texts], [*column_texts]
+    drawn = sorted([*dict.fromkeys(cells_of[i][2] for i in ranking)][:MAX_PANELS])
+    numbered = max(len(rows), len(columns)) <= MAX_NUMBERS
+    values = 100 * np.asarray(shares)
     # The ranking begins with the best, so the first configuration of a cell is its best.
-    accuracy: dict[tuple[float, ...], float] = {}
-    for c in ranking:
-        accuracy.setdefault(cells_of[c], float(values[c]))
-    may_be_best = {cells_of[c] for c in np.flatnonzero(selection.may_be_best)}
-    limits, clipped = _color_limits(accuracy.values())
-    best = cells_of[ranking[0]] if result.stayed_finite.any() else None
+    accuracy: dict[tuple[Any, ...], float] = {}
+    for i in ranking:
+        accuracy.setdefault(cells_of[i], float(values[i]))
+    may_be_best = {cells_of[i] for i in np.flatnonzero(selection.may_be_best)}
+    finite = [value for value in accuracy.values() if np.isfinite(value)]
+    low, high = (float(np.median(finite)), max(finite)) if finite else (0, 1)
+    best = cells_of[ranking[0]] if finite else None
     in_row = min(len(drawn), 6, max(1, MAX_NUMBERS // len(columns)))
     in_column = -(-len(drawn) // in_row)
     width = COLUMN if in_row * min(len(columns), MAX_NUMBERS) <= 8 else PAGE
     cell_width = (width - 1.3) / in_row / min(len(columns), MAX_NUMBERS)
-    size = (width, 1.1 + in_column * (0.6 + 0.22 * min(len(rows), MAX_NUMBERS)))
-    with drawing.draw_figure(size, f"{tables.heading(result, 'mean')}: validation accuracy") as figure:
+    longest = drawing.CHARACTER * max(map(len, column_texts.values()))
+    height = 1.1 + in_column * (0.6 + 0.22 * min(len(rows), MAX_NUMBERS)) + longest * (longest > cell_width)
+    with drawing.draw_figure((width, height), f"{title}: {on} accuracy") as figure:
         panels = figure.subplots(in_column, in_row, squeeze=False, sharex=True, sharey=True)
         for panel in panels.flat[len(drawn) :]:
             panel.set_visible(False)
         for panel, value in zip(panels.flat, drawn, strict=False):
-            keys = {(i, j): (y, x, value) for i, y in enumerate(rows) for j, x in enumerate(columns)}
-            cells = {place: accuracy[key] for place, key in keys.items() if key in accuracy}
-            frames = {place: key == best for place, key in keys.items() if key in may_be_best}
-            image = _draw_cells(panel, (len(rows), len(columns)), cells, frames, limits)
-            panel.set_title(f"{panel_axis.symbol} = {labels[panel_axis.name][value]}")
-            panel.set(xlabel=across.label, ylabel=down.label)
-            _label_ticks(panel.set_xticks, [*labels[across.name].values()], cell_width)
-            _label_ticks(panel.set_yticks, [*labels[down.name].values()])
+            cells = np.array([[accuracy.get((y, x, value), np.nan) for x in columns] for y in rows])
+            image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
+            panel.set_title(f"{symbol} = {panel_texts[value]}" if symbol else "")
+            panel.set(xlabel=across, ylabel=down)
+            _label_ticks(panel.set_xticks, [*column_texts.values()], cell_width)
+            _label_ticks(panel.set_yticks, [*row_texts.values()])
             panel.label_outer()
-        _add_scale(figure, image, "validation accuracy, %" + FROM_MEDIAN * clipped, "min" * clipped)
-        few = f"the best {len(drawn)} of {len(all_panels)} {panel_axis.symbol}"
-        drawing.add_legend(figure, *panels.flat, note=few * (len(drawn) < len(all_panels)))
+            panel.spines[:].set_visible(False)
+            panel.tick_params(length=0)
+            for (row, column), share in np.ndenumerate(cells):
+                key = (rows[row], columns[column], value)
+                if key in accuracy and numbered:
+                    text = "✕" if np.isnan(share) else f"{share:.1f}"
+                    weight = "bold" if key == best else "normal"
+                    dark = not share > (low + high) / 2 and not np.isnan(share)
+                    _write(panel, column, row, text, dark, weight=weight)
+                if key in may_be_best:
+                    label, linewidth = ("the best", 2.4) if key == best else (tables.MAY_BE_BEST, 1.0)
+                    box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, clip_on=False)
+                    box.set(edgecolor=ORANGE, linewidth=linewidth, label=label)
+                    panel.add_patch(box)
+        clipped = bool(finite) and min(finite) < low
+        label = f"{on} accuracy, %" + "\ncolours from the median up" * clipped
+        _add_scale(figure, image, label, "min" * clipped)
+        few = f"the best {len(drawn)} of {len(panel_texts)} {symbol}"
+        drawing.add_legend(figure, *panels.flat, note=few * (len(drawn) < len(panel_texts)))
     return figure
 
 
@@ -141,7 +183,9 @@ def plot_comparison(comparison: Comparison, factors: Mapping[str, Mapping[str, s
     drawn = tables.order_files(comparison)[:MAX_DIFFERENCES]
     names, note = label_classes([", ".join(factors[comparison.names[i]].values()) for i in drawn], MAX_NAME)
     width = COLUMN if max(map(len, names)) <= 26 else PAGE
-    with drawing.draw_figure((width, 1.0 + 0.14 * len(drawn)), f"{title}{note}") as figure:
+    with drawing.draw_figure(
+        (width, 1.0 + 0.14 * len(drawn)), f"{title}: {comparison.on} accuracy{note}"
+    ) as figure:
         panel = figure.subplots()
         intervals = [comparison.accuracy[i] for i in drawn]
         _draw_intervals(panel, names, intervals, comparison.selection.may_be_best[drawn])
@@ -155,34 +199,22 @@ def plot_comparison(comparison: Comparison, factors: Mapping[str, Mapping[str, s
 def plot_factors(
     comparison: Comparison, factors: Mapping[str, Mapping[str, str]], title: str
 ) -> Figure | None:
-    """Draw the accuracy of files that two factors tell apart, over these; None for another number of factors.
-
-    Frames and colours are those of `plot_heatmap`.
-    """
-    down, *others = factors[comparison.names[0]]
-    if len(others) != 1:
+    """Draw a heat map of files over the two factors that tell them apart; None if there are not two."""
+    names = [*factors[comparison.names[0]]]
+    if len(names) != 2:
         return None
-    pairs = [tuple(factors[name].values()) for name in comparison.names]
-    axes = [[*dict.fromkeys(values)] for values in zip(*pairs, strict=True)]
-    places = [(axes[0].index(row), axes[1].index(column)) for row, column in pairs]
-    accuracy = {place: 100 * comparison.accuracy[i].mean for i, place in enumerate(places)}
-    (rows, note), (columns, _) = (label_classes(values) for values in axes)
-    width = COLUMN if len(columns) <= 8 else PAGE
-    cell_width = (width - 1.3) / min(len(columns), MAX_NUMBERS)
-    longest = drawing.CHARACTER * max(map(len, columns))
-    height = 1.2 + max(1.2, 0.22 * min(len(rows), MAX_NUMBERS)) + longest * (longest > cell_width)
-    with drawing.draw_figure((width, height), f"{title}{note}") as figure:
-        panel = figure.subplots()
-        frames = {places[i]: i == comparison.best for i in np.flatnonzero(comparison.selection.may_be_best)}
-        limits, clipped = _color_limits(accuracy.values())
-        image = _draw_cells(panel, (len(rows), len(columns)), accuracy, frames, limits)
-        panel.invert_yaxis()
-        panel.set(xlabel=others[0], ylabel=down)
-        _label_ticks(panel.set_xticks, columns, cell_width)
-        _label_ticks(panel.set_yticks, rows)
-        _add_scale(figure, image, f"{comparison.on} accuracy, %" + FROM_MEDIAN * clipped, "min" * clipped)
-        drawing.add_legend(figure, panel)
-    return figure
+    cells = [(*factors[name].values(), "") for name in comparison.names]
+    rows, columns = ([*dict.fromkeys(values)] for values in [*zip(*cells, strict=True)][:2])
+    rows.reverse()  # the first is at the top
+    (row_labels, note), (column_labels, _) = label_classes(rows), label_classes(columns)
+    axes: list[tuple[str, Mapping[str, str]]] = [
+        (names[0], dict(zip(rows, row_labels, strict=True))),
+        (names[1], dict(zip(columns, column_labels, strict=True))),
+        ("", {"": ""}),
+    ]
+    accuracy = np.array([estimate.mean for estimate in comparison.accuracy])
+    ranking = tables.order_files(comparison)
+    return _plot_cells(f"{title}{note}", comparison.on, axes, cells, accuracy, ranking, comparison.selection)
 
 
 def plot_curves(result: Result) -> Figure:
@@ -502,49 +534,6 @@ def _name(result: Result, config: int, width: float = PAGE) -> str:
 def _write(panel: Axes, x: int, y: int, text: str, dark: bool, **style: Any) -> None:
     """Write into a cell, in a colour that can be read on it."""
     panel.text(x, y, text, ha="center", va="center", color="white" if dark else "black", **style)
-
-
-def _color_limits(values: Collection[float]) -> tuple[tuple[float, float], bool]:
-    """Return the range of the better half of the values, and whether one is below it."""
-    finite = [value for value in values if np.isfinite(value)]
-    low, high = (float(np.median(finite)), max(finite)) if finite else (0.0, 1.0)
-    return (low, high), bool(finite) and min(finite) < low
-
-
-def _draw_cells(
-    panel: Axes,
-    shape: tuple[int, int],
-    accuracy: Mapping[tuple[int, int], float],
-    frames: Mapping[tuple[int, int], bool],
-    limits: tuple[float, float],
-) -> Any:
-    """Draw a heat map, and return its image.
-
-    Args:
-      panel: its panel.
-      shape: number of rows, from below, and of columns.
-      accuracy: of cells that were trained, in percent; NaN where they diverged.
-      frames: cells that may be the best, and whether they are the best.
-      limits: range of the colours.
-    """
-    cells = np.full(shape, np.nan)
-    for place, share in accuracy.items():
-        cells[place] = share
-    low, high = limits
-    image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
-    panel.spines[:].set_visible(False)
-    panel.tick_params(length=0)
-    for (row, column), share in accuracy.items() if max(shape) <= MAX_NUMBERS else ():
-        text = "✕" if np.isnan(share) else f"{share:.1f}"
-        dark = not share > (low + high) / 2 and not np.isnan(share)
-        weight = "bold" if frames.get((row, column)) else "normal"
-        _write(panel, column, row, text, dark, weight=weight)
-    for (row, column), is_best in frames.items():
-        label, linewidth = ("the best", 2.4) if is_best else (tables.MAY_BE_BEST, 1.0)
-        box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, clip_on=False)
-        box.set(edgecolor=ORANGE, linewidth=linewidth, label=label)
-        panel.add_patch(box)
-    return image
 
 
 def _add_scale(figure: Figure, image: Any, label: str, extend: str) -> None:

@@ -71,15 +71,11 @@ class ExperimentFolder:
 
     @property
     def label(self) -> str:
-        """The name of the data set for the page, see `label_dataset`, and the number of others."""
-        label, others = label_dataset(self.dataset, self.fingerprint, self.user_file), self.num_others
-        return label + f" and {others} other" * (others > 0) + "s" * (others > 1)
-
-    @property
-    def num_others(self) -> int:
-        """The number of data sets that are compared with the first one."""
-        prints = (sweep.get("dataset", {}).get("fingerprint") for sweep in self.sweeps.values())
-        return len({*prints} - {None, self.fingerprint})
+        """The name of the first data set for the page, see `label_dataset`, and the number of others."""
+        prints = {sweep.get("dataset", {}).get("fingerprint") for sweep in self.sweeps.values()}
+        others = len(prints - {None, self.fingerprint})
+        label = label_dataset(self.dataset, self.fingerprint, self.user_file)
+        return label + f" and {others} more" * (others > 0)
 
     def result(self, sweep: str) -> Result:
         """Return the result of a sweep, without its weights.

@@ -208,8 +208,7 @@ def _describe_source(experiment: ExperimentFolder) -> dict[str, str]:
     revision = git and f"{git['revision'][:10]}{', modified' if git['modified'] else ''}"
     return {
         "command": experiment.command,
-        "data": f"{experiment.dataset}, {checked}, SHA-256 {experiment.fingerprint[:16]}…"
-        + f"; and {experiment.num_others} more" * (experiment.num_others > 0),
+        "data": f"{experiment.dataset}, {checked}, SHA-256 {experiment.fingerprint[:16]}…",
         "seeds": ", ".join(map(str, settings["seeds"])),
         "device": f"{len(config['devices'])} x {config['devices'][0]}, {config['machine']}",
         "arithmetic": f"{settings['dtype']}, products in {settings['precision']}",
