@@ -90,7 +90,7 @@ def _plot_cells(
     accuracy: dict[tuple[Any, ...], float] = {}
     for i in ranking:
         accuracy.setdefault(cells_of[i], float(values[i]))
-    may_be_best = {cells_of[i] for i in np.flatnonzero(selection.may_be_best)}
+    may_be_best = {cell for cell, sure in zip(cells_of, selection.may_be_best, strict=True) if sure}
     finite = [value for value in accuracy.values() if np.isfinite(value)]
     low, high = (float(np.median(finite)), max(finite)) if finite else (0, 1)
     best = cells_of[ranking[0]] if finite else None
