@@ -370,12 +370,7 @@ def _describe_selection(
 ) -> list[str]:
     """Return lines on the set of the best, and on what the choice of the best reaches.
 
-    Args:
-      result: the sweep, or one of those that are compared.
-      selection: among its configurations, or among files.
-      own: accuracy of the best.
-      what: what is chosen among.
-      on: name of the examples that it is chosen by.
+    `own` is the accuracy of the best of `what`, which examples called `on` choose.
     """
     C = len(selection.difference)
     if np.isnan(own.mean):

@@ -14,7 +14,7 @@ from experiments.runner.errors import UsageError
 from linear_cifar.data.dataset import DataError, Dataset
 from linear_cifar.data.readers import READERS
 
-ADVICE = "give files of the same examples in the same order"
+SAME = "give files of the same examples in the same order"
 
 
 def expand_pattern(word: str) -> list[Path]:
@@ -92,27 +92,19 @@ def read_factors(files: Mapping[str, Path], pattern: str) -> dict[str, dict[str,
     return found
 
 
-def check_sizes(first: Path, sizes: Mapping[str, int], other: Path, others: Mapping[str, int]) -> None:
-    """Raise DataError if two files have other splits, or other numbers of examples in one of them."""
-    for split in {**sizes, **others}:
-        one, two = sizes.get(split, 0), others.get(split, 0)
-        if one != two:
-            raise DataError(f"{other} has {two:,} examples to {split}, and {first} {one:,}: {ADVICE}")
-
-
 def check_examples(first: Dataset, other: Dataset) -> None:
     """Raise DataError if two data sets of the same sizes hold other examples; name the first difference."""
     if other.classes != first.classes:
-        raise DataError(f"{other.origin} has other classes than {first.origin}: {ADVICE}")
+        raise DataError(f"{other.origin} has other classes than {first.origin}: {SAME}")
     for split, (_, labels, groups) in first.splits.items():
         _, other_labels, other_groups = other.splits[split]
         if (groups is None) != (other_groups is None):
-            raise DataError(f"only one of {first.origin} and {other.origin} has groups: {ADVICE}")
+            raise DataError(f"only one of {first.origin} and {other.origin} has groups: {SAME}")
         for array, ours, theirs in (("label", labels, other_labels), ("group", groups, other_groups)):
             differs = np.not_equal(ours, theirs) if ours is not None and theirs is not None else np.zeros(1)
             if differs.any():
                 row = int(np.argmax(differs))
                 raise DataError(
                     f"{split} example {row} (from 0) has another {array} in {other.origin} than in "
-                    f"{first.origin}: {ADVICE}"
+                    f"{first.origin}: {SAME}"
                 )

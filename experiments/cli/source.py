@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments.cli.files import check_examples, check_sizes, expand_pattern, name_files
+from experiments.cli.files import SAME, check_examples, expand_pattern, name_files
 from experiments.cli.flags import expand_path
 from experiments.cli.progress import download_bar, log
 from experiments.cli.recipes import fit_defaults
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import Settings
 from linear_cifar.data.cifar10 import SIZES
-from linear_cifar.data.dataset import Dataset
+from linear_cifar.data.dataset import DataError, Dataset
 from linear_cifar.data.find import find_dataset
 from linear_cifar.data.formats import open_features
 from linear_cifar.data.prepare import Data, prepare_data
@@ -40,12 +40,14 @@ def open_source() -> tuple[dict[str, int], Prepare]:
     """
     files = find_files()
     names = dict(word.split("=", 1) for word in FLAGS.columns) if files else {}
-    opened = {name: open_features(path, FLAGS.image_shape, log, names) for name, path in files.items()} or {
-        "": (SIZES, _find_dataset)
-    }
+    opened = {name: open_features(path, FLAGS.image_shape, log, names) for name, path in files.items()}
+    opened = opened or {"": (SIZES, _find_dataset)}
     first, (sizes, _) = next(iter(opened.items()))
     for name, path in files.items():
-        check_sizes(files[first], sizes, path, opened[name][0])
+        if opened[name][0] != sizes:
+            listed = (opened[key][0].items() for key in (name, first))
+            theirs, ours = (", ".join(f"{n:,} {split}" for split, n in pairs) for pairs in listed)
+            raise DataError(f"{path} has {theirs} examples, and {files[first]} {ours}: {SAME}")
     if files:
         words = fit_defaults(sizes)
         log(f"note: {sizes['train']:,} rows to train on; the defaults are {' '.join(words)}")
