@@ -182,7 +182,7 @@ GROUPS = {"group_train": np.arange(60) % 20, "group_test": np.arange(30) % 20 + 
         (
             {"b_l1": {"x_test": np.ones((29, 6), np.float32), "y_test": Y[:29]}},
             [],
-            "f/b_l1.npz has 60 train, 29 test examples, and f/a_l1.npz 60 train, 30 test: give files of the same",
+            "f/b_l1.npz has 60 train, 29 test examples, and f/a_l1.npz 60 train, 30 test: give",
         ),
         (
             {"a_l10": {"y_train": np.where(np.arange(60) == 17, 0, Y)}},
