@@ -8,9 +8,10 @@ from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import drawing, figures, fonts, measures, search_figures
 from experiments.artifacts.plotting import Text, matplotlib, style
+from linear_cifar.comparison import Comparison
 from linear_cifar.config import Config, Range, draw_configs, grid
 from linear_cifar.data.dataset import SPLITS
-from linear_cifar.uncertainty import DIVERGED, Estimate
+from linear_cifar.uncertainty import DIVERGED, Estimate, Selection
 
 SEEDS = (3, 4)
 # The last one diverges.
@@ -142,6 +143,48 @@ def test_no_name_of_a_class_is_cut_or_overlaps_another(count, name):
 def test_other_figures_have_no_text_that_is_cut_or_overlaps_another(data):
     assert not find_faults(figures.plot_steps(STEPS, ACCURACIES, INTERVALS, LONG))
     assert not find_faults(samples(data))
+
+
+def compare_files(count, name, folders=1):
+    """Return a comparison of files with these names, and two factors or one."""
+    factors = {
+        f"{name} {i}": {"file": f"{name} {i}"}
+        if folders == 1
+        else {"backbone": f"{name} {i % folders}", "layer": f"{name} {i // folders}"}
+        for i in range(count)
+    }
+    means = [0.9 - 0.07 * (i % 10) for i in range(count)]
+    accuracy = tuple(Estimate(mean, mean - 0.03, min(1, mean + 0.01)) for mean in means)
+    selection = Selection([DIVERGED] * count, np.arange(count) < 2, 0.9, 5)
+    return Comparison(tuple(factors), "val", CONFIGS[:1] * count, accuracy, selection, 0), factors
+
+
+@pytest.mark.parametrize("name", ["l", LONG, "猫"])
+@pytest.mark.parametrize("count", [1, 2, 12, 60])
+def test_no_name_of_a_file_is_cut_or_overlaps_another(count, name):
+    assert not find_faults(figures.plot_comparison(*compare_files(count, name), LONG))
+    for folders in (2, 12) if count % 2 == 0 else ():
+        assert not find_faults(figures.plot_factors(*compare_files(count, name, folders), LONG))
+    assert figures.plot_factors(*compare_files(count, name), LONG) is None
+
+
+def test_files_are_drawn_best_first_and_the_heat_map_frames_the_set():
+    comparison, factors = compare_files(12, "l", folders=3)
+    panel = figures.plot_comparison(comparison, factors, "files").axes[0]
+    labels = [text.get_text() for text in panel.get_yticklabels()]
+    drawn = [line.get_xdata()[0] for line in panel.lines if len(line.get_xdata()) == 1]
+    assert labels[:2] == ["l 0, l 0", "l 1, l 3"]  # files 0 and 10 have the same accuracy
+    assert drawn[::3] == sorted(drawn[::3], reverse=True)  # beside each are the ends of its interval
+    assert len(drawn[::3]) == 12
+    panel = figures.plot_factors(comparison, factors, "files").axes[0]
+    frames = {
+        (box.get_x() + 0.46, box.get_y() + 0.46): box.get_linewidth()
+        for box in panel.patches
+        if not box.get_fill()
+    }
+    assert frames == {(0, 2): 2.4, (0, 1): 1.0}  # columns and rows, from below
+    assert panel.images[0].get_array()[0, 1] == pytest.approx(100 * comparison.accuracy[5].mean)
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["l 2", "l 1", "l 0"]
 
 
 def test_faults_are_found():

@@ -28,7 +28,7 @@ FILES = ("README.md", "experiments/README.md", "experiments/FILES.md", "experime
          "linear_cifar/README.md", "experiments/benchmark/README.md", "experiments/CLUSTER.md",
          "experiments/FEATURES.md")  # fmt: skip
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
-COMMANDS = ("grid", "search", "table1", "bce", "improve", "report", "bench")
+COMMANDS = ("grid", "search", "compare", "table1", "bce", "improve", "report", "bench")
 
 
 def find_block(marker):

@@ -31,6 +31,9 @@ RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, *_CLASS_ACC, *_TOP5, "diverged", "
 # `W_norm` is Frobenius's. The cells of a split that was not measured after every epoch are empty.
 _HISTORY = ("running_loss", "running_acc", *_METRICS, "W_norm")
 HISTORY_COLUMNS = (*KEYS, "epoch", *_HISTORY)
+# A row per file, best first, followed by its factors. `size` is the number of training examples, `difference`
+# is from the best file.
+COMPARE_COLUMNS = ("name", "size", "accuracy", "low", "high", "difference", "may_be_best", *AXES)
 
 
 def write_results(folder: Path, results: Sequence[Result], complete: bool = True) -> None:
@@ -59,6 +62,8 @@ def write_results(folder: Path, results: Sequence[Result], complete: bool = True
 def best_result(results: Sequence[Result], complete: bool = True) -> Result:
     """Return the best sweep by validation, among those validated on the same examples as the last one.
 
+    Files that are compared have the same examples, and differ in their features.
+
     If the last one has no validation split, its configurations were chosen by an earlier one: it is the best,
     unless its training was stopped, or all of it diverged.
     """
@@ -71,9 +76,10 @@ def best_result(results: Sequence[Result], complete: bool = True) -> Result:
         mean = result.final[f"{result.chosen_by}_acc"][:, result.ranking()[0]].mean()
         return float(np.nan_to_num(mean, nan=-1))
 
-    val = chosen[-1].identity.data[chosen[-1].chosen_by or ""]
-    comparable = [result for result in chosen if result.identity.data[result.chosen_by or ""] == val]
-    return max(comparable, key=accuracy)
+    def examples(result: Result) -> str:
+        return result.identity.data[result.chosen_by or ""].replace(result.about["fingerprint"], "")
+
+    return max((result for result in chosen if examples(result) == examples(chosen[-1])), key=accuracy)
 
 
 def run_keys(result: Result) -> Iterator[tuple[int, int, tuple[Any, ...]]]:

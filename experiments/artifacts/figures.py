@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from experiments.artifacts import drawing, tables
 from experiments.artifacts.drawing import BLUE, COLUMN, GREEN, ORANGE, PAGE, PURPLE, SEQUENTIAL, SKY
@@ -17,6 +17,7 @@ from experiments.artifacts.fonts import label_classes
 from experiments.artifacts.measures import Predictions
 from experiments.artifacts.plotting import Axes, Figure, MaxNLocator, Rectangle, Transform, matplotlib
 from linear_cifar.calibration import expected_calibration_error, reliability
+from linear_cifar.comparison import Comparison
 from linear_cifar.config import AXES
 from linear_cifar.data.dataset import Dataset, ImageShape
 from linear_cifar.data.formats import CHANNELS
@@ -37,6 +38,8 @@ MAX_PANELS, MAX_NUMBERS, MAX_LINES, MAX_NAMES, MAX_DIFFERENCES = 12, 24, 200, 8,
 MAX_CLASSES, LABEL, FEW_CLASSES = 12, 12, 10
 # Ticks where differences are on a logarithmic scale, and the points from which they are.
 TICKS, WIDE_DIFFERENCES = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100), 6
+# Columns of a file's name.
+MAX_NAME = 80
 # A reliability diagram leaves out bins of fewer images, whose share of right predictions is mostly chance.
 SMALLEST_BIN = 20
 
@@ -51,18 +54,43 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
     """
     labels = {name: axis_labels(result, name) for name in ("eta", "batch", "lam")}
     names = sorted(labels, key=lambda name: len(labels[name]) == 1)
-    across, down, panel_axis = (AXES[names[i]] for i in (1, 0, 2))
-    cells_of = [tuple(config[name] for name in names) for config in result.configs]
-    rows, columns, all_panels = ([*labels[name]] for name in names)
-    ranking = result.ranking()
-    drawn = sorted([*dict.fromkeys(cells_of[c][2] for c in ranking)][:MAX_PANELS])
+    texts = AXES[names[0]].label, AXES[names[1]].label, AXES[names[2]].symbol
+    axes = [(text, labels[name]) for text, name in zip(texts, names, strict=True)]
+    cells: list[tuple[float, ...]] = [tuple(config[name] for name in names) for config in result.configs]
+    accuracy, title = result.final["val_acc"].mean(axis=0), tables.heading(result, "mean")
+    return _plot_cells(title, "validation", axes, cells, accuracy, result.ranking(), selection)
+
+
+def _plot_cells(
+    title: str,
+    on: str,
+    axes: Sequence[tuple[str, Mapping[Any, str]]],
+    cells_of: Sequence[tuple[Any, ...]],
+    shares: ArrayLike,
+    ranking: Sequence[int],
+    selection: Selection,
+) -> Figure:
+    """Draw a heat map of accuracies, see `plot_heatmap`.
+
+    Args:
+      title: title of the figure, before what is drawn.
+      on: name of the examples.
+      axes: label of the rows (from below), the columns and the panels, and their values with their texts.
+      cells_of: values of each configuration, or file, on the three axes.
+      shares: accuracy of each.
+      ranking: indices of those to draw, best first.
+      selection: which of them may be the best.
+    """
+    (down, row_texts), (across, column_texts), (symbol, panel_texts) = axes
+    rows, columns = [*row_texts], [*column_texts]
+    drawn = sorted([*dict.fromkeys(cells_of[i][2] for i in ranking)][:MAX_PANELS])
     numbered = max(len(rows), len(columns)) <= MAX_NUMBERS
-    values = 100 * result.final["val_acc"].mean(axis=0)
+    values = 100 * np.asarray(shares)
     # The ranking begins with the best, so the first configuration of a cell is its best.
-    accuracy: dict[tuple[float, ...], float] = {}
-    for c in ranking:
-        accuracy.setdefault(cells_of[c], float(values[c]))
-    may_be_best = {cells_of[c] for c in np.flatnonzero(selection.may_be_best)}
+    accuracy: dict[tuple[Any, ...], float] = {}
+    for i in ranking:
+        accuracy.setdefault(cells_of[i], float(values[i]))
+    may_be_best = {cell for cell, sure in zip(cells_of, selection.may_be_best, strict=True) if sure}
     finite = [value for value in accuracy.values() if np.isfinite(value)]
     low, high = (float(np.median(finite)), max(finite)) if finite else (0, 1)
     best = cells_of[ranking[0]] if finite else None
@@ -70,18 +98,19 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
     in_column = -(-len(drawn) // in_row)
     width = COLUMN if in_row * min(len(columns), MAX_NUMBERS) <= 8 else PAGE
     cell_width = (width - 1.3) / in_row / min(len(columns), MAX_NUMBERS)
-    size = (width, 1.1 + in_column * (0.6 + 0.22 * min(len(rows), MAX_NUMBERS)))
-    with drawing.draw_figure(size, f"{tables.heading(result, 'mean')}: validation accuracy") as figure:
+    longest = drawing.CHARACTER * max(map(len, column_texts.values()))
+    height = 1.1 + in_column * (0.6 + 0.22 * min(len(rows), MAX_NUMBERS)) + longest * (longest > cell_width)
+    with drawing.draw_figure((width, height), f"{title}: {on} accuracy") as figure:
         panels = figure.subplots(in_column, in_row, squeeze=False, sharex=True, sharey=True)
         for panel in panels.flat[len(drawn) :]:
             panel.set_visible(False)
         for panel, value in zip(panels.flat, drawn, strict=False):
             cells = np.array([[accuracy.get((y, x, value), np.nan) for x in columns] for y in rows])
             image = panel.imshow(cells, cmap=SEQUENTIAL, vmin=low, vmax=high, aspect="auto", origin="lower")
-            panel.set_title(f"{panel_axis.symbol} = {labels[panel_axis.name][value]}")
-            panel.set(xlabel=across.label, ylabel=down.label)
-            _label_ticks(panel.set_xticks, [*labels[across.name].values()], cell_width)
-            _label_ticks(panel.set_yticks, [*labels[down.name].values()])
+            panel.set_title(f"{symbol} = {panel_texts[value]}" if symbol else "")
+            panel.set(xlabel=across, ylabel=down)
+            _label_ticks(panel.set_xticks, [*column_texts.values()], cell_width)
+            _label_ticks(panel.set_yticks, [*row_texts.values()])
             panel.label_outer()
             panel.spines[:].set_visible(False)
             panel.tick_params(length=0)
@@ -98,10 +127,10 @@ def plot_heatmap(result: Result, selection: Selection) -> Figure:
                     box.set(edgecolor=ORANGE, linewidth=linewidth, label=label)
                     panel.add_patch(box)
         clipped = bool(finite) and min(finite) < low
-        label = "validation accuracy, %" + "\ncolours from the median up" * clipped
+        label = f"{on} accuracy, %" + "\ncolours from the median up" * clipped
         _add_scale(figure, image, label, "min" * clipped)
-        few = f"the best {len(drawn)} of {len(all_panels)} {panel_axis.symbol}"
-        drawing.add_legend(figure, *panels.flat, note=few * (len(drawn) < len(all_panels)))
+        few = f"the best {len(drawn)} of {len(panel_texts)} {symbol}"
+        drawing.add_legend(figure, *panels.flat, note=few * (len(drawn) < len(panel_texts)))
     return figure
 
 
@@ -123,14 +152,8 @@ def plot_differences(result: Result, selection: Selection) -> Figure:
     title = f"{tables.interval_heading(result, with_train=False)}: {tables.DIFFERENCE}"
     with drawing.draw_figure((width, 1.25 + 0.14 * len(drawn)), title) as figure:
         panel = figure.subplots()
-        for row, c in enumerate(drawn):
-            color, marker, label = IN_SET if selection.may_be_best[c] else NOT_IN_SET
-            style = {"color": color, "markersize": 3, "capsize": 1.5, "linewidth": 1}
-            _draw_interval(panel, selection.difference[c], row, fmt=marker, label=label, **style)
+        _draw_intervals(panel, names, [selection.difference[c] for c in drawn], selection.may_be_best[drawn])
         panel.axvline(0, color="0.6", linewidth=1, linestyle=":")
-        panel.set_yticks(range(len(drawn)), names)
-        panel.set_ylim(max(1, len(drawn)) - 0.5, -0.5)
-        panel.grid(axis="x")
         if wide:
             panel.set_xscale("symlog", linthresh=1)
             panel.set_xticks([tick for tick in TICKS if low <= tick <= high])
@@ -147,6 +170,51 @@ def plot_differences(result: Result, selection: Selection) -> Figure:
         selected = f"the first {len(drawn)} of {len(result.configs)} configurations"
         drawing.add_legend(figure, panel, note=selected * (len(drawn) < len(result.configs)))
     return figure
+
+
+def plot_comparison(comparison: Comparison, factors: Mapping[str, Mapping[str, str]], title: str) -> Figure:
+    """Draw the accuracy of each file with its interval, the best at the top; of very many only the first.
+
+    Args:
+      comparison: the files.
+      factors: see `tables.comparison_table`.
+      title: title of the figure.
+    """
+    drawn = tables.order_files(comparison)[:MAX_DIFFERENCES]
+    names, note = label_classes([", ".join(factors[comparison.names[i]].values()) for i in drawn], MAX_NAME)
+    width = COLUMN if max(map(len, names)) <= 26 else PAGE
+    with drawing.draw_figure(
+        (width, 1.0 + 0.14 * len(drawn)), f"{title}: {comparison.on} accuracy{note}"
+    ) as figure:
+        panel = figure.subplots()
+        intervals = [comparison.accuracy[i] for i in drawn]
+        _draw_intervals(panel, names, intervals, comparison.selection.may_be_best[drawn])
+        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        panel.set_xlabel(f"{comparison.on} accuracy, %")
+        selected = f"the first {len(drawn)} of {len(comparison.names)} files"
+        drawing.add_legend(figure, panel, note=selected * (len(drawn) < len(comparison.names)))
+    return figure
+
+
+def plot_factors(
+    comparison: Comparison, factors: Mapping[str, Mapping[str, str]], title: str
+) -> Figure | None:
+    """Draw a heat map of files over the two factors that tell them apart; None if there are not two."""
+    names = [*factors[comparison.names[0]]]
+    if len(names) != 2:
+        return None
+    cells = [(*factors[name].values(), "") for name in comparison.names]
+    rows, columns = ([*dict.fromkeys(values)] for values in [*zip(*cells, strict=True)][:2])
+    rows.reverse()  # the first is at the top
+    (row_labels, note), (column_labels, _) = label_classes(rows), label_classes(columns)
+    axes: list[tuple[str, Mapping[str, str]]] = [
+        (names[0], dict(zip(rows, row_labels, strict=True))),
+        (names[1], dict(zip(columns, column_labels, strict=True))),
+        ("", {"": ""}),
+    ]
+    accuracy = np.array([estimate.mean for estimate in comparison.accuracy])
+    ranking = tables.order_files(comparison)
+    return _plot_cells(f"{title}{note}", comparison.on, axes, cells, accuracy, ranking, comparison.selection)
 
 
 def plot_curves(result: Result) -> Figure:
@@ -480,6 +548,19 @@ def _draw_interval(panel: Axes, interval: Estimate, row: int, **style: Any) -> N
     """Draw a mean and its interval, in percent, in a row."""
     mean, low, high = 100 * np.array(interval[:3])
     panel.errorbar(mean, row, xerr=[[mean - low], [high - mean]], **style)
+
+
+def _draw_intervals(
+    panel: Axes, names: Sequence[str], intervals: Sequence[Estimate], may_be_best: Bool[np.ndarray, " rows"]
+) -> None:
+    """Draw means and their intervals, in percent, in rows with these names, the first at the top."""
+    for row, interval in enumerate(intervals):
+        color, marker, label = IN_SET if may_be_best[row] else NOT_IN_SET
+        style = {"color": color, "markersize": 3, "capsize": 1.5, "linewidth": 1}
+        _draw_interval(panel, interval, row, fmt=marker, label=label, **style)
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(max(1, len(names)) - 0.5, -0.5)
+    panel.grid(axis="x")
 
 
 def _line(panel: Axes, values: ArrayLike, **style: Any) -> None:

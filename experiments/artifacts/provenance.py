@@ -81,6 +81,7 @@ def describe_sweep(sweep: Sweep, data: Data, result: Result | None) -> dict[str,
         "seeds": sweep.seeds,
         **sweep.settings._asdict(),
         **sizes,
+        "dataset": describe_dataset(data.dataset),
     }
     return content if result is None else content | {"identity": result.identity.hash()}
 

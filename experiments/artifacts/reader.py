@@ -71,8 +71,11 @@ class ExperimentFolder:
 
     @property
     def label(self) -> str:
-        """The data set's name for the page, see `label_dataset`."""
-        return label_dataset(self.dataset, self.fingerprint, self.user_file)
+        """The name of the first data set for the page, see `label_dataset`, and the number of others."""
+        prints = {sweep.get("dataset", {}).get("fingerprint") for sweep in self.sweeps.values()}
+        others = len(prints - {None, self.fingerprint})
+        label = label_dataset(self.dataset, self.fingerprint, self.user_file)
+        return label + f" and {others} more" * (others > 0)
 
     def result(self, sweep: str) -> Result:
         """Return the result of a sweep, without its weights.

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from experiments.artifacts.measures import mean_weights_intervals
+from linear_cifar.comparison import Comparison
 from linear_cifar.config import AXES
 from linear_cifar.data.prepare import Data
 from linear_cifar.moderation import MIN_CONFIGS
@@ -28,7 +29,7 @@ SYMMETRIC = 0.05
 ENOUGH = 10
 # The column of the differences from the best, whose intervals allow for all comparisons, see `Selection`.
 DIFFERENCE = "val − best, simultaneous"
-# Marks a configuration in the set of `confidence_set`.
+# Marks a configuration, or a file, in the set of `confidence_set`.
 MAY_BE_BEST = "may be the best"
 # The numbers of a cell, in the unit of its text: one, or a mean with its interval's ends or with `sd`.
 Value = float | Mapping[str, float] | None
@@ -122,7 +123,8 @@ def ranking_table(result: Result, selection: Selection, stops: str = "") -> Tabl
     accuracy_columns = [f"{split} acc" for split in result.sizes]
     columns = ["rank", *names, *accuracy_columns, *means, "val loss", DIFFERENCE, "remark"]
     optional = [*means, "val loss", "train acc", DIFFERENCE, "test acc"]
-    lines = [_describe_best(result), *[stops] * bool(stops), *_describe_selection(result, selection)]
+    lines = [_describe_best(result), *[stops] * bool(stops)]
+    lines += _describe_selection(result, selection, result.interval("val", ranking[0]))
     note = "\n".join(lines)
     title = f"{interval_heading(result)}, by validation accuracy (%):"
     return Table("ranking", title, columns, *split_cells(rows), note, optional)
@@ -142,6 +144,53 @@ def describe_stops(result: Result) -> str:
         f"Halving stopped {', '.join(stopped) or 'none'}{among}; {len(result.ranking()):,} of "
         f"{len(result.configs):,} configurations reached the end, and only they are ranked."
     )
+
+
+def comparison_table(
+    comparison: Comparison, results: Mapping[str, Result], factors: Mapping[str, Mapping[str, str]]
+) -> Table:
+    """Return the files that are compared, best first, and notes on what may be the best.
+
+    Args:
+      comparison: of those of which a configuration did not diverge.
+      results: results by the name of the file.
+      factors: what tells the files apart: the same names of factors for each.
+    """
+    on, selection = comparison.on, comparison.selection
+    result, several = results[comparison.names[0]], len(comparison.names) > 1
+    names, rows = shown_axes(result), []
+    for rank, i in enumerate(order_files(comparison), start=1):
+        known = [Cell(value) for value in factors[comparison.names[i]].values()]
+        config = [number_cell(comparison.configs[i][name]) for name in names]
+        difference = interval_cell(selection.difference[i], format_difference) if rank > 1 else Cell("")
+        remark = Cell(MAY_BE_BEST * bool(selection.may_be_best[i] and several))
+        rows.append(
+            [number_cell(rank), *known, *config, interval_cell(comparison.accuracy[i]), difference, remark]
+        )
+    for name in [name for name in results if name not in comparison.names]:
+        known, blank = [Cell(value) for value in factors[name].values()], [Cell("-")] * (len(names) + 2)
+        rows.append([Cell("-"), *known, *blank, Cell("every configuration diverged")])
+    chosen = f"Each file has its best configuration by validation, and the {on} examples compare the files."
+    if on == result.chosen_by:
+        chosen = (
+            "A file's accuracy is that of choosing its configuration without the examples that measure it; "
+            "the configuration that is shown is chosen by all."
+        )
+    own, difference_column = comparison.accuracy[comparison.best], f"{on} − best, simultaneous"
+    note = "\n".join([chosen, *_describe_selection(result, selection, own, "files", on)])
+    title = f"{interval_heading(result, False, count_files(results))}, by {on} accuracy (%):"
+    columns = ["rank", *factors[comparison.names[0]], *names, f"{on} acc", difference_column, "remark"]
+    return Table("compare", title, columns, *split_cells(rows), note, [difference_column])
+
+
+def order_files(comparison: Comparison) -> list[int]:
+    """Return the indices of the files that are compared, best first."""
+    return sorted(range(len(comparison.names)), key=lambda i: -comparison.accuracy[i].mean)
+
+
+def count_files(results: Mapping[str, Result]) -> str:
+    """Return how many files are compared, such as "3 files"."""
+    return f"{len(results)} file" + "s" * (len(results) > 1)
 
 
 def refit_table(result: Result, data: Data) -> Table:
@@ -180,18 +229,19 @@ def heading(result: Result, statistic: str = "mean ± standard deviation") -> st
     return str(result.about["label"]) + (f" ({statistic} over {over})" if over else "")
 
 
-def interval_heading(result: Result, with_train: bool = True) -> str:
-    """Return the name of the data set, and what the intervals of `accuracies` cover.
+def interval_heading(result: Result, with_train: bool = True, label: str = "") -> str:
+    """Return the name of the data set, or another label, and what the intervals of `accuracies` cover.
 
     Args:
       result: the sweep.
       with_train: whether there are training accuracies, whose intervals are over the seeds only.
+      label: what the intervals are of, in place of the data set.
     """
     over = _describe_replicates(result)
     several = len(result.seeds) > 1
     of_train = "; train: seeds" * with_train
     covered = f"{over} and {_units(result)}{of_train}" if several else f"{_units(result)}, for these weights"
-    return f"{result.about['label']} ({100 * CONFIDENCE:.0f} % intervals over {covered})"
+    return f"{label or result.about['label']} ({100 * CONFIDENCE:.0f} % intervals over {covered})"
 
 
 def accuracies(result: Result, config: int) -> list[Cell]:
@@ -315,10 +365,15 @@ def _units(result: Result) -> str:
     return "groups" if result.groups else "examples"
 
 
-def _describe_selection(result: Result, selection: Selection) -> list[str]:
-    """Return lines on the set of the best, and on what the choice of the best reaches."""
-    C, best = len(result.configs), result.ranking()[0]
-    if not result.stayed_finite[best]:
+def _describe_selection(
+    result: Result, selection: Selection, own: Estimate, what: str = "configurations", on: str = "validation"
+) -> list[str]:
+    """Return lines on the set of the best, and on what the choice of the best reaches.
+
+    `own` is the accuracy of the best of `what`, which examples called `on` choose.
+    """
+    C = len(selection.difference)
+    if np.isnan(own.mean):
         return []
     lines = []
     if C > 1:
@@ -327,20 +382,20 @@ def _describe_selection(result: Result, selection: Selection) -> list[str]:
         covers = f"other seeds and {units}" if num_seeds > 1 else f"other {units}, for these weights,"
         scope = " of those that reached the end" if result.halved else ""
         lines.append(
-            f"{num_best} of {C} configurations may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
+            f"{num_best} of {C} {what} may be the best: with {100 * CONFIDENCE:.0f} % confidence the "
             f"best{scope} on {covers} is among them: those whose simultaneous interval reaches 0."
         )
-        if 1 < num_seeds < ENOUGH and result.stayed_finite.sum() < MIN_CONFIGS:
-            fewer = f"fewer than {MIN_CONFIGS} configurations and {ENOUGH} seeds"
+        finite = sum(not np.isnan(difference.mean) for difference in selection.difference)
+        if 1 < num_seeds < ENOUGH and finite < MIN_CONFIGS:
+            fewer = f"fewer than {MIN_CONFIGS} {what} and {ENOUGH} seeds"
             lines[-1] += f" With {fewer} the set may be large."
     if np.isfinite(selection.expected):
-        parts = "folds" if result.folds else f"parts of the validation {_units(result)}"
-        means = result.interval("val", best).mean, selection.expected
-        own, expected = (_mean_percent(mean).text for mean in means)
+        parts = "folds" if result.folds else f"parts of the {on} {_units(result)}"
+        chosen, expected = (_mean_percent(mean).text for mean in (own.mean, selection.expected))
         lines.append(
             f"Choosing the best is expected to reach {expected} (cross-validated over {selection.parts} "
-            f"{parts}). The chosen one's own validation accuracy is {own}"
-            + (", which includes the luck of being chosen." if own != expected else ", too.")
+            f"{parts}). The chosen one's own {on} accuracy is {chosen}"
+            + (", which includes the luck of being chosen." if chosen != expected else ", too.")
         )
     if result.folds:
         lines.append(

@@ -23,11 +23,10 @@ from experiments.cli.flags import expand_path
 from experiments.cli.launch import check_devices
 from experiments.cli.progress import EpochsBar, describe_size, log
 from experiments.cli.signals import check_signals, run_interruptible
-from experiments.cli.source import open_source
+from experiments.cli.source import Prepare, open_source
 from experiments.cli.streams import terminal_width
 from experiments.runner.errors import Stopped, UsageError
 from experiments.runner.folder import BEST, BLOCKS, CONFIG, HISTORY, LATEX, RESULTS, TABLES
-from experiments.runner.settings import Settings
 from experiments.runner.stages import Stage, Sweep
 from linear_cifar.atomic import atomic_text
 from linear_cifar.cluster import Cluster, ClusterError
@@ -55,7 +54,7 @@ class _Experiment(NamedTuple):
     render: Render
     keep: str | None  # which weights `render` needs, see `fit`
     folder: Path
-    prepare: Callable[[Settings], Data]  # divides and prepares the data, once for equal divisions
+    prepare: Prepare
     cluster: Cluster | None  # that trains in place of this process
     previous: ExperimentFolder | None  # what the folder held before
     clock: Clock
@@ -67,7 +66,7 @@ class _Experiment(NamedTuple):
 
     def data(self, sweeps: Sequence[Sweep]) -> dict[str, Data]:
         """Return the data of each sweep, by its name."""
-        return {sweep.name: self.prepare(sweep.settings) for sweep in sweeps}
+        return {sweep.name: self.prepare(sweep.settings, sweep.file) for sweep in sweeps}
 
     def describe(self, sweeps: Sequence[Sweep], results: Sequence[Result], complete: bool) -> dict[str, Any]:
         """Return the content of config.json; `results` are those of the first sweeps."""
@@ -211,7 +210,8 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
     if len(results) == len(sweeps) and all(result.complete for result in results):
         description = experiment.describe(sweeps, results, complete=True)
         previous = experiment.previous
-        drawn = {name: FLAGS[name].value for name in ("formats", "titles")}.items()
+        shown = (name for name in ("formats", "titles", "names") if name in FLAGS)
+        drawn = {name: FLAGS[name].value for name in shown}.items()
         if previous and drawn <= previous.settings.items() and previous.has_results(description["sweeps"]):
             log(f"finished already, {previous.written}: nothing to do")
             return list(previous.tables.values())
@@ -229,7 +229,8 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
         save_figures(folder, {**figures, "confusion": confusion}, FLAGS.formats, FLAGS.titles == "yes")
         experiment.clock.count("figures")
         with atomic_text(folder / LATEX) as file:
-            file.write(format_latex(tables, f"{description['dataset']['name']}: {description['command']}"))
+            names = {sweep["dataset"]["name"]: None for sweep in description["sweeps"].values()}
+            file.write(format_latex(tables, f"{', '.join(names)}: {description['command']}"))
         write_json(folder / TABLES, {"tables": [vars(table) for table in tables]})
         experiment.clock.count("writing")
         write_json(folder / CONFIG, description | {"seconds": experiment.clock.seconds})
@@ -293,7 +294,7 @@ def _train_sweep(
     Raises:
       FolderError: if the folder holds something else.
     """
-    data = experiment.prepare(sweep.settings)
+    data = experiment.prepare(sweep.settings, sweep.file)
     experiment.clock.count("data")
     title = f"{data.dataset.name[:TITLE]}, {sweep.name}"
     try:

@@ -225,6 +225,7 @@ def define_settings(
     omit: Collection[str] = (),
     selects: bool = False,
     halves: bool = False,
+    compares: bool = False,
     **defaults: Any,
 ) -> None:
     """Define the flags of a training command: its settings, its data and its folder.
@@ -236,6 +237,7 @@ def define_settings(
       selects: whether the command looks for the best configuration. It then takes a user's own file, folds,
         and a number of configurations to refit.
       halves: whether the command may stop runs before their end.
+      compares: whether it trains on several files of a user's own, and on nothing else.
       **defaults: defaults of this command, where they differ from those in `Settings`.
     """
     declared = declared_settings()
@@ -253,10 +255,12 @@ def define_settings(
     flags.DEFINE_integer(
         "seeds", seeds, "number of seeds, counted up from --seed", lower_bound=1, upper_bound=1_000_000
     )
-    define_recipe(recipes)
-    define_data()
+    if not compares:
+        define_recipe(recipes)
+        define_data()
     if selects:
-        _define_user_file()
+        _define_user_file(compares)
+    if selects and not compares:
         _define_refit()
     _define_folder()
 
@@ -340,15 +344,26 @@ def define_data(dataset: str = "auto") -> None:
     )
 
 
-def _define_user_file() -> None:
-    flags.DEFINE_string(
-        "data",
-        None,
-        "your own features instead of CIFAR-10: an .npz, .safetensors, .parquet or .pt file, or a folder of "
-        ".npy files. It has x_train [n, ...] and y_train [n], and optionally x_val, y_val, x_test, y_test "
-        "and classes; or else x (or features), y (or label) and optionally split and group. The defaults of "
-        "other flags then follow from its size, see experiments/FEATURES.md",
+def _define_user_file(several: bool) -> None:
+    text = (
+        "an .npz, .safetensors, .parquet or .pt file, or a folder of .npy files. It has x_train [n, ...] and "
+        "y_train [n], and optionally x_val, y_val, x_test, y_test and classes; or else x (or features), y "
+        "(or label) and optionally split and group. The defaults of other flags then follow from its size, "
+        "see experiments/FEATURES.md"
     )
+    if several:
+        flags.DEFINE_list(
+            "data", [], f"files of the same examples, or patterns of their names; each is {text}"
+        )
+        flags.register_validator("data", bool, "name files to compare, such as --data='features/*.npz'")
+        flags.DEFINE_string(
+            "names",
+            "",
+            "pattern of the files' names, such as {backbone}_{layer}.npz: the words in braces become columns "
+            "of the table (default: one column with the files)",
+        )
+    else:
+        flags.DEFINE_string("data", None, f"your own features instead of CIFAR-10: {text}")
     flags.DEFINE_list(
         "columns", [], "names of arrays or columns in --data that have others, such as x=embedding,y=species"
     )

@@ -2,73 +2,99 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from absl import flags
 
+from experiments.cli.files import SAME, check_examples, expand_pattern, name_files
 from experiments.cli.flags import expand_path
 from experiments.cli.progress import download_bar, log
 from experiments.cli.recipes import fit_defaults
 from experiments.runner.errors import UsageError
 from experiments.runner.settings import Settings
 from linear_cifar.data.cifar10 import SIZES
-from linear_cifar.data.dataset import Dataset
+from linear_cifar.data.dataset import DataError, Dataset
 from linear_cifar.data.find import find_dataset
 from linear_cifar.data.formats import open_features
 from linear_cifar.data.prepare import Data, prepare_data
 from linear_cifar.rounding import check_resolution
 
 FLAGS = flags.FLAGS
+# Returns the data of settings, and of the file of this name where there are several: divided and prepared,
+# once for equal divisions.
+Prepare = Callable[..., Data]
 
 
-def open_source() -> tuple[dict[str, int], Callable[[Settings], Data]]:
-    """Open the data set that --data, or else --dataset and --data_dir, name.
+def open_source() -> tuple[dict[str, int], Prepare]:
+    """Open the data set that --data, or else --dataset and --data_dir, name; or several with equal examples.
 
     Returns:
-      The number of examples of each split, known before any are read, and a function from settings to their
-      data. The data set is read when the function is first called, and prepared once for equal settings. The
-      defaults of flags for a user's own data are set.
+      The number of examples of each split, known before any are read, and a function from settings, and the
+      name of one of several files, to their data. All files are read when the function is first called, and
+      prepared once for equal settings. The defaults of flags for a user's own data are set.
 
     Raises:
       UsageError: if both are given, or a setting is given that the data cannot have.
-      DataError: if the file cannot be used.
+      DataError: if a file cannot be used, or the files do not hold the same examples.
     """
-    opened = _open_file()
-    sizes, read = opened or (SIZES, _find_dataset)
-    if opened:
+    files = find_files()
+    names = dict(word.split("=", 1) for word in FLAGS.columns) if files else {}
+    opened = {name: open_features(path, FLAGS.image_shape, log, names) for name, path in files.items()}
+    opened = opened or {"": (SIZES, _find_dataset)}
+    first, (sizes, _) = next(iter(opened.items()))
+    for name, path in files.items():
+        if opened[name][0] != sizes:
+            listed = (opened[key][0].items() for key in (name, first))
+            theirs, ours = (", ".join(f"{n:,} {split}" for split, n in pairs) for pairs in listed)
+            raise DataError(f"{path} has {theirs} examples, and {files[first]} {ours}: {SAME}")
+    if files:
         words = fit_defaults(sizes)
         log(f"note: {sizes['train']:,} rows to train on; the defaults are {' '.join(words)}")
-    read_once, log_once = cache(read), cache(log)
+    log_once = cache(log)
 
     @cache
-    def prepare_division(**division: str | int) -> Data:
-        data = prepare_data(read_once(), **division)  # type: ignore[arg-type]
-        for line in _describe_division(data):
+    def read_all() -> dict[str, Dataset]:
+        datasets = {}
+        for name, (_, read) in opened.items():
+            datasets[name] = read()
+            check_examples(datasets[first], datasets[name])
+        return datasets
+
+    @cache
+    def prepare_division(file: str, **division: str | int) -> Data:
+        data = prepare_data(read_all()[file], **division)  # type: ignore[arg-type]
+        for line in _describe_division(data) if file == first else ():
             log_once(f"note: {data.dataset.name} {line}")
         return data
 
-    def prepare(settings: Settings) -> Data:
+    def prepare(settings: Settings, file: str = "") -> Data:
         names = ("train", "val_size", "folds", "standardize", "class_weight", "dtype")
-        data = prepare_division(**{name: getattr(settings, name) for name in names})
+        data = prepare_division(file, **{name: getattr(settings, name) for name in names})
         _check_settings(settings, data)
         return data
 
     return sizes, prepare
 
 
-def _open_file() -> tuple[dict[str, int], Callable[[], Dataset]] | None:
-    """Open the file that --data names, if it is given."""
-    if getattr(FLAGS, "data", None) is None:
+def find_files() -> dict[str, Path]:
+    """Return the files that --data names, by names for their sweeps; a single file has the name "".
+
+    Raises:
+      UsageError: if a pattern matches no file, or --data does not go with another flag.
+    """
+    if not getattr(FLAGS, "data", None):
         if getattr(FLAGS, "image_shape", None) is not None:
             raise UsageError("--image_shape: it is for --data only, and CIFAR-10's images have their shape")
         if getattr(FLAGS, "columns", None):
             raise UsageError("--columns: it is for --data only")
-        return None
+        return {}
     for name in ("dataset", "data_dir"):
-        if FLAGS[name].present:
+        if name in FLAGS and FLAGS[name].present:
             raise UsageError(f"--data and --{name} cannot be combined: choose one")
-    names = dict(word.split("=", 1) for word in FLAGS.columns)
-    return open_features(expand_path(FLAGS.data), FLAGS.image_shape, log, names)
+    if isinstance(FLAGS.data, str):
+        return {"": expand_path(FLAGS.data)}
+    return name_files([path for word in FLAGS.data for path in expand_pattern(word)])
 
 
 def _find_dataset() -> Dataset:

@@ -41,6 +41,7 @@ DIGITS = 4
 # Figures that not every experiment has: not all data are images, and every configuration may have diverged.
 OPTIONAL = {
     "weights": "Weights of each class as an image, each scaled to its range.",
+    "heatmap": "Accuracy over two factors; what may be the best is framed.",
     "differences": "Validation accuracy minus that of the best, with simultaneous one-sided 95 % limits.",
     "confusion": "Which classes the best configuration takes for which.",
 }
@@ -89,6 +90,10 @@ SECTIONS = {
             "axes": "Validation accuracy along each hyperparameter; colours show the epoch reached.",
             "effort": "Validation accuracy of the best so far against the epochs that all runs have trained.",
         },
+    ),
+    "compare": Section(
+        "Which features are best",
+        {"compare": "Accuracy of each file's best configuration, with its 95 % interval."},
     ),
     "bce": Section(
         "Table 2: sigmoid with multiple binary cross-entropy against softmax",
@@ -164,7 +169,10 @@ def _make_section(name: str, experiment: ExperimentFolder) -> Section:
     """
     known = SECTIONS.get(experiment.name)
     captions = known.captions if known else {}
-    section = SECTIONS.get(name) or Section(f"The {experiment.name} on {experiment.label}", captions)
+    title = f"The {experiment.name} on {experiment.label}"
+    if known and experiment.name == "compare":
+        title = f"{known.title}: {experiment.label}"
+    section = SECTIONS.get(name) or Section(title, captions)
     found = {
         name: caption
         for name, caption in OPTIONAL.items()

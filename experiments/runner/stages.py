@@ -23,6 +23,7 @@ class Sweep(NamedTuple):
     settings: Settings
     seeds: tuple[int, ...]
     configs: tuple[Config, ...]
+    file: str = ""  # name of the file to train on, of several; see `experiments.cli.source.find_files`
 
     def fit_arguments(self, data: Data) -> dict[str, Any]:
         """Return the arguments with which `fit` trains this sweep, and words for its result."""
@@ -83,6 +84,6 @@ def refit_stage(sweep: Sweep, count: int) -> Stage:
         settings = sweep.settings._replace(
             folds=0, val_size=0, evaluate=evaluate, halving=0, rungs=(), bracket=0
         )
-        return [Sweep(REFIT, settings, sweep.seeds, tuple(chosen))] if chosen else []
+        return [sweep._replace(name=REFIT, settings=settings, configs=tuple(chosen))] if chosen else []
 
     return Stage((REFIT,), choose)

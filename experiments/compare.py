@@ -1,0 +1,88 @@
+"""Train the same grid on several files of features, and compare the best of each.
+
+    python -m experiments.compare --data='features/*.npz' --names='{backbone}_{layer}.npz'
+
+trains on one file after another in one process, so that files of equal shapes share compiled programs. All
+hold the same examples in the same order, which is checked before anything is trained. The files are compared
+example by example, and no example that compares them chooses a configuration, see `linear_cifar.compare`.
+
+It writes to --out:
+
+- config.json, tables.json, and compare.csv, a row per file, best first
+- results.csv and history.csv, whose sweeps are the files; best_params.npz of the best by validation
+- blocks, with the results of all runs
+- compare (the accuracy of each file) and confusion, as figures; with two factors in --names also heatmap
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from experiments.artifacts import exports, tables
+from experiments.cli import flags
+from experiments.cli.experiment import Rendered, run_experiment
+from experiments.cli.files import read_factors
+from experiments.cli.launch import launch
+from experiments.cli.source import find_files
+from experiments.runner.errors import UsageError
+from experiments.runner.folder import COMPARE
+from experiments.runner.stages import Stage, fixed_stage
+from linear_cifar.comparison import compare
+from linear_cifar.data.prepare import Data
+from linear_cifar.result import Result
+
+FLAGS = absl_flags.FLAGS
+
+
+def define_flags() -> None:
+    """Define the flags of this command."""
+    flags.define_axes(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
+    flags.define_settings(epochs=40, flip=True, selects=True, compares=True, omit=("train",))
+
+
+def main() -> None:
+    """Train the grid on every file, and compare the files."""
+    run_experiment("compare", make_stages, partial(render, pattern=FLAGS.names))
+
+
+def make_stages() -> list[Stage]:
+    """Return a stage with a sweep for each file."""
+    files = find_files()
+    read_factors(files, FLAGS.names)
+    sweep = flags.sweep_from_flags("", flags.grid_from_flags())
+    return [fixed_stage([sweep._replace(name=name, file=name) for name in files])]
+
+
+def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data], pattern: str = "") -> Rendered:
+    """Write compare.csv, draw the figures, and return the table of the files."""
+    from experiments.artifacts import figures
+
+    named = {result.about["sweep"]: result for result in results}
+    factors = read_factors({name: Path(data[name].dataset.origin) for name in named}, pattern)
+    finite = {name: result for name, result in named.items() if result.stayed_finite.any()}
+    if not finite:
+        raise UsageError("every configuration of every file diverged: give lower values of --eta")
+    comparison = compare(finite)
+    rows = [
+        (
+            comparison.names[i], data[comparison.names[i]].size("train"), *comparison.accuracy[i][:3],
+            comparison.selection.difference[i].mean, bool(comparison.selection.may_be_best[i]),
+            *comparison.configs[i].values(), *factors[comparison.names[i]].values(),
+        )
+        for i in tables.order_files(comparison)
+    ]  # fmt: skip
+    columns = [*exports.COMPARE_COLUMNS, *factors[comparison.names[0]]]
+    exports.write_csv(folder / COMPARE, columns, rows)
+    table = tables.comparison_table(comparison, named, factors)
+    title = tables.interval_heading(results[0], False, tables.count_files(named))
+    drawn = {
+        "compare": figures.plot_comparison(comparison, factors, title),
+        "heatmap": figures.plot_factors(comparison, factors, title),
+    }
+    return drawn, [table]
+
+
+if __name__ == "__main__":
+    launch(define_flags, main)
