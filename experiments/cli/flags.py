@@ -18,9 +18,9 @@ from experiments.runner.settings import Flag, Settings, declared_settings, defau
 from experiments.runner.stages import Stage, Sweep, fixed_stage, refit_stage
 from linear_cifar.arguments import LARGEST_SEED
 from linear_cifar.config import AXES, Axis, Config, Range, draw_configs, grid
-from linear_cifar.data.dataset import ImageShape
+from linear_cifar.data.dataset import ImageShape, is_split, order_splits
 from linear_cifar.data.find import DATASETS
-from linear_cifar.data.formats import DIVIDED, WHOLE
+from linear_cifar.data.formats import WHOLE, is_array
 from linear_cifar.halving import Halving
 
 FLAGS = flags.FLAGS
@@ -275,7 +275,7 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
     } | fixed
     # The validation images are always measured. One order, so that equal sets are equal settings.
     evaluate = {"val", *values["evaluate"]}
-    values["evaluate"] = tuple(name for name in ("train", "val", "test") if name in evaluate)
+    values["evaluate"] = tuple(order_splits(evaluate))
     seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)
     if seeds[-1] > LARGEST_SEED:
         raise UsageError(f"--seed={FLAGS.seed} --seeds={FLAGS.seeds}: the largest seed is {LARGEST_SEED}")
@@ -314,11 +314,9 @@ def _define_setting(name: str, kind: Any, flag: Flag) -> None:
         numbers = Axis(name, name, flag.help, low=flag.lower or 0, whole=True)
         flags.DEFINE(_AxisParser(numbers), name, flag.default, flag.help, serializer=_ListSerializer())
     elif kind == tuple[str, ...]:
-        choices = [*(flag.choices or ())]
         flags.DEFINE_list(name, [*flag.default], flag.help)
-        flags.register_validator(
-            name, lambda names: {*names} <= {*choices}, f"expected some of {', '.join(choices)}"
-        )
+        message = "expected some of train, val, test and test_NAME"
+        flags.register_validator(name, lambda names: all(map(is_split, names)), message)
     else:
         flags.DEFINE_enum(name, flag.default, [*(flag.choices or ())], flag.help)
 
@@ -345,8 +343,8 @@ def _define_user_file() -> None:
         "data",
         None,
         "your own features instead of CIFAR-10: an .npz, .safetensors, .parquet or .pt file, or a folder of "
-        ".npy files. It has x_train [n, ...] and y_train [n], and optionally x_val, y_val, x_test, y_test "
-        "and classes; or else x (or features), y (or label) and optionally split. The defaults of other "
+        ".npy files. It has x_train [n, ...] and y_train [n], and optionally x_val, y_val, x_test, y_test, "
+        "further test sets as x_test_NAME, and classes; or else x (or features), y (or label) and optionally split. The defaults of other "
         "flags then follow from its size, see experiments/FEATURES.md",
     )
     flags.DEFINE_list(
@@ -354,8 +352,8 @@ def _define_user_file() -> None:
     )
     flags.register_validator(
         "columns",
-        lambda words: all("=" in word and word.partition("=")[0] in (*DIVIDED, *WHOLE) for word in words),
-        f"expected ARRAY=NAME, where ARRAY is one of {', '.join(dict.fromkeys((*WHOLE, *DIVIDED)))}",
+        lambda words: all("=" in word and is_array(word.partition("=")[0]) for word in words),
+        f"expected ARRAY=NAME, where ARRAY is one of {', '.join(WHOLE)}, or such as x_train and y_test_NAME",
     )
 
 

@@ -79,7 +79,7 @@ def fit_defaults(sizes: Mapping[str, int]) -> list[str]:
     if n < FEW_ROWS:
         values |= {"epochs": 100}
     if "val" not in sizes and not given["val_size"].present and not given["folds"].present:
-        by_folds = n < FEW_ROWS and "test" not in given.evaluate
+        by_folds = n < FEW_ROWS and not any(name.startswith("test") for name in given.evaluate)
         values |= {"folds": 5} if by_folds else {"val_size": max(1, min(n // 5, MOST_VALIDATING))}
     if not isinstance(given.eta, Range):  # a grid
         values |= {"eta": ETAS, "lam": LAMS}

@@ -13,7 +13,16 @@ import numpy as np
 from jaxtyping import Int, Num, Shaped
 
 from linear_cifar.arguments import one_line
-from linear_cifar.data.dataset import SPLITS, DataError, Dataset, ImageShape, Split, make_dataset
+from linear_cifar.data.dataset import (
+    SPLITS,
+    DataError,
+    Dataset,
+    ImageShape,
+    Split,
+    is_split,
+    make_dataset,
+    order_splits,
+)
 from linear_cifar.data.readers import READERS, Reader
 from linear_cifar.examples import check_finite
 from linear_cifar.memory import check_memory
@@ -21,10 +30,10 @@ from linear_cifar.npz import ArrayHeader
 
 FEATURE_TYPES = ("uint8", "bfloat16", "float16", "float32", "float64")
 CLASSES = "classes"
-# The arrays of a file with an array for each split, and of a file with one for all. Tables have other names.
+# The arrays of a file with one for all splits; a file with one for each has x_train, and so on. Tables have
+# other names.
 GROUP = "group"
 AXES = ("x", "y", GROUP)
-DIVIDED = (*(f"{axis}_{split}" for split in SPLITS for axis in AXES), CLASSES)
 WHOLE = (*AXES, "split", CLASSES)
 TABLE_NAMES = {"x": "features", "y": "label"}
 # Numbers of channels by which an array of images is recognised: grey and colours.
@@ -46,9 +55,10 @@ def open_features(
 ) -> tuple[dict[str, int], Callable[[], Dataset]]:
     """Open a file of features and labels that one of `READERS` reads, or a folder of `.npy` files.
 
-    It holds `x_train` [n, ...] and `y_train` [n], and perhaps the same for `val` and `test`. Or it holds `x`
-    and `y`, also called `features` and `label`, and perhaps `split` [n]: the word train, val or test. Beside
-    each `x` may be a `group` [n], such as the patient, of any type that labels have.
+    It holds `x_train` [n, ...] and `y_train` [n], and perhaps the same for `val`, `test` and further test
+    sets `test_NAME`. Or it holds `x` and `y`, also called `features` and `label`, and perhaps `split` [n]:
+    the word train, val, test or test_NAME. Beside each `x` may be a `group` [n], such as the patient, of any
+    type that labels have.
     Features are of one of `FEATURE_TYPES`, and further axes are flattened. Arrays [n, height, width, 1 or 3]
     and [n, 1 or 3, height, width] are images, and become channel-major.
 
@@ -107,11 +117,27 @@ def open_features(
     return sizes, partial(_read, path, archive, headers, parts, found.get(CLASSES), image_shape)
 
 
+def is_array(name: str) -> bool:
+    """Tell whether a file may have an array of this name."""
+    axis, _, split = name.partition("_")
+    return name in WHOLE or (axis in AXES and is_split(split))
+
+
 def _find_arrays(
     path: Path, held: Sequence[str], names: Mapping[str, str], log: Callable[[str], None]
 ) -> dict[str, str]:
     """Return the names that the used arrays have among all that the file holds; note what is not used."""
-    arrays = DIVIDED if "x_train" in {*held, *names} else WHOLE
+    arrays = WHOLE
+    if "x_train" in {*held, *names}:
+        ends = {name.partition("_")[2] for name in (*held, *names) if name.partition("_")[0] in AXES}
+        splits = order_splits({*SPLITS, *(end for end in ends if end.startswith("test_"))})
+        if not all(map(is_split, splits)):
+            wrong = next(split for split in splits if not is_split(split))
+            raise DataError(
+                f"{path} has arrays for {wrong!a:.60}: name a test set test_NAME, with letters, digits, _ and - "
+                "in NAME, and without _class at its end"
+            )
+        arrays = (*(f"{axis}_{split}" for split in splits for axis in AXES), CLASSES)
     usual = {array: array if array in held else TABLE_NAMES.get(array, array) for array in arrays}
     found = {array: name for array, name in (usual | dict(names)).items() if name in held}
     cut = [array.partition("_") for array in found]
@@ -137,17 +163,17 @@ def _read_split(
 ) -> dict[str, Int[np.ndarray, " m"]]:
     """Return the rows of each split, of n rows; raise DataError for a word that is none, or without train."""
     with _explain_errors(f"{path}: {name}"):
-        words = archive.read(name, header).reshape(n)
-        spelled = {split: split.encode() if words.dtype.kind == "S" else split for split in SPLITS}
-        rows = {split: np.flatnonzero(words == word) for split, word in spelled.items()}
-        known = np.isin(np.arange(n), np.concatenate([*rows.values()]))
-        row = int(np.argmin(known))  # 0 if all are known
-        word = repr(str(words[row]))  # an error for what is no character
-    if not known.all() or not len(rows["train"]):
+        values, codes = np.unique(archive.read(name, header).reshape(n), return_inverse=True)
+        # An error for what is no character.
+        words = [word.decode() if isinstance(word, bytes) else str(word) for word in values.tolist()]
+    known = np.array([is_split(word) for word in words])[codes]
+    row = int(np.argmin(known))  # 0 if all are known
+    if not known.all() or "train" not in words:
         raise DataError(
-            f"{path}: row {row} of {name} is {word:.40}: give train, val, test, and rows to train on"
+            f"{path}: row {row} of {name} is {words[codes[row]]!r:.40}: give train, val, test, or test_NAME "
+            "with letters, digits, _ and - in NAME, and rows to train on"
         )
-    return {split: rows[split] for split in SPLITS if len(rows[split])}
+    return {split: np.flatnonzero(codes == words.index(split)) for split in order_splits(words)}
 
 
 def _read(
@@ -179,6 +205,8 @@ def _read(
     }
     used = {split: rows.groups for split, rows in splits.items() if rows.groups is not None}
     for one, other in itertools.combinations(used, 2):
+        if one.startswith("test"):  # two test sets may have the same rows, changed
+            continue
         shared = np.intersect1d(used[one], used[other])
         if len(shared):
             name = group_names[shared[0]]
@@ -195,7 +223,10 @@ def _read(
         raise DataError(f"{path}: class {rare:.40} has no row to train on: leave its rows out")
     name = "".join(character if character.isprintable() else "?" for character in path.resolve().name)
     name += "/" * path.is_dir()
-    return make_dataset(name, classes, splits, str(path), image_shape=image_shape, user_file=True)
+    rows = {split: part[-1] for split, part in parts.items() if isinstance(part[-1], np.ndarray)}
+    return make_dataset(
+        name, classes, splits, str(path), image_shape=image_shape, user_file=True, rows=rows or None
+    )
 
 
 def _check_headers(
