@@ -206,7 +206,7 @@ def test_a_file_with_arrays_of_splits_ignores_one_for_all(tmp_path):
         ),
         (
             {"split": np.full(12, "test")},
-            "row 0 of split is 'test': give train, val, test, and rows to train on",
+            r"row 0 of split is 'test': give train, val, test, or .*, and rows to train on",
         ),
         ({"split": SPLIT[:11]}, "split cannot be read: cannot reshape"),
         ({"split": Y}, "row 0 of split is '0': give"),

@@ -18,7 +18,7 @@ from experiments.runner.settings import Flag, Settings, declared_settings, defau
 from experiments.runner.stages import Stage, Sweep, fixed_stage, refit_stage
 from linear_cifar.arguments import LARGEST_SEED
 from linear_cifar.config import AXES, Axis, Config, Range, draw_configs, grid
-from linear_cifar.data.dataset import ImageShape, is_split, order_splits
+from linear_cifar.data.dataset import SPLIT_NAMES, ImageShape, is_split, order_splits
 from linear_cifar.data.find import DATASETS
 from linear_cifar.data.formats import WHOLE, is_array
 from linear_cifar.halving import Halving
@@ -315,8 +315,7 @@ def _define_setting(name: str, kind: Any, flag: Flag) -> None:
         flags.DEFINE(_AxisParser(numbers), name, flag.default, flag.help, serializer=_ListSerializer())
     elif kind == tuple[str, ...]:
         flags.DEFINE_list(name, [*flag.default], flag.help)
-        message = "expected some of train, val, test and test_NAME"
-        flags.register_validator(name, lambda names: all(map(is_split, names)), message)
+        flags.register_validator(name, lambda names: all(map(is_split, names)), f"expected {SPLIT_NAMES}")
     else:
         flags.DEFINE_enum(name, flag.default, [*(flag.choices or ())], flag.help)
 
@@ -344,8 +343,9 @@ def _define_user_file() -> None:
         None,
         "your own features instead of CIFAR-10: an .npz, .safetensors, .parquet or .pt file, or a folder of "
         ".npy files. It has x_train [n, ...] and y_train [n], and optionally x_val, y_val, x_test, y_test, "
-        "further test sets as x_test_NAME, and classes; or else x (or features), y (or label) and optionally split. The defaults of other "
-        "flags then follow from its size, see experiments/FEATURES.md",
+        "further test sets such as x_test_NAME and y_test_NAME, and classes; or else x (or features), y (or "
+        "label) and optionally split. The defaults of other flags then follow from its size, see "
+        "experiments/FEATURES.md",
     )
     flags.DEFINE_list(
         "columns", [], "names of arrays or columns in --data that have others, such as x=embedding,y=species"

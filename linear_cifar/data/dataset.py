@@ -11,10 +11,11 @@ from jaxtyping import Int, Integer, Num
 
 from linear_cifar.devices import empty_aligned
 
-# The splits that a data set may have, in their order, and the name of a further test set. Measurements of a set
-# called test_class would have the names of other ones.
+# The splits that a data set may have, in their order; further test sets follow. Measurements of one called
+# test_class would have the names of other measurements.
 SPLITS = ("train", "val", "test")
 _FURTHER_TEST = re.compile(r"test_[A-Za-z0-9_-]+(?<!_class)")
+SPLIT_NAMES = "train, val, test, or test_NAME (letters, digits, _ and -, without _class at the end)"
 # Channels, height and width of an image.
 ImageShape = tuple[int, int, int]
 

@@ -14,6 +14,7 @@ from jaxtyping import Int, Num, Shaped
 
 from linear_cifar.arguments import one_line
 from linear_cifar.data.dataset import (
+    SPLIT_NAMES,
     SPLITS,
     DataError,
     Dataset,
@@ -127,16 +128,13 @@ def _find_arrays(
     path: Path, held: Sequence[str], names: Mapping[str, str], log: Callable[[str], None]
 ) -> dict[str, str]:
     """Return the names that the used arrays have among all that the file holds; note what is not used."""
-    arrays = WHOLE
+    arrays: Sequence[str] = WHOLE
     if "x_train" in {*held, *names}:
         ends = {name.partition("_")[2] for name in (*held, *names) if name.partition("_")[0] in AXES}
         splits = order_splits({*SPLITS, *(end for end in ends if end.startswith("test_"))})
         if not all(map(is_split, splits)):
             wrong = next(split for split in splits if not is_split(split))
-            raise DataError(
-                f"{path} has arrays for {wrong!a:.60}: name a test set test_NAME, with letters, digits, _ and - "
-                "in NAME, and without _class at its end"
-            )
+            raise DataError(f"{path} has an array of the split {wrong!a:.60}: call it {SPLIT_NAMES}")
         arrays = (*(f"{axis}_{split}" for split in splits for axis in AXES), CLASSES)
     usual = {array: array if array in held else TABLE_NAMES.get(array, array) for array in arrays}
     found = {array: name for array, name in (usual | dict(names)).items() if name in held}
@@ -170,8 +168,7 @@ def _read_split(
     row = int(np.argmin(known))  # 0 if all are known
     if not known.all() or "train" not in words:
         raise DataError(
-            f"{path}: row {row} of {name} is {words[codes[row]]!r:.40}: give train, val, test, or test_NAME "
-            "with letters, digits, _ and - in NAME, and rows to train on"
+            f"{path}: row {row} of {name} is {words[codes[row]]!r:.40}: give {SPLIT_NAMES}, and rows to train on"
         )
     return {split: np.flatnonzero(codes == words.index(split)) for split in order_splits(words)}
 
