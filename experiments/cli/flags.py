@@ -257,7 +257,7 @@ def define_settings(
     define_data()
     if selects:
         _define_user_file()
-        _define_refit()
+        _define_best()
     _define_folder()
 
 
@@ -357,7 +357,13 @@ def _define_user_file() -> None:
     )
 
 
-def _define_refit() -> None:
+def _define_best() -> None:
+    flags.DEFINE_bool(
+        "save_probabilities",
+        False,
+        "write probabilities.parquet: the class probabilities of the best configuration for each held-out "
+        "example; the weights of all runs are kept for it",
+    )
     flags.DEFINE_integer(
         "refit",
         None,

@@ -4,7 +4,7 @@
 SCHEMA = 9
 CONFIG, TABLES, LATEX = "config.json", "tables.json", "tables.tex"
 RESULTS, HISTORY, MEASURES = "results.csv", "history.csv", "measures.csv"
-BEST, VALUES = "best_params.npz", "values.npz"
+BEST, VALUES, PROBABILITIES = "best_params.npz", "values.npz", "probabilities.parquet"
 BLOCKS = "blocks"
 # Formats of the figures; the first two are the default.
 FORMATS = ("png", "svg", "pdf")

@@ -165,11 +165,10 @@ def _read_split(
         # An error for what is no character.
         words = [word.decode() if isinstance(word, bytes) else str(word) for word in values.tolist()]
     known = np.array([is_split(word) for word in words])[codes]
-    row = int(np.argmin(known))  # 0 if all are known
     if not known.all() or "train" not in words:
-        raise DataError(
-            f"{path}: row {row} of {name} is {words[codes[row]]!r:.40}: give {SPLIT_NAMES}, and rows to train on"
-        )
+        row = int(np.argmin(known))  # 0 if all are known
+        wrong = f"row {row} of {name} is {words[codes[row]]!r:.40}"
+        raise DataError(f"{path}: {wrong}: give {SPLIT_NAMES}, and rows to train on")
     return {split: np.flatnonzero(codes == words.index(split)) for split in order_splits(words)}
 
 
