@@ -20,25 +20,14 @@ KEYS = ("sweep", "dataset", *AXES, "seed", "fold")
 
 
 def result_columns(splits: Sequence[str] = SPLITS) -> list[str]:
-    """Return the columns of results.csv, which has a row per run of data with these splits.
-
-    `epochs` is the number of epochs trained, and the metrics are of the parameters after them. `*_class_acc`
-    are means of the accuracy on each class. `*_top5` are columns of the file only where there are enough
-    classes to measure them. `diverged` is the epoch in which the run diverged, `stopped` the epoch after
-    which halving stopped it; both may be empty. So are the cells of a split that the data set does not have,
-    and those that were not measured before a run was stopped.
-    """
+    """Return the columns of results.csv for data with these splits, see FILES.md."""
     held_out = [split for split in splits if split != TRAIN]
     measured = [f"{split}_{metric}" for metric in ("class_acc", "top5") for split in held_out]
     return [*KEYS, "epochs", *_metrics(splits), *measured, "diverged", "stopped"]
 
 
 def history_columns(splits: Sequence[str] = SPLITS) -> list[str]:
-    """Return the columns of history.csv, which has a row per run and epoch, from 1.
-
-    `running_*` are means over the epoch's batches, each before its update. `W_norm` is Frobenius's. The cells
-    of a split that was not measured after every epoch are empty.
-    """
+    """Return the columns of history.csv for data with these splits, see FILES.md."""
     return [*KEYS, "epoch", "running_loss", "running_acc", *_metrics(splits), "W_norm"]
 
 

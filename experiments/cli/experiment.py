@@ -16,7 +16,7 @@ from experiments.artifacts import provenance
 from experiments.artifacts.confusion import render_confusion
 from experiments.artifacts.exports import best_result, write_results
 from experiments.artifacts.latex import format_latex
-from experiments.artifacts.probabilities import import_parquet, write_probabilities
+from experiments.artifacts.probabilities import write_probabilities
 from experiments.artifacts.reader import ExperimentFolder, ReadError
 from experiments.artifacts.tables import Table
 from experiments.cli.clock import Clock
@@ -35,6 +35,7 @@ from linear_cifar.cluster import Cluster, ClusterError
 from linear_cifar.config import Range, check_configs
 from linear_cifar.data.dataset import DataError
 from linear_cifar.data.division import train_size
+from linear_cifar.data.local import import_extra
 from linear_cifar.data.prepare import Data
 from linear_cifar.fitting import NothingTrained, fit
 from linear_cifar.folders import FolderError, locked_folder, write_json
@@ -116,7 +117,7 @@ def run_experiment(
     if getattr(FLAGS, "save_probabilities", False):
         keep = ALL
         try:
-            import_parquet()
+            import_extra("pyarrow.parquet", "pip install 'linear_cifar[parquet]'")
         except DataError as error:
             raise UsageError(f"--save_probabilities {error}") from None
     folder = expand_path(FLAGS.out or f"results/{name}/{datetime.now():%Y%m%d-%H%M%S}")
@@ -219,25 +220,18 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
     if len(results) == len(sweeps) and all(result.complete for result in results):
         description = experiment.describe(sweeps, results, complete=True)
         previous = experiment.previous
-        saves = getattr(FLAGS, "save_probabilities", False)
-        drawn = {"formats": FLAGS.formats, "titles": FLAGS.titles} | (
-            {"save_probabilities": True} if saves else {}
-        )
-        if (
-            previous
-            and drawn.items() <= previous.settings.items()
-            and previous.has_results(description["sweeps"])
-        ):
+        names = ("formats", "titles", "save_probabilities")
+        drawn = {name: FLAGS[name].value for name in names if name in FLAGS and FLAGS[name].value}.items()
+        if previous and drawn <= previous.settings.items() and previous.has_results(description["sweeps"]):
             log(f"finished already, {previous.written}: nothing to do")
             return list(previous.tables.values())
         check_signals()
         # Until all files are written, so that a process that ends before draws the figures again.
         write_json(folder / CONFIG, description | {"complete": False})
         write_results(folder, results)
-        if saves:
+        (folder / PROBABILITIES).unlink(missing_ok=True)  # it may be of fewer configurations
+        if ("save_probabilities", True) in drawn:
             write_probabilities(folder / PROBABILITIES, sweeps, results, experiment.data(sweeps))
-        else:  # of fewer seeds or configurations
-            (folder / PROBABILITIES).unlink(missing_ok=True)
         experiment.clock.count("writing")
         # Imported here, because most mistakes are found before Matplotlib is there.
         from experiments.artifacts.drawing import save_figures

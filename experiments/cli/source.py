@@ -115,8 +115,8 @@ def _check_settings(settings: Settings, data: Data) -> None:
             check_resolution(examples.features, settings.dtype)
         except ValueError as error:
             raise UsageError(f"--{augmentation}: {error}") from None
-    for split in settings.evaluate:
-        if split.startswith(TEST) and settings.folds:
+    for split in filter(lambda split: split.startswith(TEST), settings.evaluate):
+        if settings.folds:
             raise UsageError(f"--evaluate={split}: with --folds only the refitted configurations are tested")
-        if split.startswith(TEST) and split not in data.sets:
+        if split not in data.sets:
             raise UsageError(f"--evaluate={split}: {name} has no x_{split}")

@@ -75,20 +75,17 @@ def divide(dataset: Dataset, train: str = "full", val_size: int = 1_000, folds: 
     return {name: splits[name] for name in order_splits(splits) if used.get(name, not folds)}
 
 
-def number_rows(dataset: Dataset, **division: Any) -> dict[str, Int[np.ndarray, "n 2"]]:
-    """Return where the examples of each set of `divide` were before: the number of a split, and a row of it.
+def number_rows(dataset: Dataset, train: str, val_size: int, folds: int) -> dict[str, Int[np.ndarray, "n 2"]]:
+    """Return the number of the data set's split, and the row in it, that each example of `divide` is from.
 
-    Args:
-      dataset: the data set. Rows of a user's file with one matrix are those of the file.
-      **division: arguments of `divide`.
+    Of a user's file with one matrix for all splits it is the row of the matrix.
     """
     splits = {}
     for number, (name, split) in enumerate(dataset.splits.items()):
         rows = np.arange(len(split.labels)) if dataset.rows is None else dataset.rows[name]
         splits[name] = split._replace(features=np.column_stack([np.full(len(rows), number), rows]))
-    return {
-        name: split.features for name, split in divide(dataset._replace(splits=splits), **division).items()
-    }
+    divided = divide(dataset._replace(splits=splits), train, val_size, folds)
+    return {name: split.features for name, split in divided.items()}
 
 
 def _choose_rows(
