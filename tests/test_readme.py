@@ -18,7 +18,7 @@ from small_runs import draw_result, make_sweep, small_data
 
 import linear_cifar as lc
 from experiments.artifacts import measures, provenance
-from experiments.artifacts.exports import HISTORY_COLUMNS, RESULT_COLUMNS, write_results
+from experiments.artifacts.exports import history_columns, result_columns, write_results
 from experiments.reporting.claims import RULE
 from experiments.runner import folder
 from linear_cifar.config import grid
@@ -153,7 +153,7 @@ def test_the_rule_of_the_verdicts_is_that_of_the_code():
 def test_every_column_and_entry_of_the_files_is_described():
     text = TEXTS["experiments/FILES.md"]
     described = set(re.findall(r"`([\w.]+)`", text))
-    assert {*RESULT_COLUMNS, *HISTORY_COLUMNS, *measures.NAMES} <= described
+    assert {*result_columns(), *history_columns(), *measures.NAMES} <= described
     names = [name for key, name in vars(folder).items() if key.isupper() and isinstance(name, str)]
     assert {name for name in names if "." in name} <= described
     sweep, data = make_sweep(grid(eta=[0.1], batch=[10])), small_data()

@@ -229,10 +229,10 @@ def test_a_frame_has_a_row_per_run_and_epoch(result):
 
 
 def test_the_columns_are_those_of_the_csv_files(result):
-    from experiments.artifacts.exports import HISTORY_COLUMNS, RESULT_COLUMNS
+    from experiments.artifacts.exports import history_columns, result_columns
 
-    assert set(result.to_frame().columns) <= {*RESULT_COLUMNS}
-    assert set(result.to_frame(per_epoch=True).columns) <= {*HISTORY_COLUMNS}
+    assert set(result.to_frame().columns) <= {*result_columns()}
+    assert set(result.to_frame(per_epoch=True).columns) <= {*history_columns()}
 
 
 # ---- choosing

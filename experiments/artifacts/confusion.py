@@ -12,7 +12,7 @@ from experiments.artifacts.tables import Cell, Table, configuration_symbols, rep
 from linear_cifar.data.prepare import Data
 from linear_cifar.evaluation import confusion_matrix
 from linear_cifar.replicates import all_rows
-from linear_cifar.result import Result
+from linear_cifar.result import TEST, Result
 
 # With more classes than this the cells of the figure have no numbers, and a table lists the largest of them.
 MAX_NUMBERED, LISTED_PAIRS = 20, 20
@@ -21,7 +21,7 @@ MAX_NUMBERED, LISTED_PAIRS = 20, 20
 def render_confusion(result: Result, data: Mapping[str, Data]) -> tuple[Any, list[Table]]:
     """Draw the confusion matrix of the best configuration's best run, and list its largest cells in a table.
 
-    The matrix is of the test split, or of the validation split where there is no test split. With few classes
+    The matrix is of the test split, or else of a further test set or the validation split. With few classes
     the figure has all numbers, and there is no table. If the best diverged, there is neither.
     """
     # Imported here, as matplotlib takes a second, which a run that is finished already need not wait for.
@@ -30,7 +30,7 @@ def render_confusion(result: Result, data: Mapping[str, Data]) -> tuple[Any, lis
     c = result.ranking()[0]
     if not result.stayed_finite[c]:
         return None, []
-    best, split = result.best_replicate(c), list(result.sizes)[-1]
+    best, split = result.best_replicate(c), TEST if TEST in result.sizes else [*result.sizes][-1]
     name, own, settings = (
         result.identity.replicates[best],
         data[result.about["sweep"]],

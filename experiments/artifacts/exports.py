@@ -10,30 +10,32 @@ import numpy as np
 from experiments.runner.folder import BEST, HISTORY, RESULTS
 from linear_cifar.atomic import atomic_text, atomic_write
 from linear_cifar.config import AXES
-from linear_cifar.data.dataset import SPLITS
+from linear_cifar.data.dataset import SPLITS, order_splits
 from linear_cifar.result import TRAIN, Result
 from linear_cifar.standardizer import Standardizer, fold_standardizer
 
 # Columns that identify a run: the name of its sweep, the data set, the configuration, the seed, and the fold
 # that it was trained without, or empty.
 KEYS = ("sweep", "dataset", *AXES, "seed", "fold")
-_METRICS = tuple(f"{split}_{metric}" for split in SPLITS for metric in ("loss", "acc"))
-# A row per run. `epochs` is the number of epochs trained, and the metrics are of the parameters after them.
-# `*_class_acc` are means of the accuracy on each class. `*_top5` are columns of the file only where there are
-# enough classes to measure them. `diverged` is the epoch in which the run diverged, `stopped` the epoch after
-# which halving stopped it; both may be empty. The cells of a split that the data set does not have are empty.
-# So are those that were not measured before a run was stopped.
-_CLASS_ACC, _TOP5 = (
-    tuple(f"{split}_{metric}" for split in SPLITS if split != TRAIN) for metric in ("class_acc", "top5")
-)
-RESULT_COLUMNS = (*KEYS, "epochs", *_METRICS, *_CLASS_ACC, *_TOP5, "diverged", "stopped")
-# A row per run and epoch, from 1. `running_*` are means over the epoch's batches, each before its update.
-# `W_norm` is Frobenius's. The cells of a split that was not measured after every epoch are empty.
-_HISTORY = ("running_loss", "running_acc", *_METRICS, "W_norm")
-HISTORY_COLUMNS = (*KEYS, "epoch", *_HISTORY)
-# A row per file, best first, followed by its factors. `size` is the number of training examples, `difference`
-# is from the best file.
+# A row per file of `compare`, best first, followed by its factors. `size` is the number of training examples,
+# `difference` is from the best file.
 COMPARE_COLUMNS = ("name", "size", "accuracy", "low", "high", "difference", "may_be_best", *AXES)
+
+
+def result_columns(splits: Sequence[str] = SPLITS) -> list[str]:
+    """Return the columns of results.csv for data with these splits, see FILES.md."""
+    held_out = [split for split in splits if split != TRAIN]
+    measured = [f"{split}_{metric}" for metric in ("class_acc", "top5") for split in held_out]
+    return [*KEYS, "epochs", *_metrics(splits), *measured, "diverged", "stopped"]
+
+
+def history_columns(splits: Sequence[str] = SPLITS) -> list[str]:
+    """Return the columns of history.csv for data with these splits, see FILES.md."""
+    return [*KEYS, "epoch", "running_loss", "running_acc", *_metrics(splits), "W_norm"]
+
+
+def _metrics(splits: Sequence[str]) -> list[str]:
+    return [f"{split}_{metric}" for split in splits for metric in ("loss", "acc")]
 
 
 def write_results(folder: Path, results: Sequence[Result], complete: bool = True) -> None:
@@ -47,10 +49,14 @@ def write_results(folder: Path, results: Sequence[Result], complete: bool = True
       results: results of the sweeps, as far as they are trained.
       complete: whether all sweeps are trained to their end.
     """
-    absent = {name for name in _TOP5 if not any(name in result.final for result in results)}
-    columns = [name for name in RESULT_COLUMNS if name not in absent]
+    splits = order_splits({*SPLITS}.union(*(result.sizes for result in results)))
+    measured = {name for result in results for name in result.final}
+    columns = [name for name in result_columns(splits) if name in measured or not name.endswith("_top5")]
     write_csv(folder / RESULTS, columns, (row for result in results for row in _result_rows(result, columns)))
-    write_csv(folder / HISTORY, HISTORY_COLUMNS, (row for result in results for row in _history_rows(result)))
+    history = history_columns(splits)
+    write_csv(
+        folder / HISTORY, history, (row for result in results for row in _history_rows(result, history))
+    )
     best = best_result(results, complete)
     c = best.ranking()[0]
     if best.stayed_finite[c] and best.epochs[:, c].all():
@@ -113,9 +119,9 @@ def _result_rows(result: Result, columns: Sequence[str]) -> Iterator[Sequence[An
         yield *keys, result.epochs[s, c], *cells, result.diverged[s, c] or None, stopped or None
 
 
-def _history_rows(result: Result) -> Iterator[Sequence[Any]]:
+def _history_rows(result: Result, names: Sequence[str]) -> Iterator[Sequence[Any]]:
     """Yield the rows of history.csv."""
-    columns = [result.history.get(name) for name in _HISTORY]
+    columns = [result.history.get(name) for name in names[len(KEYS) + 1 :]]
     for s, c, keys in run_keys(result):
         for epoch in range(result.epochs[s, c]):
             yield *keys, epoch + 1, *(None if column is None else column[epoch, s, c] for column in columns)

@@ -312,7 +312,7 @@ def plot_gaps(shown: Sequence[Shown]) -> Figure:
 def plot_learning_curves(result: Result, config: int) -> Figure:
     """Draw loss and accuracy of one configuration per epoch."""
     running = ("running", SKY, "training, mean over each epoch's batches")
-    splits = [running, *((split, SPLIT_COLORS[split], split) for split in result.per_epoch)]
+    splits = [running, *((split, SPLIT_COLORS.get(split, PURPLE), split) for split in result.per_epoch)]
     panels = []
     for metric, label, scale in (("loss", "loss, without the penalty", 1), ("acc", "accuracy, %", 100)):
         values = {split: scale * result.history[f"{split}_{metric}"][:, :, config] for split, *_ in splits}

@@ -17,7 +17,7 @@ from linear_cifar.comparison import Comparison
 from linear_cifar.config import AXES
 from linear_cifar.data.prepare import Data
 from linear_cifar.moderation import MIN_CONFIGS
-from linear_cifar.result import Result
+from linear_cifar.result import TEST, Result
 from linear_cifar.uncertainty import CONFIDENCE, Estimate, Selection, best_per_seed
 
 # Rows of a table that are printed.
@@ -122,7 +122,7 @@ def ranking_table(result: Result, selection: Selection, stops: str = "") -> Tabl
         rows.append([number_cell(rank), *axis_cells(result, c), *measured, remark])
     accuracy_columns = [f"{split} acc" for split in result.sizes]
     columns = ["rank", *names, *accuracy_columns, *means, "val loss", DIFFERENCE, "remark"]
-    optional = [*means, "val loss", "train acc", DIFFERENCE, "test acc"]
+    optional = [*_further_columns(columns), *means, "val loss", "train acc", DIFFERENCE, "test acc"]
     lines = [_describe_best(result), *[stops] * bool(stops)]
     lines += _describe_selection(result, selection, result.interval("val", ranking[0]))
     note = "\n".join(lines)
@@ -219,7 +219,7 @@ def refit_table(result: Result, data: Data) -> Table:
         f"{interval_heading(result)}, the best by validation, trained again on all "
         f"{data.size('train'):,} training examples (%):"
     )
-    optional = [*means, "train acc", "mean weights"]
+    optional = [*_further_columns(columns), *means, "train acc", "mean weights"]
     return Table("refit", title, columns, *split_cells(rows), note if of_mean_weights else "", optional)
 
 
@@ -342,6 +342,11 @@ def _find_top5(result: Result) -> dict[str, str]:
     """Return the columns of the top-5 accuracies that were measured, and the names of the measurements."""
     names = {f"{split} top-5": f"{split}_top5" for split in result.marks}
     return {column: name for column, name in names.items() if name in result.final}
+
+
+def _further_columns(columns: Sequence[str]) -> list[str]:
+    """Return the columns of further test sets, the means first, which a narrow terminal leaves out first."""
+    return [column for column in reversed(columns) if column.startswith(f"{TEST}_")]
 
 
 def _mean_percent(shares: ArrayLike) -> Cell:

@@ -16,6 +16,7 @@ from experiments.artifacts import provenance
 from experiments.artifacts.confusion import render_confusion
 from experiments.artifacts.exports import best_result, write_results
 from experiments.artifacts.latex import format_latex
+from experiments.artifacts.probabilities import write_probabilities
 from experiments.artifacts.reader import ExperimentFolder, ReadError
 from experiments.artifacts.tables import Table
 from experiments.cli.clock import Clock
@@ -26,16 +27,18 @@ from experiments.cli.signals import check_signals, run_interruptible
 from experiments.cli.source import Prepare, open_source
 from experiments.cli.streams import terminal_width
 from experiments.runner.errors import Stopped, UsageError
-from experiments.runner.folder import BEST, BLOCKS, CONFIG, HISTORY, LATEX, RESULTS, TABLES
+from experiments.runner.folder import BEST, BLOCKS, CONFIG, HISTORY, LATEX, PROBABILITIES, RESULTS, TABLES
 from experiments.runner.stages import Stage, Sweep
 from linear_cifar.atomic import atomic_text
 from linear_cifar.cluster import Cluster, ClusterError
 from linear_cifar.config import Range, check_configs
+from linear_cifar.data.dataset import DataError
 from linear_cifar.data.division import train_size
+from linear_cifar.data.local import import_extra
 from linear_cifar.data.prepare import Data
 from linear_cifar.fitting import NothingTrained, fit
 from linear_cifar.folders import FolderError, locked_folder, write_json
-from linear_cifar.result import Result
+from linear_cifar.result import ALL, Result
 
 FLAGS = flags.FLAGS
 # Characters of the data set's name that a bar shows.
@@ -110,6 +113,12 @@ def run_experiment(
     for sweep in sweeps:
         check_sweep(sweep, sizes)
     check_devices()
+    if getattr(FLAGS, "save_probabilities", False):
+        keep = ALL
+        try:
+            import_extra("pyarrow.parquet", "pip install 'linear_cifar[parquet]'")
+        except DataError as error:
+            raise UsageError(f"--save_probabilities {error}") from None
     folder = expand_path(FLAGS.out or f"results/{name}/{datetime.now():%Y%m%d-%H%M%S}")
     resume_command = provenance.resume_command(name, folder)
     with _explain_resuming(resume_command), locked_folder(folder):
@@ -210,8 +219,8 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
     if len(results) == len(sweeps) and all(result.complete for result in results):
         description = experiment.describe(sweeps, results, complete=True)
         previous = experiment.previous
-        shown = (name for name in ("formats", "titles", "names") if name in FLAGS)
-        drawn = {name: FLAGS[name].value for name in shown}.items()
+        shown = ("formats", "titles", "names", "save_probabilities")
+        drawn = {name: FLAGS[name].value for name in shown if name in FLAGS and FLAGS[name].value}.items()
         if previous and drawn <= previous.settings.items() and previous.has_results(description["sweeps"]):
             log(f"finished already, {previous.written}: nothing to do")
             return list(previous.tables.values())
@@ -219,6 +228,9 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
         # Until all files are written, so that a process that ends before draws the figures again.
         write_json(folder / CONFIG, description | {"complete": False})
         write_results(folder, results)
+        (folder / PROBABILITIES).unlink(missing_ok=True)  # it may be of fewer configurations
+        if ("save_probabilities", True) in drawn:
+            write_probabilities(folder / PROBABILITIES, sweeps, results, experiment.data(sweeps))
         experiment.clock.count("writing")
         # Imported here, because most mistakes are found before Matplotlib is there.
         from experiments.artifacts.drawing import save_figures

@@ -18,9 +18,9 @@ from experiments.runner.settings import Flag, Settings, declared_settings, defau
 from experiments.runner.stages import Stage, Sweep, fixed_stage, refit_stage
 from linear_cifar.arguments import LARGEST_SEED
 from linear_cifar.config import AXES, Axis, Config, Range, draw_configs, grid
-from linear_cifar.data.dataset import ImageShape
+from linear_cifar.data.dataset import SPLIT_NAMES, ImageShape, is_split, order_splits
 from linear_cifar.data.find import DATASETS
-from linear_cifar.data.formats import DIVIDED, WHOLE
+from linear_cifar.data.formats import WHOLE, is_array
 from linear_cifar.halving import Halving
 
 FLAGS = flags.FLAGS
@@ -261,7 +261,7 @@ def define_settings(
     if selects:
         _define_user_file(compares)
     if selects and not compares:
-        _define_refit()
+        _define_best()
     _define_folder()
 
 
@@ -279,7 +279,7 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
     } | fixed
     # The validation images are always measured. One order, so that equal sets are equal settings.
     evaluate = {"val", *values["evaluate"]}
-    values["evaluate"] = tuple(name for name in ("train", "val", "test") if name in evaluate)
+    values["evaluate"] = tuple(order_splits(evaluate))
     seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)
     if seeds[-1] > LARGEST_SEED:
         raise UsageError(f"--seed={FLAGS.seed} --seeds={FLAGS.seeds}: the largest seed is {LARGEST_SEED}")
@@ -318,11 +318,8 @@ def _define_setting(name: str, kind: Any, flag: Flag) -> None:
         numbers = Axis(name, name, flag.help, low=flag.lower or 0, whole=True)
         flags.DEFINE(_AxisParser(numbers), name, flag.default, flag.help, serializer=_ListSerializer())
     elif kind == tuple[str, ...]:
-        choices = [*(flag.choices or ())]
         flags.DEFINE_list(name, [*flag.default], flag.help)
-        flags.register_validator(
-            name, lambda names: {*names} <= {*choices}, f"expected some of {', '.join(choices)}"
-        )
+        flags.register_validator(name, lambda names: all(map(is_split, names)), f"expected {SPLIT_NAMES}")
     else:
         flags.DEFINE_enum(name, flag.default, [*(flag.choices or ())], flag.help)
 
@@ -347,9 +344,9 @@ def define_data(dataset: str = "auto") -> None:
 def _define_user_file(several: bool) -> None:
     text = (
         "an .npz, .safetensors, .parquet or .pt file, or a folder of .npy files. It has x_train [n, ...] and "
-        "y_train [n], and optionally x_val, y_val, x_test, y_test and classes; or else x (or features), y "
-        "(or label) and optionally split and group. The defaults of other flags then follow from its size, "
-        "see experiments/FEATURES.md"
+        "y_train [n], and optionally x_val, y_val, x_test, y_test, further test sets such as x_test_NAME and "
+        "y_test_NAME, and classes; or else x (or features), y (or label) and optionally split and group. The "
+        "defaults of other flags then follow from its size, see experiments/FEATURES.md"
     )
     if several:
         flags.DEFINE_list(
@@ -370,14 +367,20 @@ def _define_user_file(several: bool) -> None:
     flags.register_validator(
         "columns",
         lambda words: (
-            {word.split("=")[0] for word in words} <= {*DIVIDED, *WHOLE}
-            and len(dict(word.split("=", 1) for word in words if "=" in word)) == len(words)
+            all("=" in word and is_array(word.split("=")[0]) for word in words)
+            and len({word.split("=")[0] for word in words}) == len(words)
         ),
-        f"expected ARRAY=NAME, where ARRAY is one of {', '.join(dict.fromkeys((*WHOLE, *DIVIDED)))}",
+        f"expected ARRAY=NAME once for each, where ARRAY is one of {', '.join(WHOLE)}, or such as x_train",
     )
 
 
-def _define_refit() -> None:
+def _define_best() -> None:
+    flags.DEFINE_bool(
+        "save_probabilities",
+        False,
+        "write probabilities.parquet: the class probabilities of the best configuration for each held-out "
+        "example; the weights of all runs are kept for it",
+    )
     flags.DEFINE_integer(
         "refit",
         None,

@@ -79,7 +79,7 @@ def fit_defaults(sizes: Mapping[str, int]) -> list[str]:
     if n < FEW_ROWS:
         values |= {"epochs": 100}
     if "val" not in sizes and not flag_values["val_size"].present and not flag_values["folds"].present:
-        by_folds = n < FEW_ROWS and "test" not in flag_values.evaluate
+        by_folds = n < FEW_ROWS and not any(name.startswith("test") for name in flag_values.evaluate)
         values |= {"folds": 5} if by_folds else {"val_size": max(1, min(n // 5, MOST_VALIDATING))}
     if not isinstance(flag_values.eta, Range):  # a grid
         values |= {"eta": ETAS, "lam": LAMS}

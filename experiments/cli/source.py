@@ -18,6 +18,7 @@ from linear_cifar.data.dataset import DataError, Dataset
 from linear_cifar.data.find import find_dataset
 from linear_cifar.data.formats import open_features
 from linear_cifar.data.prepare import Data, prepare_data
+from linear_cifar.result import TEST
 from linear_cifar.rounding import check_resolution
 
 FLAGS = flags.FLAGS
@@ -121,7 +122,7 @@ def _describe_division(data: Data) -> Iterator[str]:
         if grouped:
             drawn = f"{groups['val']:,} of {groups['val'] + groups['train']:,} groups, stratified by class"
         yield f"has no x_val: {size:,} of its {n + size:,} training examples, {drawn}, validate instead"
-    if "test" not in splits:
+    if not any(name.startswith(TEST) for name in splits):
         yield "has no x_test: nothing is reported as test"
 
 
@@ -140,7 +141,8 @@ def _check_settings(settings: Settings, data: Data) -> None:
             check_resolution(examples.features, settings.dtype)
         except ValueError as error:
             raise UsageError(f"--{augmentation}: {error}") from None
-    if "test" in settings.evaluate and settings.folds:
-        raise UsageError("--evaluate=test: with --folds only the refitted configurations are tested")
-    if "test" in settings.evaluate and "test" not in data.sets:
-        raise UsageError(f"--evaluate=test: {name} has no x_test")
+    for split in filter(lambda split: split.startswith(TEST), settings.evaluate):
+        if settings.folds:
+            raise UsageError(f"--evaluate={split}: with --folds only the refitted configurations are tested")
+        if split not in data.sets:
+            raise UsageError(f"--evaluate={split}: {name} has no x_{split}")

@@ -9,7 +9,7 @@ from experiments.artifacts.reader import ExperimentFolder
 from experiments.artifacts.tables import Table, format_interval
 from experiments.reporting.claims import Finding, find_deviation, judge_claims
 from linear_cifar.config import AXES
-from linear_cifar.data.dataset import SPLITS
+from linear_cifar.data.dataset import order_splits
 
 TITLE = "Single-layer classifiers on CIFAR-10: a report and its reproduction"
 USER_TITLE = "Single-layer classifiers on your own data"
@@ -148,7 +148,7 @@ def gather_report(experiments: Mapping[str, ExperimentFolder]) -> Report:
     explorer = {
         "curves": CURVES,
         "columns": ["experiment", "sweep", *AXES],
-        "splits": [split for split in SPLITS if any(split in row for row in rows)],
+        "splits": order_splits({split for row in rows for split in row["text"]}),
         "rows": rows,
     }
     on_images = {name: experiment for name, experiment in experiments.items() if not experiment.user_file}

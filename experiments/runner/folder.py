@@ -4,7 +4,7 @@
 SCHEMA = 9
 CONFIG, TABLES, LATEX = "config.json", "tables.json", "tables.tex"
 RESULTS, HISTORY, MEASURES = "results.csv", "history.csv", "measures.csv"
-BEST, VALUES, COMPARE = "best_params.npz", "values.npz", "compare.csv"
+BEST, VALUES, COMPARE, PROBABILITIES = "best_params.npz", "values.npz", "compare.csv", "probabilities.parquet"
 BLOCKS = "blocks"
 # Formats of the figures; the first two are the default.
 FORMATS = ("png", "svg", "pdf")

@@ -136,9 +136,7 @@ class Settings(NamedTuple):
     ]
     evaluate: Annotated[
         tuple[str, ...],
-        Flag(
-            "train, test: measure these too after every epoch", default=(), choices=("train", "val", "test")
-        ),
+        Flag("train, test, test_NAME: measure these too after every epoch", default=()),
     ]
     max_loss: Annotated[
         float | None,

@@ -1,16 +1,21 @@
 """Labelled examples as they were read, and the errors of reading them."""
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Int, Integer, Num
 
 from linear_cifar.devices import empty_aligned
 
+# The splits that a data set may have, in their order; further test sets follow. Measurements of one called
+# test_class would have the names of other measurements.
 SPLITS = ("train", "val", "test")
+_FURTHER_TEST = re.compile(r"test_[A-Za-z0-9_-]+(?<!_class)")
+SPLIT_NAMES = "train, val, test, or test_NAME (letters, digits, _ and -, without _class at the end)"
 # Channels, height and width of an image.
 ImageShape = tuple[int, int, int]
 
@@ -60,12 +65,13 @@ class Dataset(NamedTuple):
 
     name: str
     classes: tuple[str, ...]
-    splits: dict[str, Split]  # train, and those of val and test that there are
+    splits: dict[str, Split]  # train, and those of val, test and further test sets that there are
     origin: str  # where it was found: a file, a folder, a seed
     verified: bool  # whether checksums show it to be the published data
     image_shape: ImageShape | None  # None if the rows are not images
     user_file: bool  # whether it is a user's own file, with rows in any order
     fingerprint: str  # SHA-256 (hex) of its content
+    rows: dict[str, Int[np.ndarray, " m"]] | None = None  # of one matrix that has all splits, those of each
 
     @property
     def label(self) -> str:
@@ -82,23 +88,35 @@ def make_dataset(
     verified: bool = False,
     image_shape: ImageShape | None = None,
     user_file: bool = False,
+    rows: dict[str, Int[np.ndarray, " m"]] | None = None,
 ) -> Dataset:
     """Return a data set with its fingerprint: the SHA-256 (hex) of its labels and features.
 
     The files that they came in do not matter. Each split's labels come before its features, and the splits
-    are in the order of `SPLITS`. So the four layouts of CIFAR-10 agree. Groups follow, and the names of
-    the classes in a user's file.
+    are in the order of `order_splits`. So the four layouts of CIFAR-10 agree. Groups follow, and the names
+    of the classes and of further test sets in a user's file.
     """
     digest = hashlib.sha256()
-    ordered = {split: splits[split] for split in SPLITS if split in splits}
+    ordered = {split: splits[split] for split in order_splits(splits)}
     for features, labels, _ in ordered.values():
         digest.update(np.ascontiguousarray(labels).data)
         digest.update(np.ascontiguousarray(features).view(np.uint8).data)  # bfloat16 has no buffer
     for groups in (split.groups for split in ordered.values() if split.groups is not None):
         digest.update(np.ascontiguousarray(groups).data)
     if user_file:
-        digest.update("\n".join(classes).encode())
-    return Dataset(name, classes, ordered, origin, verified, image_shape, user_file, digest.hexdigest())
+        digest.update("\n".join((*classes, *(split for split in ordered if split not in SPLITS))).encode())
+    fingerprint = digest.hexdigest()
+    return Dataset(name, classes, ordered, origin, verified, image_shape, user_file, fingerprint, rows)
+
+
+def is_split(name: str) -> bool:
+    """Tell whether a split may have this name: train, val, test, or test_NAME for a further test set."""
+    return name in SPLITS or _FURTHER_TEST.fullmatch(name) is not None
+
+
+def order_splits(names: Iterable[str]) -> list[str]:
+    """Return the names of splits in order: train, val and test, then the others alphabetically."""
+    return sorted(names, key=lambda name: ([*SPLITS, name].index(name), name))
 
 
 def label_dataset(name: str, fingerprint: str, user_file: bool) -> str:

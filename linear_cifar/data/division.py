@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, Integer
 
 from linear_cifar.arguments import as_seed, as_whole, check_choice
-from linear_cifar.data.dataset import BATCH_FILE_SIZE, SPLITS, DataError, Dataset, Split
+from linear_cifar.data.dataset import BATCH_FILE_SIZE, DataError, Dataset, Split, order_splits
 
 TrainSplit = Literal["full", "batch1"]
 # Seed of the rows that validate where there is no validation split, and of the folds. It is not a run's seed,
@@ -71,8 +71,21 @@ def divide(dataset: Dataset, train: str = "full", val_size: int = 1_000, folds: 
         splits["train"], splits["val"] = whole.take(train_rows), whole.take(val_rows)
     elif "val" in splits and not validates:
         splits["train"] = whole.join(splits["val"])
-    used = {"train": True, "val": validates, "test": not folds}
-    return {name: splits[name] for name in SPLITS if name in splits and used[name]}
+    used = {"train": True, "val": validates}
+    return {name: splits[name] for name in order_splits(splits) if used.get(name, not folds)}
+
+
+def number_rows(dataset: Dataset, train: str, val_size: int, folds: int) -> dict[str, Int[np.ndarray, "n 2"]]:
+    """Return the number of the data set's split, and the row in it, that each example of `divide` is from.
+
+    Of a user's file with one matrix for all splits it is the row of the matrix.
+    """
+    splits = {}
+    for number, (name, split) in enumerate(dataset.splits.items()):
+        rows = np.arange(len(split.labels)) if dataset.rows is None else dataset.rows[name]
+        splits[name] = split._replace(features=np.column_stack([np.full(len(rows), number), rows]))
+    divided = divide(dataset._replace(splits=splits), train, val_size, folds)
+    return {name: split.features for name, split in divided.items()}
 
 
 def _choose_rows(

@@ -14,7 +14,17 @@ import numpy as np
 from jaxtyping import Int, Num, Shaped
 
 from linear_cifar.arguments import one_line
-from linear_cifar.data.dataset import SPLITS, DataError, Dataset, ImageShape, Split, make_dataset
+from linear_cifar.data.dataset import (
+    SPLIT_NAMES,
+    SPLITS,
+    DataError,
+    Dataset,
+    ImageShape,
+    Split,
+    is_split,
+    make_dataset,
+    order_splits,
+)
 from linear_cifar.data.readers import READERS, Reader
 from linear_cifar.examples import check_finite
 from linear_cifar.memory import check_memory
@@ -22,10 +32,9 @@ from linear_cifar.npz import ArrayHeader
 
 FEATURE_TYPES = ("uint8", "bfloat16", "float16", "float32", "float64")
 CLASSES = "classes"
-# Names of arrays: for each split (DIVIDED), or for all rows (WHOLE), where tables have other names.
+# Names of arrays for all splits; a file with one for each has x_train, and so on. Tables have other names.
 GROUP = "group"
 AXES = ("x", "y", GROUP)
-DIVIDED = (*(f"{axis}_{split}" for split in SPLITS for axis in AXES), CLASSES)
 WHOLE = (*AXES, "split", CLASSES)
 TABLE_NAMES = {"x": "features", "y": "label", GROUP: "groups"}
 # Numbers of channels by which an array of images is recognised: grey and colours.
@@ -47,9 +56,10 @@ def open_features(
 ) -> tuple[dict[str, int], Callable[[], Dataset]]:
     """Open a file or folder of features and labels by its reader in `READERS`.
 
-    It holds `x_train` [n, ...] and `y_train` [n], and perhaps the same for `val` and `test`. Or it holds `x`
-    and `y`, also called `features` and `label`, and perhaps `split` [n]: the word train, val or test. Beside
-    each `x` may be a `group` [n], such as the patient, of any type that labels have.
+    It holds `x_train` [n, ...] and `y_train` [n], and perhaps the same for `val`, `test` and further test
+    sets `test_NAME`. Or it holds `x` and `y`, also called `features` and `label`, and perhaps `split` [n]:
+    the word train, val, test or test_NAME. Beside each `x` may be a `group` [n], such as the patient, of any
+    type that labels have.
     Features are of one of `FEATURE_TYPES`, and further axes are flattened. Arrays [n, height, width, 1 or 3]
     and [n, 1 or 3, height, width] are images, and become channel-major.
 
@@ -110,11 +120,24 @@ def open_features(
     return sizes, partial(_read, path, archive, headers, parts, found.get(CLASSES), image_shape)
 
 
+def is_array(name: str) -> bool:
+    """Tell whether a file may have an array of this name."""
+    axis, _, split = name.partition("_")
+    return name in WHOLE or (axis in AXES and is_split(split))
+
+
 def _find_arrays(
     path: Path, held: Sequence[str], names: Mapping[str, str], log: Callable[[str], None]
 ) -> dict[str, str]:
     """Return the names that the used arrays have among all that the file holds; note what is not used."""
-    arrays = DIVIDED if "x_train" in {*held, *names} else WHOLE
+    arrays: Sequence[str] = WHOLE
+    if "x_train" in {*held, *names}:
+        ends = {name.partition("_")[2] for name in (*held, *names) if name.partition("_")[0] in AXES}
+        splits = order_splits({*SPLITS, *(end for end in ends if end.startswith("test_"))})
+        if not all(map(is_split, splits)):
+            wrong = next(split for split in splits if not is_split(split))
+            raise DataError(f"{path} has an array of the split {wrong!a:.60}: call it {SPLIT_NAMES}")
+        arrays = (*(f"{axis}_{split}" for split in splits for axis in AXES), CLASSES)
     usual = {array: array if array in held else TABLE_NAMES.get(array, array) for array in arrays}
     found = {array: name for array, name in (usual | dict(names)).items() if name in held}
     cut = [array.partition("_") for array in found]
@@ -144,13 +167,11 @@ def _read_split(
     codes, found = _encode_labels(path, {name: words}, None)
     rows = {word: np.flatnonzero(codes[name] == code) for code, word in enumerate(found)}
     for word in found:
-        if word not in SPLITS:
-            raise DataError(
-                f"{path}: row {rows[word][0]} of {name} is {word!a:.40}: give {', '.join(SPLITS)}"
-            )
+        if not is_split(word):
+            raise DataError(f"{path}: row {rows[word][0]} of {name} is {word!a:.40}: give {SPLIT_NAMES}")
     if "train" not in rows:
         raise DataError(f"{path}: no row of {name} is train")
-    return {split: rows[split] for split in SPLITS if split in rows}
+    return {split: rows[split] for split in order_splits(rows)}
 
 
 def _read(
@@ -188,6 +209,8 @@ def _read(
     }
     used = {split: rows.groups for split, rows in splits.items() if rows.groups is not None}
     for first, second in itertools.combinations(used, 2):
+        if first.startswith("test"):  # two test sets may have the same rows, changed
+            continue
         shared = np.intersect1d(used[first], used[second])
         if len(shared):
             name = group_names[shared[0]]
@@ -206,7 +229,10 @@ def _read(
         )
     name = "".join(character if character.isprintable() else "?" for character in path.resolve().name)
     name += "/" * path.is_dir()
-    return make_dataset(name, classes, splits, str(path), image_shape=image_shape, user_file=True)
+    rows = {split: part[-1] for split, part in parts.items() if isinstance(part[-1], np.ndarray)}
+    return make_dataset(
+        name, classes, splits, str(path), image_shape=image_shape, user_file=True, rows=rows or None
+    )
 
 
 def _check_headers(

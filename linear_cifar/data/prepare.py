@@ -29,7 +29,7 @@ class Data(NamedTuple):
 
     dataset: Dataset
     division: str  # in words, with the data set's fingerprint
-    sets: dict[str, Examples]  # train, and those of val and test that there are
+    sets: dict[str, Examples]  # train, and those of val and test sets that there are
     standardizer: Standardizer | None  # of the training examples; None also where each fold has one
     folds: tuple[Replicate, ...] = ()  # of seed 0
 
