@@ -25,6 +25,9 @@ from linear_cifar.halving import Halving
 
 FLAGS = flags.FLAGS
 
+# The flags of training sizes, and the setting that each sweep has one of their values for.
+SIZES = {"train_sizes": "train_size", "shots": "shots"}
+
 # A flag that is defined below belongs to the command that calls for it, and appears in its --help.
 flags.disclaim_key_flags()
 
@@ -240,6 +243,7 @@ def define_settings(
     """
     declared = declared_settings()
     assert declared.keys() >= {*omit, *defaults}, "every name belongs to a setting"
+    omit = {*omit, *SIZES.values()}
     if not selects:
         omit = {*omit, "image_shape", "folds"}
     if not halves:
@@ -270,7 +274,7 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
       **fixed: settings that replace those of the flags.
     """
     values: dict[str, Any] = {
-        name: FLAGS[name].value if name in FLAGS else default
+        name: FLAGS[name].value if name in FLAGS and name not in SIZES else default
         for name, default in default_settings()._asdict().items()
     } | fixed
     # The validation images are always measured. One order, so that equal sets are equal settings.
@@ -280,6 +284,34 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
     if seeds[-1] > LARGEST_SEED:
         raise UsageError(f"--seed={FLAGS.seed} --seeds={FLAGS.seeds}: the largest seed is {LARGEST_SEED}")
     return Sweep(name, Settings(**values), tuple(seeds), tuple(configs))
+
+
+def define_sizes() -> None:
+    """Define the flags of training sizes, each of which takes several."""
+    declared = declared_settings()
+    for name, setting in SIZES.items():
+        flag = declared[setting][1]
+        text = f"{flag.help}; several values train a sweep each"
+        _define_setting(name, tuple[int, ...], flag._replace(help=text, default=()))
+
+
+def sizes_from_flags(sweep: Sweep) -> list[Sweep]:
+    """Return a sweep for each training size of the flags of `define_sizes`; without any the sweep itself.
+
+    Raises:
+      UsageError: if both flags are given.
+    """
+    given = [(name, setting) for name, setting in SIZES.items() if FLAGS[name].value]
+    if len(given) > 1:
+        raise UsageError("--train_sizes and --shots cannot be combined: choose one")
+    return [
+        sweep._replace(
+            name=f"{sweep.name}-{size}{'shot' * (name == 'shots')}",
+            settings=sweep.settings._replace(**{setting: size}),
+        )
+        for name, setting in given
+        for size in sorted({*FLAGS[name].value})
+    ] or [sweep]
 
 
 def stages_from_flags(sweep: Sweep) -> list[Stage]:

@@ -41,7 +41,10 @@ def open_source() -> tuple[dict[str, int], Callable[[Settings], Data]]:
     read_once, log_once = cache(read), cache(log)
 
     @cache
-    def prepare_division(**division: str | int) -> Data:
+    def prepare_division(train_size: int, shots: int, **division: str | int) -> Data:
+        if train_size or shots:
+            # All sizes share the examples.
+            return prepare_division(0, 0, **division).limit(train_size, shots)
         data = prepare_data(read_once(), **division)  # type: ignore[arg-type]
         for line in _describe_division(data):
             log_once(f"note: {data.dataset.name} {line}")
@@ -49,7 +52,8 @@ def open_source() -> tuple[dict[str, int], Callable[[Settings], Data]]:
 
     def prepare(settings: Settings) -> Data:
         names = ("train", "val_size", "folds", "standardize", "class_weight", "dtype")
-        data = prepare_division(**{name: getattr(settings, name) for name in names})
+        division = {name: getattr(settings, name) for name in names}
+        data = prepare_division(settings.train_size, settings.shots, **division)
         _check_settings(settings, data)
         return data
 

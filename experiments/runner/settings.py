@@ -32,7 +32,10 @@ class Flag(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Settings of a sweep, each with the flag of the same name."""
+    """Settings of a sweep, each with the flag of the same name.
+
+    `train_size` and `shots` have flags of several values, each of which is a sweep.
+    """
 
     train: Annotated[
         TrainSplit,
@@ -61,6 +64,17 @@ class Settings(NamedTuple):
             lower=0,
             upper=1_000,
         ),
+    ]
+    train_size: Annotated[
+        int,
+        Flag(
+            "train on N examples only, drawn anew for each seed and stratified by class (0: on all)",
+            default=0,
+            lower=1,
+        ),
+    ]
+    shots: Annotated[
+        int, Flag("train on N examples of each class only, drawn anew for each seed", default=0, lower=1)
     ]
     image_shape: Annotated[
         ImageShape | None,
