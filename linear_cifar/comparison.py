@@ -1,4 +1,4 @@
-"""Which of several feature sets is best: a comparison of each one's best configuration, example by example."""
+"""Which of several feature sets is best: compared by each one's best configuration."""
 
 from typing import NamedTuple
 

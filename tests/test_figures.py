@@ -8,9 +8,11 @@ from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import drawing, figures, fonts, measures, search_figures
 from experiments.artifacts.plotting import Text, matplotlib, style
+from experiments.artifacts.sizes import plot_sizes
+from linear_cifar.comparison import Comparison
 from linear_cifar.config import Config, Range, draw_configs, grid
 from linear_cifar.data.dataset import SPLITS
-from linear_cifar.uncertainty import DIVERGED, Estimate
+from linear_cifar.uncertainty import DIVERGED, Estimate, Selection
 
 SEEDS = (3, 4)
 # The last one diverges.
@@ -137,6 +139,29 @@ def test_no_text_is_cut_or_overlaps_another(results, data, name, variant):
 @pytest.mark.parametrize("name", ["c", LONG, "\U000f0000"])
 def test_no_name_of_a_class_is_cut_or_overlaps_another(count, name):
     assert not find_faults(confusion(count, name))
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "name"),
+    [
+        (1, [100], "raw"),
+        (1, [5, 50], LONG),
+        (2, [100, 300, 1000, 3000, 100_000], "raw"),
+        (6, [10, 11, 12, 13, 5000], "raw"),
+        (6, [5, 50], "\U000f0000"),
+        (14, [100, 300, 1000, 3000, 100_000], LONG.replace(" ", "_")),
+    ],
+)
+def test_no_text_of_sizes_is_cut_or_overlaps_another(count, sizes, name):
+    names, estimates = [f"{name} {i}" for i in range(count)], [INTERVALS[i % 3] for i in range(count)]
+    selection = Selection(estimates, np.ones(count, bool), np.nan, 0)
+    shown = Comparison(tuple(names), "val", CONFIGS[:1] * count, tuple(estimates), selection, 0)
+    figure = plot_sizes(dict.fromkeys(sizes, shown), f"{name}: accuracy by size")
+    assert not find_faults(figure)
+    drawn = words(figure)
+    assert {f"{sizes[0]:,}", "training examples", "val accuracy, %"} <= {*drawn}
+    labels = [text for text in drawn if text.endswith((f" {count - 1}", f"({count - 1})"))]
+    assert len(labels) == 1 or "class" in drawn[-1]
 
 
 def test_other_figures_have_no_text_that_is_cut_or_overlaps_another(data):

@@ -301,17 +301,17 @@ def sizes_from_flags(sweep: Sweep) -> list[Sweep]:
     Raises:
       UsageError: if both flags are given.
     """
-    given = [(name, setting) for name, setting in SIZES.items() if FLAGS[name].value]
+    given = [name for name in SIZES if FLAGS[name].value]
     if len(given) > 1:
         raise UsageError("--train_sizes and --shots cannot be combined: choose one")
-    return [
-        sweep._replace(
-            name=f"{sweep.name}-{size}{'shot' * (name == 'shots')}",
-            settings=sweep.settings._replace(**{setting: size}),
-        )
-        for name, setting in given
-        for size in sorted({*FLAGS[name].value})
-    ] or [sweep]
+    sweeps = []
+    for name in given:
+        for size in sorted(set(FLAGS[name].value or ())):
+            settings = sweep.settings._replace(**{SIZES[name]: size})
+            sweeps.append(
+                sweep._replace(name=f"{sweep.name}-{size}{'shot' * (name == 'shots')}", settings=settings)
+            )
+    return sweeps or [sweep]
 
 
 def stages_from_flags(sweep: Sweep) -> list[Stage]:

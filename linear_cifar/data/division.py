@@ -228,7 +228,7 @@ def draw_subset(
     """
     if bool(as_whole("train_size", size, 0)) == bool(as_whole("shots", shots, 0)):
         raise ValueError(f"train_size is {size} and shots is {shots}: give one of them")
-    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    classes, counts = np.unique(labels, return_counts=True)
     n, K = len(labels), len(classes)
     if shots > counts.min():
         raise ValueError(
@@ -238,8 +238,8 @@ def draw_subset(
         raise ValueError(f"train_size is {size}: give from {K}, the number of classes, to {n:,} rows")
     # Folds and validation splits are drawn from the seed alone, so this is another stream.
     rng = np.random.default_rng([as_seed(seed), 1 + fold])
-    order = np.lexsort((rng.random(n), codes))  # class after class
-    within = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    order = np.lexsort((rng.random(n), labels))  # class after class
+    within = np.concatenate([*map(np.arange, counts)])
     if shots:
         return np.sort(order[within < shots])
     places = (within + np.repeat(rng.random(K), counts)) / np.repeat(counts, counts)
