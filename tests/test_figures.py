@@ -8,7 +8,6 @@ from small_runs import draw_result, make_sweep, small_data
 
 from experiments.artifacts import drawing, figures, fonts, measures, search_figures
 from experiments.artifacts.plotting import Text, matplotlib, style
-from experiments.artifacts.sizes import plot_sizes
 from linear_cifar.comparison import Comparison
 from linear_cifar.config import Config, Range, draw_configs, grid
 from linear_cifar.data.dataset import SPLITS
@@ -156,7 +155,7 @@ def test_no_text_of_sizes_is_cut_or_overlaps_another(count, sizes, name):
     names, estimates = [f"{name} {i}" for i in range(count)], [INTERVALS[i % 3] for i in range(count)]
     selection = Selection(estimates, np.ones(count, bool), np.nan, 0)
     shown = Comparison(tuple(names), "val", CONFIGS[:1] * count, tuple(estimates), selection, 0)
-    figure = plot_sizes(dict.fromkeys(sizes, shown), f"{name}: accuracy by size")
+    figure = figures.plot_sizes(dict.fromkeys(sizes, shown), f"{name}: accuracy by size")
     assert not find_faults(figure)
     drawn = words(figure)
     assert {f"{sizes[0]:,}", "training examples", "val accuracy, %"} <= {*drawn}

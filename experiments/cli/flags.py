@@ -25,8 +25,8 @@ from linear_cifar.halving import Halving
 
 FLAGS = flags.FLAGS
 
-# The flags of training sizes, and the setting that each sweep has one of their values for.
-SIZES = {"train_sizes": "train_size", "shots": "shots"}
+# The flags of training sizes, and the setting that gets one of their values.
+SIZE_FLAGS = {"train_sizes": "train_size", "shots": "shots"}
 
 # A flag that is defined below belongs to the command that calls for it, and appears in its --help.
 flags.disclaim_key_flags()
@@ -243,7 +243,7 @@ def define_settings(
     """
     declared = declared_settings()
     assert declared.keys() >= {*omit, *defaults}, "every name belongs to a setting"
-    omit = {*omit, *SIZES.values()}
+    omit = {*omit, *SIZE_FLAGS.values()}
     if not selects:
         omit = {*omit, "image_shape", "folds"}
     if not halves:
@@ -274,7 +274,7 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
       **fixed: settings that replace those of the flags.
     """
     values: dict[str, Any] = {
-        name: FLAGS[name].value if name in FLAGS and name not in SIZES else default
+        name: FLAGS[name].value if name in FLAGS and name not in SIZE_FLAGS else default
         for name, default in default_settings()._asdict().items()
     } | fixed
     # The validation images are always measured. One order, so that equal sets are equal settings.
@@ -288,29 +288,23 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
 
 def define_sizes() -> None:
     """Define the flags of training sizes, each of which takes several."""
-    declared = declared_settings()
-    for name, setting in SIZES.items():
-        flag = declared[setting][1]
-        text = f"{flag.help}; several values train a sweep each"
+    for name, setting in SIZE_FLAGS.items():
+        flag = declared_settings()[setting][1]
+        text = f"{flag.help}, drawn anew for each seed; several values train a sweep each"
         _define_setting(name, tuple[int, ...], flag._replace(help=text, default=()))
 
 
 def sizes_from_flags(sweep: Sweep) -> list[Sweep]:
-    """Return a sweep for each training size of the flags of `define_sizes`; without any the sweep itself.
-
-    Raises:
-      UsageError: if both flags are given.
-    """
-    given = [name for name in SIZES if FLAGS[name].value]
-    if len(given) > 1:
+    """Return a sweep for each value of the flags of `define_sizes`; without any, the sweep itself."""
+    sizes = [(name, size) for name in SIZE_FLAGS for size in sorted(set(FLAGS[name].value or ()))]
+    if len({name for name, _ in sizes}) > 1:
         raise UsageError("--train_sizes and --shots cannot be combined: choose one")
     sweeps = []
-    for name in given:
-        for size in sorted(set(FLAGS[name].value or ())):
-            settings = sweep.settings._replace(**{SIZES[name]: size})
-            sweeps.append(
-                sweep._replace(name=f"{sweep.name}-{size}{'shot' * (name == 'shots')}", settings=settings)
-            )
+    for name, size in sizes:
+        settings = sweep.settings._replace(**{SIZE_FLAGS[name]: size})
+        sweeps.append(
+            sweep._replace(name=f"{sweep.name}-{size}{'shot' * (name == 'shots')}", settings=settings)
+        )
     return sweeps or [sweep]
 
 

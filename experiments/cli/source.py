@@ -41,19 +41,17 @@ def open_source() -> tuple[dict[str, int], Callable[[Settings], Data]]:
     read_once, log_once = cache(read), cache(log)
 
     @cache
-    def prepare_division(train_size: int, shots: int, **division: str | int) -> Data:
-        if train_size or shots:
-            # All sizes share the examples.
-            return prepare_division(0, 0, **division).limit(train_size, shots)
+    def prepare_division(train_size: int = 0, shots: int = 0, **division: str | int) -> Data:
+        if train_size or shots:  # all sizes share the examples
+            return prepare_division(**division).limit(train_size, shots)
         data = prepare_data(read_once(), **division)  # type: ignore[arg-type]
         for line in _describe_division(data):
             log_once(f"note: {data.dataset.name} {line}")
         return data
 
     def prepare(settings: Settings) -> Data:
-        names = ("train", "val_size", "folds", "standardize", "class_weight", "dtype")
-        division = {name: getattr(settings, name) for name in names}
-        data = prepare_division(settings.train_size, settings.shots, **division)
+        names = ("train", "val_size", "folds", "standardize", "class_weight", "dtype", "train_size", "shots")
+        data = prepare_division(**{name: getattr(settings, name) for name in names})
         _check_settings(settings, data)
         return data
 

@@ -32,10 +32,7 @@ class Flag(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Settings of a sweep, each with the flag of the same name.
-
-    `train_size` and `shots` have flags of several values, each of which is a sweep.
-    """
+    """Settings of a sweep, each with the flag of the same name."""
 
     train: Annotated[
         TrainSplit,
@@ -65,17 +62,9 @@ class Settings(NamedTuple):
             upper=1_000,
         ),
     ]
-    train_size: Annotated[
-        int,
-        Flag(
-            "train on N examples only, drawn anew for each seed and stratified by class (0: on all)",
-            default=0,
-            lower=1,
-        ),
-    ]
-    shots: Annotated[
-        int, Flag("train on N examples of each class only, drawn anew for each seed", default=0, lower=1)
-    ]
+    # The flags of these two take several values, see `define_sizes`.
+    train_size: Annotated[int, Flag("number of examples to train on, stratified by class", 0, lower=1)]
+    shots: Annotated[int, Flag("number of examples of each class to train on", 0, lower=1)]
     image_shape: Annotated[
         ImageShape | None,
         Flag(

@@ -25,8 +25,7 @@ class Data(NamedTuple):
     """A data set divided and scaled: `fit(configs, data.sets["train"], data.sets, ...)` trains on it.
 
     The call also takes `seeds=data.replicates(seeds)` and `standardizer=data.standardizer`. With folds, the
-    sets train and val are the same examples, of which each replicate has its rows. So has it of train where
-    it trains on a subset.
+    sets train and val are the same examples, of which each replicate has its rows.
     """
 
     dataset: Dataset
@@ -35,7 +34,7 @@ class Data(NamedTuple):
     standardizer: Standardizer | None  # of the training examples; None also where each replicate has one
     folds: tuple[Replicate, ...] = ()  # of seed 0
     standardize: str = NONE
-    draw: Callable[[int], tuple[Replicate, ...]] | None = None  # returns a seed's subsets, see `limit`
+    draw: Callable[[int], tuple[Replicate, ...]] | None = None  # of subsets for a seed, see `limit`
 
     @property
     def d(self) -> int:
@@ -58,43 +57,42 @@ class Data(NamedTuple):
 
     def replicates(self, seeds: Sequence[int]) -> tuple[Replicate, ...]:
         """Return a replicate for each seed, or for each seed and fold, with its rows of all sets."""
-        if self.draw is not None:
-            return tuple(replicate for seed in seeds for replicate in self.draw(seed))
         folds = self.folds or (Replicate(0),)
-        return tuple(fold._replace(seed=seed) for seed in seeds for fold in folds)
+        draw = self.draw or (lambda seed: tuple(fold._replace(seed=seed) for fold in folds))
+        return tuple(replicate for seed in seeds for replicate in draw(seed))
 
     def limit(self, train_size: int = 0, shots: int = 0) -> "Data":
         """Return data of which each replicate trains on a subset of its rows, see `draw_subset`.
 
-        A pass over a few rows has few updates. So each row comes up several times in an epoch, as often as
-        makes an epoch no shorter than one of all n rows: m rows come up ⌈n / m⌉ times. A replicate is
-        standardised by its own rows, and measured on the usual examples.
+        So that small subsets have as many updates, m rows of n come up ⌈n / m⌉ times in an epoch: it is no
+        shorter than one of all n rows, and less than twice as long. A replicate is standardised by its own
+        rows. The examples are those of this data, and not copied.
 
         Raises:
-          DataError: if there are too few rows, or class weights that `shots` would undo.
+          DataError: if there are too few rows, or class weights, which `shots` would undo.
         """
         train, labels = self.sets["train"], self.labels("train")
 
         @cache  # because a standardiser takes a pass over the rows
         def draw(seed: int) -> tuple[Replicate, ...]:
-            replicates = []
-            for fold in self.folds or (Replicate(0),):
-                kept = np.arange(len(labels), dtype=np.int32) if fold.rows is None else np.asarray(fold.rows)
-                rows = kept[draw_subset(labels[kept], train_size, shots, seed, fold.fold or 0)]
-                standardizer = _fit(np.asarray(train.features[rows]), self.standardize)
-                by_set = {**(fold.evaluation_rows or {}), "train": rows}
+            drawn = []
+            for whole in self.replicates([seed]):
+                kept = np.arange(len(labels), dtype=np.int32) if whole.rows is None else whole.rows
+                rows = kept[draw_subset(labels[kept], train_size, shots, seed, whole.fold or 0)]
                 repeated = np.tile(rows, -(-len(kept) // len(rows)))
-                replicates.append(Replicate(seed, fold.fold, repeated, standardizer, by_set))
-            return tuple(replicates)
+                standardizer = _fit(np.asarray(train.features[rows]), self.standardize)
+                by_set = {**(whole.evaluation_rows or {}), "train": rows}
+                drawn.append(Replicate(seed, whole.fold, repeated, standardizer, by_set))
+            return tuple(drawn)
 
         try:
             draw(0)
         except ValueError as error:
             raise DataError(f"{self.dataset.name}: {error}") from None
         if shots and train.weights is not None:
-            raise DataError(f"shots is {shots}: all classes weigh alike, so leave out class_weight")
-        words = f"train_size {train_size}" if train_size else f"shots {shots}"
-        return self._replace(division=f"{self.division}, {words}", standardizer=None, draw=draw)
+            raise DataError(f"shots is {shots}: all classes weigh alike already, so leave out class_weight")
+        division = f"{self.division}, train_size {train_size}, shots {shots}"
+        return self._replace(division=division, standardizer=None, draw=draw)
 
 
 def prepare_data(
@@ -106,8 +104,6 @@ def prepare_data(
     standardize: str = STANDARD,
     class_weight: str = NONE,
     dtype: str = "float32",
-    train_size: int = 0,
-    shots: int = 0,
 ) -> Data:
     """Divide a data set, scale or standardise its features, and put the examples on the device.
 
@@ -118,8 +114,6 @@ def prepare_data(
         examples, `center` to mean 0 only; `unit` scales each example to length 1; `none` changes nothing.
       class_weight: `balanced` weighs all classes alike in training, see `make_examples`; or `none`.
       dtype: floating-point type of the arithmetic.
-      train_size, shots: if not 0, number of rows, or of rows of each class, that a replicate trains on, see
-        `Data.limit`.
 
     Raises:
       DataError: if the data cannot be divided in this way, take more memory than there is, or have values
@@ -161,8 +155,7 @@ def prepare_data(
         examples.digest += f", class_weight {class_weight}" * (examples.weights is not None)
     if folds:
         sets["val"] = sets["train"]
-    data = Data(dataset, division, sets, standardizer, tuple(replicates), standardize)
-    return data.limit(train_size, shots) if train_size or shots else data
+    return Data(dataset, division, sets, standardizer, tuple(replicates), standardize)
 
 
 def _make_examples(split: Split, K: int, standardize: str, dtype: str, weights: str | None) -> Examples:
