@@ -161,6 +161,8 @@ def plot_sizes(comparisons: Mapping[int, Comparison], title: str, unit: str = ta
     in_row = max(1, int(COLUMN / (drawing.HANDLE + drawing.CHARACTER * max(map(len, labels)))))
     with drawing.draw_figure((COLUMN, 2.4 + drawing.LINE * -(-len(labels) // in_row)), title) as figure:
         panel = figure.subplots()
+        panel.set_xscale("log")
+        panel.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
         for i, label in enumerate(labels):
             mean, low, high = 100 * np.array([comparisons[size].accuracy[i][:3] for size in sizes]).T
             # The files of a size stand side by side, so that no interval hides another.
@@ -172,8 +174,6 @@ def plot_sizes(comparisons: Mapping[int, Comparison], title: str, unit: str = ta
             half = drawing.CHARACTER * len(f"{size:,}") / 2
             ticks.append(f"{size:,}" * bool(place - half > end))  # no label where it would hide the last
             end = place + half if ticks[-1] else end
-        panel.set_xscale("log")
-        panel.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
         panel.set_xticks(sizes, ticks)
         panel.set_xticks([], minor=True)
         panel.set(xlabel=unit, ylabel=f"{shown.on} accuracy, %")
