@@ -64,9 +64,9 @@ class Data(NamedTuple):
     def limit(self, train_size: int = 0, shots: int = 0) -> "Data":
         """Return data of which each replicate trains on a subset of its rows, see `draw_subset`.
 
-        So that small subsets have as many updates, m rows of n come up ⌈n / m⌉ times in an epoch: it is no
-        shorter than one of all n rows, and at most about twice as long. A replicate is standardised by its own
-        rows. The examples are those of this data, and not copied.
+        m rows of n come up ⌈n / m⌉ times in an epoch, so that small subsets have as many updates: an epoch is
+        no shorter than one of all n rows, and less than twice as long. A replicate is standardised by its
+        own rows. The examples are those of this data, and not copied.
 
         Raises:
           DataError: if there are too few rows, or class weights, which `shots` would undo.
