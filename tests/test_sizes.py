@@ -205,7 +205,8 @@ def test_all_sizes_share_the_examples(tmp_path, monkeypatch):
         sweep = make_sweep(CONFIGS, val_size=20, flip=False)
         few = prepare(sweep.settings._replace(train_size=30))
         shots = prepare(sweep.settings._replace(shots=2))
-    assert few.sets["train"] is shots.sets["train"]
+        whole = prepare(sweep.settings)
+    assert few.sets["train"] is shots.sets["train"] is whole.sets["train"]
     assert (few.size("train"), shots.size("train"), len(few.sets["train"])) == (30, 6, 100)
     assert few is not shots
 

@@ -41,9 +41,9 @@ def open_source() -> tuple[dict[str, int], Callable[[Settings], Data]]:
     read_once, log_once = cache(read), cache(log)
 
     @cache
-    def prepare_division(train_size: int = 0, shots: int = 0, **division: str | int) -> Data:
+    def prepare_division(*, train_size: int, shots: int, **division: str | int) -> Data:
         if train_size or shots:  # all sizes share the examples
-            return prepare_division(**division).limit(train_size, shots)
+            return prepare_division(**division, train_size=0, shots=0).limit(train_size, shots)
         data = prepare_data(read_once(), **division)  # type: ignore[arg-type]
         for line in _describe_division(data):
             log_once(f"note: {data.dataset.name} {line}")
