@@ -12,6 +12,10 @@ It writes to --out:
 - results.csv and history.csv, whose sweeps are the files; best_params.npz of the best by validation
 - blocks, with the results of all runs
 - compare (the accuracy of each file) and confusion, as figures; with two factors in --names also heatmap
+
+    python -m experiments.compare --data='features/*.npz' --train_sizes=100,300,1000 --seeds=5
+
+also asks how many labels are enough: it trains on subsets, and draws sizes (accuracy against size).
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,6 +44,7 @@ def define_flags() -> None:
     """Define the flags of this command."""
     flags.define_axes(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
     flags.define_settings(epochs=40, flip=True, selects=True, compares=True, omit=("train",))
+    flags.define_sizes()
 
 
 def main() -> None:
@@ -48,40 +53,51 @@ def main() -> None:
 
 
 def make_stages() -> list[Stage]:
-    """Return a stage with a sweep for each file."""
+    """Return a stage with a sweep for each file and training size."""
     files = find_files()
     read_factors(files, FLAGS.names)
     sweep = flags.sweep_from_flags("", flags.grid_from_flags())
-    return [fixed_stage([sweep._replace(name=name, file=name) for name in files])]
+    named = [sweep._replace(name=name, file=name) for name in files]
+    return [fixed_stage([sized for whole in named for sized in flags.sizes_from_flags(whole)])]
 
 
 def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data], pattern: str = "") -> Rendered:
-    """Write compare.csv, draw the figures, and return the table of the files."""
+    """Write compare.csv, draw the figures, and return the tables of the files and of the training sizes."""
     from experiments.artifacts import figures
 
-    named = {result.about["sweep"]: result for result in results}
-    factors = read_factors({name: Path(data[name].dataset.origin) for name in named}, pattern)
-    finite = {name: result for name, result in named.items() if result.stayed_finite.any()}
+    by_size: dict[int, dict[str, Result]] = {}
+    for result in results:
+        by_size.setdefault(result.about["size"], {})[result.about["file"]] = result
+    largest = by_size[max(by_size)]
+    paths = {name: Path(data[result.about["sweep"]].dataset.origin) for name, result in largest.items()}
+    factors = read_factors(paths, pattern)
+    finite = [name for name in largest if all(named[name].stayed_finite.any() for named in by_size.values())]
     if not finite:
         raise UsageError("every configuration of every file diverged: give lower values of --eta")
-    comparison = compare(finite)
+    comparisons = {size: compare({name: named[name] for name in finite}) for size, named in by_size.items()}
     rows = [
         (
-            comparison.names[i], data[comparison.names[i]].size("train"), *comparison.accuracy[i][:3],
-            comparison.selection.difference[i].mean, bool(comparison.selection.may_be_best[i]),
-            *comparison.configs[i].values(), *factors[comparison.names[i]].values(),
+            comparison.names[i], data[by_size[size][comparison.names[i]].about["sweep"]].size("train"),
+            *comparison.accuracy[i][:3], comparison.selection.difference[i].mean,
+            bool(comparison.selection.may_be_best[i]), *comparison.configs[i].values(),
+            *factors[comparison.names[i]].values(),
         )
+        for size, comparison in comparisons.items()
         for i in tables.order_files(comparison)
     ]  # fmt: skip
-    columns = [*exports.COMPARE_COLUMNS, *factors[comparison.names[0]]]
-    exports.write_csv(folder / COMPARE, columns, rows)
-    table = tables.comparison_table(comparison, named, factors)
-    title = tables.interval_heading(results[0], False, tables.count_files(named))
+    exports.write_csv(folder / COMPARE, [*exports.COMPARE_COLUMNS, *factors[finite[0]]], rows)
+    comparison = comparisons[max(comparisons)]
+    title = tables.interval_heading(results[0], False, tables.count_files(largest))
     drawn = {
         "compare": figures.plot_comparison(comparison, factors, title),
         "heatmap": figures.plot_factors(comparison, factors, title),
     }
-    return drawn, [table]
+    listed = [tables.comparison_table(comparison, largest, factors)]
+    if len(comparisons) > 1:
+        unit = tables.SHOTS if FLAGS.shots else tables.EXAMPLES
+        drawn["sizes"] = figures.plot_sizes(comparisons, title, unit)
+        listed.append(tables.sizes_table(comparisons, title, unit))
+    return drawn, listed
 
 
 if __name__ == "__main__":

@@ -67,14 +67,13 @@ def compare(results: Mapping[str, Result], on: str | None = None) -> Comparison:
         on = on or first.chosen_by or ""
     groups = first.groups_of(on)
     for name, result in results.items():
-        own = result.groups_of(on)
-        for what, one, other in (
-            ("seeds", result.seeds, first.seeds),
-            ("folds", result.folds, first.folds),
-            ("examples", result.values(on, 0).shape[1], first.values(on, 0).shape[1]),
-            ("groups", own if own is None else own.tolist(), groups if groups is None else groups.tolist()),
+        for what, describe_examples in (
+            ("seeds", lambda result: result.seeds),
+            ("folds", lambda result: result.folds),
+            ("numbers of examples", lambda result: result.values(on, 0).shape[1]),
+            ("groups", lambda result: np.asarray(result.groups_of(on)).tolist()),
         ):
-            if one != other:
+            if describe_examples(result) != describe_examples(first):
                 raise ValueError(f"{name} and {first_name} have other {what}: compare results of the same")
         if not result.stayed_finite.any():
             raise ValueError(f"every configuration of {name} diverged: leave it out")

@@ -140,6 +140,29 @@ def test_no_name_of_a_class_is_cut_or_overlaps_another(count, name):
     assert not find_faults(confusion(count, name))
 
 
+@pytest.mark.parametrize(
+    ("count", "sizes", "name"),
+    [
+        (1, [100], "raw"),
+        (1, [5, 50], LONG),
+        (2, [100, 300, 1000, 3000, 100_000], "raw"),
+        (6, [10, 11, 12, 13, 5000], "raw"),
+        (6, [5, 50], "\U000f0000"),
+        (14, [100, 300, 1000, 3000, 100_000], LONG.replace(" ", "_")),
+    ],
+)
+def test_no_text_of_sizes_is_cut_or_overlaps_another(count, sizes, name):
+    names, estimates = [f"{name} {i}" for i in range(count)], [INTERVALS[i % 3] for i in range(count)]
+    selection = Selection(estimates, np.ones(count, bool), np.nan, 0)
+    shown = Comparison(tuple(names), "val", CONFIGS[:1] * count, tuple(estimates), selection, 0)
+    figure = figures.plot_sizes(dict.fromkeys(sizes, shown), f"{name}: accuracy by size")
+    assert not find_faults(figure)
+    drawn = words(figure)
+    assert {f"{sizes[0]:,}", "training examples", "val accuracy, %"} <= {*drawn}
+    labels = [text for text in drawn if text.endswith((f" {count - 1}", f"({count - 1})"))]
+    assert len(labels) == 1 or "class" in drawn[-1]
+
+
 def test_other_figures_have_no_text_that_is_cut_or_overlaps_another(data):
     assert not find_faults(figures.plot_steps(STEPS, ACCURACIES, INTERVALS, LONG))
     assert not find_faults(samples(data))

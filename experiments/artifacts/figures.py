@@ -217,6 +217,38 @@ def plot_factors(
     return _plot_cells(f"{title}{note}", comparison.on, axes, cells, accuracy, ranking, comparison.selection)
 
 
+def plot_sizes(comparisons: Mapping[int, Comparison], title: str, unit: str = tables.EXAMPLES) -> Figure:
+    """Draw accuracies against the training size, from a comparison of the same files with each size.
+
+    The axis of sizes is logarithmic; `unit` says what they count. Bars are the intervals of the comparison.
+    """
+    sizes, shown = np.array(sorted(comparisons)), next(iter(comparisons.values()))
+    labels, note = label_classes(shown.names, 45)
+    logs, ticks, end = np.log(sizes), [], -np.inf
+    in_row = max(1, int(COLUMN / (drawing.HANDLE + drawing.CHARACTER * max(map(len, labels)))))
+    with drawing.draw_figure((COLUMN, 2.4 + drawing.LINE * -(-len(labels) // in_row)), title) as figure:
+        panel = figure.subplots()
+        panel.set_xscale("log")
+        panel.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
+        for i, label in enumerate(labels):
+            mean, low, high = 100 * np.array([comparisons[size].accuracy[i][:3] for size in sizes]).T
+            # The files of a size stand side by side, so that no interval hides another.
+            shift = ((i + 0.5) / len(labels) - 0.5) * np.diff(logs).min(initial=1) / 4
+            style: dict[str, Any] = {"marker": "o", "markersize": 3, "capsize": 1.5, "linewidth": 1}
+            style |= {"color": (ORANGE, *FEW_COLORS)[i % 6], "linestyle": LINE_STYLES[i // 6 % 4]}
+            panel.errorbar(np.exp(logs + shift), mean, [mean - low, high - mean], label=label, **style)
+        for size, place in zip(sizes, (COLUMN - 0.8) * (logs - logs[0]) / (np.ptp(logs) or 1), strict=True):
+            half = drawing.CHARACTER * len(f"{size:,}") / 2
+            ticks.append(f"{size:,}" * bool(place - half > end))  # no label where it would hide the last
+            end = place + half if ticks[-1] else end
+        panel.set_xticks(sizes, ticks)
+        panel.set_xticks([], minor=True)
+        panel.set(xlabel=unit, ylabel=f"{shown.on} accuracy, %")
+        panel.grid(axis="y")
+        drawing.add_legend(figure, panel, note=note)
+    return figure
+
+
 def plot_curves(result: Result) -> Figure:
     """Draw training and validation loss per epoch as means over the seeds.
 

@@ -31,6 +31,8 @@ ENOUGH = 10
 DIFFERENCE = "val − best, simultaneous"
 # Marks a configuration, or a file, in the set of `confidence_set`.
 MAY_BE_BEST = "may be the best"
+# What a training size counts.
+EXAMPLES, SHOTS = "training examples", "training examples of each class"
 # The numbers of a cell, in the unit of its text: one, or a mean with its interval's ends or with `sd`.
 Value = float | Mapping[str, float] | None
 
@@ -185,7 +187,9 @@ def comparison_table(
 
 def order_files(comparison: Comparison) -> list[int]:
     """Return the indices of the files that are compared, best first."""
-    return sorted(range(len(comparison.names)), key=lambda i: -comparison.accuracy[i].mean)
+    return sorted(
+        range(len(comparison.names)), key=lambda i: (i != comparison.best, -comparison.accuracy[i].mean)
+    )
 
 
 def count_files(results: Mapping[str, Result]) -> str:
@@ -221,6 +225,32 @@ def refit_table(result: Result, data: Data) -> Table:
     )
     optional = [*_further_columns(columns), *means, "train acc", "mean weights"]
     return Table("refit", title, columns, *split_cells(rows), note if of_mean_weights else "", optional)
+
+
+def sizes_table(comparisons: Mapping[int, Comparison], title: str, unit: str = EXAMPLES) -> Table:
+    """Return which file of features is the best with each training size, see `plot_sizes`.
+
+    Notes say from which size on which files are significantly below a better one.
+    """
+    rows, sizes = [], sorted(comparisons)
+    below: dict[int, int] = {}  # the size from which on a file is left out
+    for size in sizes:
+        names, on, _, accuracy, selection, best = comparisons[size]
+        second = sorted(range(len(names)), key=lambda i: (i != best, -accuracy[i].mean))[1:2]
+        behind = [Cell(names[i]) for i in second] or [Cell("")]
+        behind += [interval_cell(selection.difference[i], format_difference) for i in second] or [Cell("")]
+        count = Cell(f"{selection.may_be_best.sum()} of {len(names)}")
+        rows.append([number_cell(size), Cell(names[best]), interval_cell(accuracy[best]), *behind, count])
+        below = {i: below.get(i, size) for i in np.flatnonzero(~selection.may_be_best).tolist()}
+    note = [
+        f"From {size:,} {unit} on significantly below a better file: {', '.join(found)}."
+        for size in sizes
+        if (found := [names[i] for i, since in below.items() if since == size])
+    ]
+    others = ", ".join(name for i, name in enumerate(names) if i not in below)
+    note.append(f"With {size:,} {MAY_BE_BEST}, with {100 * CONFIDENCE:.0f} % confidence: {others}.")
+    columns = [unit, "best", f"{on} acc", "next", "next − best, simultaneous", MAY_BE_BEST]
+    return Table("sizes", f"{title} (%):", columns, *split_cells(rows), "\n".join(note))
 
 
 def heading(result: Result, statistic: str = "mean ± standard deviation") -> str:

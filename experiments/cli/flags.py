@@ -25,6 +25,9 @@ from linear_cifar.halving import Halving
 
 FLAGS = flags.FLAGS
 
+# The flags of training sizes, and the setting that gets one of their values.
+SIZE_FLAGS = {"train_sizes": "train_size", "shots": "shots"}
+
 # A flag that is defined below belongs to the command that calls for it, and appears in its --help.
 flags.disclaim_key_flags()
 
@@ -242,6 +245,7 @@ def define_settings(
     """
     declared = declared_settings()
     assert declared.keys() >= {*omit, *defaults}, "every name belongs to a setting"
+    omit = {*omit, *SIZE_FLAGS.values()}
     if not selects:
         omit = {*omit, "image_shape", "folds"}
     if not halves:
@@ -274,7 +278,7 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
       **fixed: settings that replace those of the flags.
     """
     values: dict[str, Any] = {
-        name: FLAGS[name].value if name in FLAGS else default
+        name: FLAGS[name].value if name in FLAGS and name not in SIZE_FLAGS else default
         for name, default in default_settings()._asdict().items()
     } | fixed
     # The validation images are always measured. One order, so that equal sets are equal settings.
@@ -284,6 +288,28 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
     if seeds[-1] > LARGEST_SEED:
         raise UsageError(f"--seed={FLAGS.seed} --seeds={FLAGS.seeds}: the largest seed is {LARGEST_SEED}")
     return Sweep(name, Settings(**values), tuple(seeds), tuple(configs))
+
+
+def define_sizes() -> None:
+    """Define the flags of training sizes, each of which takes several."""
+    for name, setting in SIZE_FLAGS.items():
+        flag = declared_settings()[setting][1]
+        text = f"{flag.help}, drawn anew for each seed; several values train a sweep each"
+        _define_setting(name, tuple[int, ...], flag._replace(help=text, default=()))
+
+
+def sizes_from_flags(sweep: Sweep) -> list[Sweep]:
+    """Return a sweep for each value of the flags of `define_sizes`; without any, the sweep itself."""
+    sizes = [(name, size) for name in SIZE_FLAGS for size in sorted(set(FLAGS[name].value or ()))]
+    if len({name for name, _ in sizes}) > 1:
+        raise UsageError("--train_sizes and --shots cannot be combined: choose one")
+    sweeps = []
+    for name, size in sizes:
+        settings = sweep.settings._replace(**{SIZE_FLAGS[name]: size})
+        sweeps.append(
+            sweep._replace(name=f"{sweep.name}-{size}{'shot' * (name == 'shots')}", settings=settings)
+        )
+    return sweeps or [sweep]
 
 
 def stages_from_flags(sweep: Sweep) -> list[Stage]:

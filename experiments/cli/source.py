@@ -63,14 +63,16 @@ def open_source() -> tuple[dict[str, int], Prepare]:
         return datasets
 
     @cache
-    def prepare_division(file: str, **division: str | int) -> Data:
+    def prepare_division(file: str, *, train_size: int, shots: int, **division: str | int) -> Data:
+        if train_size or shots:  # all sizes share the examples
+            return prepare_division(file, **division, train_size=0, shots=0).limit(train_size, shots)
         data = prepare_data(read_all()[file], **division)  # type: ignore[arg-type]
         for line in _describe_division(data) if file == first else ():
             log_once(f"note: {data.dataset.name} {line}")
         return data
 
     def prepare(settings: Settings, file: str = "") -> Data:
-        names = ("train", "val_size", "folds", "standardize", "class_weight", "dtype")
+        names = ("train", "val_size", "folds", "standardize", "class_weight", "dtype", "train_size", "shots")
         data = prepare_division(file, **{name: getattr(settings, name) for name in names})
         _check_settings(settings, data)
         return data

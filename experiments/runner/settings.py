@@ -62,6 +62,9 @@ class Settings(NamedTuple):
             upper=1_000,
         ),
     ]
+    # The flags of these two take several values, see `define_sizes`.
+    train_size: Annotated[int, Flag("number of examples to train on, stratified by class", 0, lower=1)]
+    shots: Annotated[int, Flag("number of examples of each class to train on", 0, lower=1)]
     image_shape: Annotated[
         ImageShape | None,
         Flag(

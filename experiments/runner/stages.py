@@ -37,6 +37,8 @@ class Sweep(NamedTuple):
             "standardize": self.settings.standardize,
             "fingerprint": dataset.fingerprint,
             "bracket": self.settings.bracket,
+            "file": self.file,
+            "size": self.settings.train_size or self.settings.shots,
         }
         return {
             "configs": self.configs,

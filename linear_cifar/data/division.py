@@ -222,6 +222,36 @@ def assign_groups(
     return fold_of[codes]
 
 
+def draw_subset(
+    labels: Integer[np.ndarray, " n"], size: int = 0, shots: int = 0, seed: int = 0, fold: int = 0
+) -> Int[np.ndarray, " m"]:
+    """Draw `size` rows with each class in its share, or `shots` rows of each class; groups may be divided.
+
+    The rows of a seed and fold have one random order, so that a small subset is part of a larger one. The
+    i-th row of a class of c rows, i from 0, is at (i + u) / c with a uniform u of the class. So every
+    beginning is stratified, and many small classes do not all miss their turn.
+
+    Returns:
+      Indices in ascending order.
+
+    Raises:
+      ValueError: if both or neither are given, there are fewer rows, or fewer than classes are to be drawn.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    n, K, fewest = len(labels), len(classes), counts.argmin()
+    if bool(as_whole("train_size", size, 0)) == bool(as_whole("shots", shots, 0)):
+        raise ValueError(f"train_size is {size} and shots is {shots}: give one of them")
+    if shots > counts[fewest]:
+        raise ValueError(f"shots is {shots}: class {classes[fewest]} has {counts[fewest]:,} rows to train on")
+    if size and not K <= size <= n:
+        raise ValueError(f"train_size is {size}: give from {K}, the number of classes, to {n:,} rows")
+    rng = np.random.default_rng([as_seed(seed), 1 + fold])  # another stream than that of the folds
+    order = np.lexsort((rng.random(n), labels))  # class after class
+    within = np.concatenate([*map(np.arange, counts)])
+    places = (within + np.repeat(rng.random(K), counts)) / np.repeat(counts, counts)
+    return np.sort(order[within < shots] if shots else order[np.argsort(places, kind="stable")[:size]])
+
+
 def draw_stratified(
     labels: Integer[np.ndarray, " n"], size: int, seed: int = VALIDATION_SEED
 ) -> Int[np.ndarray, " size"]:

@@ -1,6 +1,7 @@
 """A data set divided and scaled, ready to train on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Integer
 
 from linear_cifar.arguments import check_choice
 from linear_cifar.data.dataset import DataError, Dataset, Split
-from linear_cifar.data.division import divide, find_folds
+from linear_cifar.data.division import divide, draw_subset, find_folds
 from linear_cifar.examples import BALANCED, Examples, make_examples
 from linear_cifar.memory import check_memory, example_bytes
 from linear_cifar.replicates import Replicate
@@ -30,8 +31,10 @@ class Data(NamedTuple):
     dataset: Dataset
     division: str  # in words, with the data set's fingerprint
     sets: dict[str, Examples]  # train, and those of val and test sets that there are
-    standardizer: Standardizer | None  # of the training examples; None also where each fold has one
+    standardizer: Standardizer | None  # of the training examples; None also where each replicate has one
     folds: tuple[Replicate, ...] = ()  # of seed 0
+    standardize: str = NONE
+    draw: Callable[[int], tuple[Replicate, ...]] | None = None  # of subsets for a seed, see `limit`
 
     @property
     def d(self) -> int:
@@ -45,8 +48,8 @@ class Data(NamedTuple):
 
     def size(self, name: str) -> int:
         """Return how many examples of a set a replicate is trained or measured on."""
-        rows = self.folds[0].evaluation_rows if self.folds else None
-        return len(self.sets[name] if rows is None else rows[name])
+        rows = self.replicates([0])[0].evaluation_rows or {}
+        return len(rows.get(name, self.sets[name]))
 
     def labels(self, name: str) -> Integer[np.ndarray, " n"]:
         """Return the classes of all examples of a set."""
@@ -55,7 +58,41 @@ class Data(NamedTuple):
     def replicates(self, seeds: Sequence[int]) -> tuple[Replicate, ...]:
         """Return a replicate for each seed, or for each seed and fold, with its rows of all sets."""
         folds = self.folds or (Replicate(0),)
-        return tuple(fold._replace(seed=seed) for seed in seeds for fold in folds)
+        draw = self.draw or (lambda seed: tuple(fold._replace(seed=seed) for fold in folds))
+        return tuple(replicate for seed in seeds for replicate in draw(seed))
+
+    def limit(self, train_size: int = 0, shots: int = 0) -> "Data":
+        """Return data of which each replicate trains on a subset of its rows, see `draw_subset`.
+
+        m rows of n come up ⌈n / m⌉ times in an epoch, so that small subsets have as many updates: an epoch is
+        no shorter than one of all n rows, and less than twice as long. A replicate is standardised by its
+        own rows. The examples are those of this data, and not copied.
+
+        Raises:
+          DataError: if there are too few rows, or class weights, which `shots` would undo.
+        """
+        train, labels = self.sets["train"], self.labels("train")
+
+        @cache  # because a standardiser takes a pass over the rows
+        def draw(seed: int) -> tuple[Replicate, ...]:
+            drawn = []
+            for whole in self.replicates([seed]):
+                kept = np.arange(len(labels), dtype=np.int32) if whole.rows is None else whole.rows
+                rows = kept[draw_subset(labels[kept], train_size, shots, seed, whole.fold or 0)]
+                repeated = np.tile(rows, -(-len(kept) // len(rows)))
+                standardizer = _fit(np.asarray(train.features[rows]), self.standardize)
+                by_set = {**(whole.evaluation_rows or {}), "train": rows}
+                drawn.append(Replicate(seed, whole.fold, repeated, standardizer, by_set))
+            return tuple(drawn)
+
+        try:
+            draw(0)
+        except ValueError as error:
+            raise DataError(f"{self.dataset.name}: {error}") from None
+        if shots and train.weights is not None:
+            raise DataError(f"shots is {shots}: all classes weigh alike already, so leave out class_weight")
+        division = f"{self.division}, train_size {train_size}, shots {shots}"
+        return self._replace(division=division, standardizer=None, draw=draw)
 
 
 def prepare_data(
@@ -119,7 +156,7 @@ def prepare_data(
         examples.digest += f", class_weight {class_weight}" * (examples.weights is not None)
     if folds:
         sets["val"] = sets["train"]
-    return Data(dataset, division, sets, standardizer, tuple(replicates))
+    return Data(dataset, division, sets, standardizer, tuple(replicates), standardize)
 
 
 def _make_examples(split: Split, K: int, standardize: str, dtype: str, weights: str | None) -> Examples:
