@@ -161,16 +161,28 @@ def comparison_table(
     on, selection = comparison.on, comparison.selection
     result, several = results[comparison.names[0]], len(comparison.names) > 1
     names, rows = shown_axes(result), []
+    further = [split for split in result.sizes if split.startswith("test") and split != on]
     for rank, i in enumerate(order_files(comparison), start=1):
+        file = results[comparison.names[i]]
+        others = [interval_cell(file.interval(split, file.ranking()[0])) for split in further]
         known = [Cell(value) for value in factors[comparison.names[i]].values()]
         config = [number_cell(comparison.configs[i][name]) for name in names]
         difference = interval_cell(selection.difference[i], format_difference) if rank > 1 else Cell("")
         remark = Cell(MAY_BE_BEST * bool(selection.may_be_best[i] and several))
         rows.append(
-            [number_cell(rank), *known, *config, interval_cell(comparison.accuracy[i]), difference, remark]
+            [
+                number_cell(rank),
+                *known,
+                *config,
+                interval_cell(comparison.accuracy[i]),
+                *others,
+                difference,
+                remark,
+            ]
         )
     for name in [name for name in results if name not in comparison.names]:
-        known, blank = [Cell(value) for value in factors[name].values()], [Cell("-")] * (len(names) + 2)
+        known = [Cell(value) for value in factors[name].values()]
+        blank = [Cell("-")] * (len(names) + len(further) + 2)
         rows.append([Cell("-"), *known, *blank, Cell("every configuration diverged")])
     chosen = f"Each file has its best configuration by validation, and the {on} examples compare the files."
     if on == result.chosen_by:
@@ -181,8 +193,11 @@ def comparison_table(
     own, difference_column = comparison.accuracy[comparison.best], f"{on} − best, simultaneous"
     note = "\n".join([chosen, *_describe_selection(result, selection, own, "files", on)])
     title = f"{interval_heading(result, False, count_files(results))}, by {on} accuracy (%):"
-    columns = ["rank", *factors[comparison.names[0]], *names, f"{on} acc", difference_column, "remark"]
-    return Table("compare", title, columns, *split_cells(rows), note, [difference_column])
+    columns = ["rank", *factors[comparison.names[0]], *names, f"{on} acc"]
+    columns += [*(f"{split} acc" for split in further), difference_column, "remark"]
+    return Table(
+        "compare", title, columns, *split_cells(rows), note, [*_further_columns(columns), difference_column]
+    )
 
 
 def order_files(comparison: Comparison) -> list[int]:
