@@ -332,7 +332,7 @@ def print_choices(draws: int) -> None:
     """Print what comparisons of equally good feature sets find."""
     print("regime   sets  configurations  seeds  examples  on     held, %  chosen  measured  naive (points)")
     for regime in (STABLE, MIDDLE):
-        for case in ((2, 48, 1, 300), (12, 48, 1, 300), (12, 48, 3, 300), (12, 48, 3, 2_000)):
+        for case in ((2, 24, 1, 300), (12, 24, 1, 300), (12, 24, 3, 300), (12, 24, 3, 1_000)):
             for name, found in zip(("test", "val"), measure_choice(*case, draws, regime), strict=True):
                 means = "  ".join(f"{100 * value:6.2f}" for value in found[1:])
                 cells = "{:4}  {:14}  {:5}  {:8}".format(*case)
