@@ -42,6 +42,7 @@ DIGITS = 4
 OPTIONAL = {
     "weights": "Weights of each class as an image, each scaled to its range.",
     "heatmap": "Accuracy over two factors; what may be the best is framed.",
+    "sizes": "Accuracy against the number of training examples, with 95 % intervals.",
     "differences": "Validation accuracy minus that of the best, with simultaneous one-sided 95 % limits.",
     "confusion": "Which classes the best configuration takes for which.",
 }
