@@ -53,7 +53,7 @@ def compare(results: Mapping[str, Result], on: str | None = None) -> Comparison:
 
     Raises:
       ValueError: if there are no results, or they have other seeds, folds, numbers of examples or groups, if
-        every configuration of one diverged, or halving has chosen by the examples that compare.
+        every configuration of one diverged, or none of the other examples has chosen.
       KeyError: if one has no such evaluation set.
     """
     if not isinstance(results, Mapping) or not all(isinstance(value, Result) for value in results.values()):
@@ -64,7 +64,9 @@ def compare(results: Mapping[str, Result], on: str | None = None) -> Comparison:
     if on is None:
         tests = (name for name in first.marks if name.startswith(TEST))
         on = next((name for name in tests if all(name in result.marks for result in results.values())), None)
-        on = on or first.chosen_by or ""
+        on = on or first.chosen_by
+        if on is None:
+            raise ValueError("there is no test or validation set that all results have")
     groups = first.groups_of(on)
     for name, result in results.items():
         for what, describe_examples in (
@@ -111,6 +113,8 @@ def compare_values(
     counts = [values.shape[1] for values in correct]
     finite = np.ones(sum(counts), bool)
     part_of = assign_parts(correct[0].shape[2], folds, groups)
+    if max(counts) > 1 and not part_of.any():
+        raise ValueError("one example, or one group, cannot choose and measure: give more")
     measured = [
         values[:, 0] if C == 1 else choose_without_part(values, part_of, finite[:C])
         for values, C in zip(correct, counts, strict=True)
@@ -127,6 +131,10 @@ def compare_values(
 def _candidates(name: str, result: Result, on: str) -> list[int]:
     """Return the configurations to compare: the best one, or all finite ones where these examples choose."""
     if on != result.chosen_by:
+        if result.chosen_by is None and len(result.configs) > 1:
+            raise ValueError(
+                f"{name} has no validation set to choose among {len(result.configs)} configurations"
+            )
         return result.ranking()[:1]
     if result.halved:
         raise ValueError(f"halving has chosen among {name} by the examples of {on}: give a test set")

@@ -87,6 +87,34 @@ def test_the_table_and_compare_csv_are_those_of_the_library(folder, name, on, si
     assert ("folds" in table.note) == (name == "folds")
 
 
+def test_training_sizes_and_further_test_sets_have_their_rows_and_columns(tmp_path, monkeypatch):
+    fog = {"x_test_fog": np.ones((9, 6), np.float32), "y_test_fog": np.arange(9) % 3}
+    write_files(tmp_path, **dict.fromkeys(("a_l1", "a_l10", "b_l1"), fog))
+    monkeypatch.chdir(tmp_path)
+    run(
+        *FLAGS,
+        "--val_size=15",
+        "--train_sizes=30,6",
+        "--seeds=2",
+        "--batch=3",
+        "--formats=png",
+        "--out=sizes",
+    )
+    experiment = ExperimentFolder("sizes")
+    for size in (6, 30):
+        results = {name: experiment.result(f"{name}-{size}") for name in ("a_l1", "a_l10", "b_l1")}
+        expected = compare_results(results)
+        rows = [row for row in read_rows(Path("sizes/compare.csv")) if row["size"] == str(size)]
+        accuracies = {row["name"]: float(row["accuracy"]) for row in rows}
+        assert accuracies == dict(zip(expected.names, (mean for mean, *_ in expected.accuracy), strict=True))
+        (cells,) = (row for row in experiment.tables["sizes"].rows if row[0] == str(size))
+        assert cells[1] == expected.names[expected.best]
+    table, best = experiment.tables["compare"], results["a_l10"].ranking()[0]
+    shown = table.values[0][table.columns.index("test_fog acc")]
+    assert shown["mean"] == pytest.approx(100 * results["a_l10"].interval("test_fog", best).mean)
+    assert Path("sizes/sizes.png").exists()
+
+
 def test_factors_are_columns_and_two_of_them_a_heat_map(folder):
     split, folds = (ExperimentFolder(folder / name).tables["compare"] for name in ("split", "folds"))
     assert split.columns[1:5] == ["backbone", "layer", "eta", "batch"]
@@ -153,12 +181,12 @@ def test_a_file_that_only_diverges_comes_last(tmp_path, monkeypatch):
     results = []
     for name, diverged in (("lost", (0, 1)), ("good", (1,))):
         result = draw_result(make_sweep(CONFIGS), data, diverged)
-        results.append(replace(result, about=result.about | {"sweep": name}))
+        results.append(replace(result, about=result.about | {"sweep": name, "file": name}))
     for name in ("comparison", "factors"):
         monkeypatch.setattr(figures, f"plot_{name}", lambda *_: None)
     _, (table,) = compare.render(tmp_path, results, dict.fromkeys(("lost", "good"), data))
     assert [row[1] for row in table.rows] == ["good", "lost"]
-    assert table.rows[1][-1] == "every configuration diverged"
+    assert table.rows[1][-1] == "diverged"
     assert [row["name"] for row in read_rows(tmp_path / "compare.csv")] == ["good"]
     with pytest.raises(UsageError, match="every configuration of every file diverged: give lower values"):
         compare.render(tmp_path, results[:1], {"lost": data})
@@ -196,6 +224,7 @@ GROUPS = {"group_train": np.arange(60) % 20, "group_test": np.arange(30) % 20 + 
             [],
             "train example 0 (from 0) has another group in f/b_l1.npz",
         ),
+        ({}, ["--train_sizes=6", "--shots=1"], "--train_sizes and --shots cannot be combined"),
         ({}, ["--flip"], "--flip is for images"),
         ({}, ["--train=batch1"], "train"),
     ],
@@ -207,6 +236,17 @@ def test_a_mistake_is_one_line_before_anything_is_trained(changes, words, messag
         run(*FLAGS, "--out=out", *words)
     assert len(str(raised.value).splitlines()) == 1
     assert not [*tmp_path.glob("out/blocks/*")]
+
+
+def test_other_rows_with_the_same_labels_are_other_examples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels, split = np.repeat([0, 1, 2], 20), np.array(["train", "train", "test", "train"] * 15)
+    for name, words in (("a", split), ("b", np.roll(split, 1))):
+        np.savez(f"{name}.npz", x=np.ones((60, 2), np.float32), y=labels, split=words)
+    with pytest.raises(
+        DataError, match=r"row 2 is train in only one of a\.npz and b\.npz: give files of the same"
+    ):
+        run("--data=a.npz,b.npz", "--val_size=9", "--out=out")
 
 
 def test_a_pattern_takes_layer_2_before_layer_10(tmp_path):

@@ -95,6 +95,19 @@ def test_what_cannot_be_compared_is_named(results, change, message):
         lc.compare(results, "other")
 
 
+def test_what_nothing_has_chosen_is_refused():
+    examples = lc.make_examples(X, Y, 3)
+    alone = lc.fit(CONFIGS, examples, {"test": examples}, epochs=1)
+    with pytest.raises(ValueError, match="a has no validation set to choose among 3"):
+        lc.compare({"a": alone})
+    assert lc.compare({"a": alone.take([0])}).configs == CONFIGS[:1]
+    with pytest.raises(ValueError, match="there is no test or validation set that all results have"):
+        lc.compare({"a": lc.fit(CONFIGS[:1], examples, epochs=1)})
+    single = lc.fit(CONFIGS, examples, {"val": examples.take(np.arange(1))}, epochs=1)
+    with pytest.raises(ValueError, match="one example, or one group, cannot choose and measure"):
+        lc.compare({"a": single})
+
+
 def test_no_part_divides_a_group_or_a_fold():
     assert assign_parts(7).tolist() == [0, 1, 2, 3, 4, 0, 1]
     assert assign_parts(6, folds=3).tolist() == [0, 0, 1, 1, 2, 2]

@@ -141,7 +141,7 @@ def test_two_test_sets_may_share_groups(tmp_path):
     groups = read(write(tmp_path, ".npz", **DIVIDED, **arrays)).splits["test_Far"].groups
     assert {*groups} == {0}  # test, of test, train and val
     arrays["group_test_Far"][3] = "train"
-    assert_refused("group 'trai' is in train and in test_Far", write(tmp_path, ".npz", **DIVIDED, **arrays))
+    assert_refused("group 'trai' is in train and test_Far", write(tmp_path, ".npz", **DIVIDED, **arrays))
 
 
 def test_every_test_set_has_its_columns_after_those_of_test(folded, drawn):

@@ -238,7 +238,10 @@ def test_without_a_test_split_nothing_is_reported_as_test(small):
         (["--data=plain.npz", "--seed=4294967296"], "seed"),
         (["--data=plain.npz", "--standardize=zca"], "standardize"),
         (["--data=plain.npz", "--columns=x=emb"], "plain.npz has no emb; it has 'x_train', 'y_train'"),
-        (["--data=plain.npz", "--columns=emb"], "expected ARRAY=NAME, where ARRAY is one of x, y, group, "),
+        (
+            ["--data=plain.npz", "--columns=emb"],
+            "expected ARRAY=NAME once for each, where ARRAY is one of x, y, group, ",
+        ),
         (["--columns=x=emb"], "--columns: it is for --data only"),
     ],
     ids=" ".join,

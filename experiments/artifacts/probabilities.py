@@ -47,16 +47,16 @@ def write_probabilities(
     last = {name: i for i, result in enumerate(results) for name in result.sizes if name != TRAIN}
     with atomic_write(path) as partial, parquet.ParquetWriter(partial, schema) as writer:
         for name, i in last.items():
-            result, settings, own = results[i], sweeps[i].settings, data[sweeps[i].name]
+            result, settings, prepared = results[i], sweeps[i].settings, data[sweeps[i].name]
             origins = number_rows(dataset, settings.train, settings.val_size, settings.folds)
-            c, origin = result.configs.index(best), origins[TRAIN if own.folds else name]
+            c, origin = result.configs.index(best), origins[TRAIN if prepared.folds else name]
             replicates = np.reshape(result.order_replicates(), (len(result.seeds), -1)).T
             for fold, members in enumerate(replicates.tolist()):
-                rows = all_rows(own.folds[fold])[name] if own.folds else np.arange(len(origin))
+                rows = all_rows(prepared.folds[fold])[name] if prepared.folds else np.arange(len(origin))
                 for part in np.array_split(rows, -(-len(rows) * K // AT_ONCE)):
-                    examples, (split, row) = own.sets[name].take(part), origin[part].T
-                    each = [result.predict_proba(examples.features, c, member) for member in members]
-                    means = np.mean(each, axis=0, dtype=np.float64).astype(np.float32)
+                    examples, (split, row) = prepared.sets[name].take(part), origin[part].T
+                    by_seed = [result.predict_proba(examples.features, c, member) for member in members]
+                    means = np.mean(by_seed, axis=0, dtype=np.float64).astype(np.float32)
                     lists = pyarrow.FixedSizeListArray.from_arrays(means.reshape(-1), K)
                     columns = [np.full(len(part), name), splits[split], row, classes[examples.classes], lists]
                     writer.write_table(pyarrow.table(columns, schema=schema))

@@ -169,42 +169,30 @@ def comparison_table(
         config = [number_cell(comparison.configs[i][name]) for name in names]
         difference = interval_cell(selection.difference[i], format_difference) if rank > 1 else Cell("")
         remark = Cell(MAY_BE_BEST * bool(selection.may_be_best[i] and several))
-        rows.append(
-            [
-                number_cell(rank),
-                *known,
-                *config,
-                interval_cell(comparison.accuracy[i]),
-                *others,
-                difference,
-                remark,
-            ]
-        )
+        measured = [interval_cell(comparison.accuracy[i]), *others, difference]
+        rows.append([number_cell(rank), *known, *config, *measured, remark])
     for name in [name for name in results if name not in comparison.names]:
         known = [Cell(value) for value in factors[name].values()]
         blank = [Cell("-")] * (len(names) + len(further) + 2)
-        rows.append([Cell("-"), *known, *blank, Cell("every configuration diverged")])
+        rows.append([Cell("-"), *known, *blank, Cell("diverged")])
     chosen = f"Each file has its best configuration by validation, and the {on} examples compare the files."
     if on == result.chosen_by:
         chosen = (
-            "A file's accuracy is that of choosing its configuration without the examples that measure it; "
-            "the configuration that is shown is chosen by all."
+            "Other examples choose the configuration whose accuracy is shown. The configuration in the table "
+            "is chosen by all examples, and differences are between the best configurations on all."
         )
-    own, difference_column = comparison.accuracy[comparison.best], f"{on} − best, simultaneous"
-    note = "\n".join([chosen, *_describe_selection(result, selection, own, "files", on)])
+    best, difference_column = comparison.accuracy[comparison.best], f"{on} − best, simultaneous"
+    note = "\n".join([chosen, *_describe_selection(result, selection, best, "files", on)])
     title = f"{interval_heading(result, False, count_files(results))}, by {on} accuracy (%):"
     columns = ["rank", *factors[comparison.names[0]], *names, f"{on} acc"]
     columns += [*(f"{split} acc" for split in further), difference_column, "remark"]
-    return Table(
-        "compare", title, columns, *split_cells(rows), note, [*_further_columns(columns), difference_column]
-    )
+    optional = [*_further_columns(columns), difference_column]
+    return Table("compare", title, columns, *split_cells(rows), note, optional)
 
 
 def order_files(comparison: Comparison) -> list[int]:
     """Return the indices of the files that are compared, best first."""
-    return sorted(
-        range(len(comparison.names)), key=lambda i: (i != comparison.best, -comparison.accuracy[i].mean)
-    )
+    return sorted(range(len(comparison.names)), key=lambda i: -comparison.selection.difference[i].mean)
 
 
 def count_files(results: Mapping[str, Result]) -> str:
@@ -251,19 +239,20 @@ def sizes_table(comparisons: Mapping[int, Comparison], title: str, unit: str = E
     below: dict[int, int] = {}  # the size from which on a file is left out
     for size in sizes:
         names, on, _, accuracy, selection, best = comparisons[size]
-        second = sorted(range(len(names)), key=lambda i: (i != best, -accuracy[i].mean))[1:2]
+        second = order_files(comparisons[size])[1:2]
         behind = [Cell(names[i]) for i in second] or [Cell("")]
         behind += [interval_cell(selection.difference[i], format_difference) for i in second] or [Cell("")]
         count = Cell(f"{selection.may_be_best.sum()} of {len(names)}")
         rows.append([number_cell(size), Cell(names[best]), interval_cell(accuracy[best]), *behind, count])
         below = {i: below.get(i, size) for i in np.flatnonzero(~selection.may_be_best).tolist()}
     note = [
-        f"From {size:,} {unit} on significantly below a better file: {', '.join(found)}."
+        f"Significantly below the best file from {size:,} {unit} on: {', '.join(found)}."
         for size in sizes
         if (found := [names[i] for i, since in below.items() if since == size])
     ]
     others = ", ".join(name for i, name in enumerate(names) if i not in below)
-    note.append(f"With {size:,} {MAY_BE_BEST}, with {100 * CONFIDENCE:.0f} % confidence: {others}.")
+    confidence = f"{100 * CONFIDENCE:.0f} % confidence"
+    note.append(f"With {size:,} {unit} these may be the best ({confidence}, each size by itself): {others}.")
     columns = [unit, "best", f"{on} acc", "next", "next − best, simultaneous", MAY_BE_BEST]
     return Table("sizes", f"{title} (%):", columns, *split_cells(rows), "\n".join(note))
 
@@ -416,14 +405,14 @@ def _units(result: Result) -> str:
 
 
 def _describe_selection(
-    result: Result, selection: Selection, own: Estimate, what: str = "configurations", on: str = "validation"
+    result: Result, selection: Selection, best: Estimate, what: str = "configurations", on: str = "validation"
 ) -> list[str]:
     """Return lines on the set of the best, and on what the choice of the best reaches.
 
-    `own` is the accuracy of the best of `what`, which examples called `on` choose.
+    `best` is the accuracy of the best of `what`, which examples called `on` choose.
     """
     C = len(selection.difference)
-    if np.isnan(own.mean):
+    if np.isnan(best.mean):
         return []
     lines = []
     if C > 1:
@@ -441,7 +430,7 @@ def _describe_selection(
             lines[-1] += f" With {fewer} the set may be large."
     if np.isfinite(selection.expected):
         parts = "folds" if result.folds else f"parts of the {on} {_units(result)}"
-        chosen, expected = (_mean_percent(mean).text for mean in (own.mean, selection.expected))
+        chosen, expected = (_mean_percent(mean).text for mean in (best.mean, selection.expected))
         lines.append(
             f"Choosing the best is expected to reach {expected} (cross-validated over {selection.parts} "
             f"{parts}). The chosen one's own {on} accuracy is {chosen}"

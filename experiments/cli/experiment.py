@@ -220,7 +220,9 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
         description = experiment.describe(sweeps, results, complete=True)
         previous = experiment.previous
         shown = ("formats", "titles", "names", "save_probabilities")
-        drawn = {name: FLAGS[name].value for name in shown if name in FLAGS and FLAGS[name].value}.items()
+        drawn = {
+            name: FLAGS[name].value for name in shown if name in FLAGS and FLAGS[name].value is not False
+        }.items()
         if previous and drawn <= previous.settings.items() and previous.has_results(description["sweeps"]):
             log(f"finished already, {previous.written}: nothing to do")
             return list(previous.tables.values())

@@ -29,7 +29,7 @@ def expand_pattern(word: str) -> list[Path]:
     found = glob.glob(str(path), recursive=True)
     if not found:
         raise UsageError(f"--data={word}: this pattern matches no file")
-    parts = {name: re.split(r"(\d+)", name) for name in found}  # texts, and every second one is a number
+    parts = {name: re.split(r"(\d+)", name) for name in found}  # those at odd indices are numbers
     keys = {name: [int(part) if i % 2 else part for i, part in enumerate(parts[name])] for name in found}
     return [Path(name) for name in sorted(found, key=lambda name: keys[name])]
 
@@ -64,7 +64,7 @@ def read_factors(files: Mapping[str, Path], pattern: str) -> dict[str, dict[str,
         much as fits. Without a pattern there is one factor, `file`.
 
     Raises:
-      UsageError: if the pattern is none or does not fit a file, or two files have the same factors.
+      UsageError: if the text is not a pattern, or does not fit a file, or two files have the same factors.
     """
     if not pattern:
         return {name: {"file": name} for name in files}
@@ -97,6 +97,10 @@ def check_examples(first: Dataset, other: Dataset) -> None:
     if other.classes != first.classes:
         raise DataError(f"{other.origin} has other classes than {first.origin}: {SAME}")
     for split, (_, labels, groups) in first.splits.items():
+        ours, theirs = ((data.rows or {}).get(split) for data in (first, other))
+        if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+            row = int(np.setxor1d(ours, theirs)[0])
+            raise DataError(f"row {row} is {split} in only one of {first.origin} and {other.origin}: {SAME}")
         _, other_labels, other_groups = other.splits[split]
         if (groups is None) != (other_groups is None):
             raise DataError(f"only one of {first.origin} and {other.origin} has groups: {SAME}")

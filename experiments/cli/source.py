@@ -22,13 +22,12 @@ from linear_cifar.result import TEST
 from linear_cifar.rounding import check_resolution
 
 FLAGS = flags.FLAGS
-# Returns the data of settings, and of the file of this name where there are several: divided and prepared,
-# once for equal divisions.
+# Returns the divided, prepared data of settings and of a file, by its name (by default the only one).
 Prepare = Callable[..., Data]
 
 
 def open_source() -> tuple[dict[str, int], Prepare]:
-    """Open the data set that --data, or else --dataset and --data_dir, name; or several with equal examples.
+    """Open the data set, or the files of the same examples, that the flags name.
 
     Returns:
       The number of examples of each split, known before any are read, and a function from settings, and the
