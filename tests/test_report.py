@@ -508,7 +508,7 @@ def test_an_experiment_without_a_section_has_one_all_the_same(experiments, folde
     assert known.title.startswith("Table 2")
     assert shown is experiment
     assert section.title == f"The probe on {experiment.label}"
-    assert list(section.captions) == ["weights", "heatmap", "sizes", "differences", "confusion"]
+    assert list(section.captions) == ["weights", "heatmap", "differences", "confusion"]
     text = render_html(page, folder)
     assert section.title in text
     assert all(table.title.rstrip(":")[:30] in text for table in experiment.tables.values())
