@@ -178,7 +178,8 @@ def compare_files(count, name, folders=1):
     }
     means = [0.9 - 0.07 * (i % 10) for i in range(count)]
     accuracy = tuple(Estimate(mean, mean - 0.03, min(1, mean + 0.01)) for mean in means)
-    selection = Selection([DIVERGED] * count, np.arange(count) < 2, 0.9, 5)
+    difference = [Estimate(mean - 0.9, mean - 0.93, mean - 0.87) for mean in means]
+    selection = Selection(difference, np.arange(count) < 2, 0.9, 5)
     return Comparison(tuple(factors), "val", CONFIGS[:1] * count, accuracy, selection, 0), factors
 
 

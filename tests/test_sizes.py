@@ -232,8 +232,9 @@ def test_the_table_says_from_which_size_on_a_file_is_below_another():
     assert table.rows[-1][2:] == ["97.00 ± 1.00", "random", "-1.00 (-3.00 to 1.00)", "2 of 3"]
     # pca is left out with 10 too, but not with 30.
     assert table.note.splitlines() == [
-        "From 100 training examples of each class on significantly below a better file: pca.",
-        "With 1,000 may be the best, with 95 % confidence: raw, random.",
+        "Significantly below the best file from 100 training examples of each class on: pca.",
+        "With 1,000 training examples of each class these may be the best (95 % confidence, each size by "
+        "itself): raw, random.",
     ]
     alone = sizes_table({100: compare_files([0.8], [True], ["raw"])}, "digits")
     assert alone.rows == [["100", "raw", "80.00 ± 1.00", "", "", "1 of 1"]]

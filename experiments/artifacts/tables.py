@@ -192,7 +192,10 @@ def comparison_table(
 
 def order_files(comparison: Comparison) -> list[int]:
     """Return the indices of the files that are compared, best first."""
-    return sorted(range(len(comparison.names)), key=lambda i: -comparison.selection.difference[i].mean)
+    return sorted(
+        range(len(comparison.names)),
+        key=lambda i: (-comparison.selection.difference[i].mean, -comparison.accuracy[i].mean),
+    )
 
 
 def count_files(results: Mapping[str, Result]) -> str:
