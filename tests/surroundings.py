@@ -30,7 +30,9 @@ NOWHERE = "/dev/null/x"
 NOBODY = 12345
 PYTHON = shlex.quote(sys.executable)
 GRID = f"{PYTHON} -m experiments.grid"
-TRAIN = f"{GRID} --data=../small.npz --val_size=20 --lam=0.1 --eta=0.01 --batch=10 --epochs=2"
+TRAIN = (
+    f"{GRID} --data=../small.npz --val_size=20 --lam=0.1 --eta=0.01 --batch=10 --epochs=2 --schedule=constant"
+)
 IN_TERMINAL = f"{PYTHON} -c 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)'"
 AS_NOBODY = f"chmod 777 . && setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups"
 # absl ends with this code after --help.
@@ -38,8 +40,8 @@ HELP = 1
 # Texts that no user should see.
 UNWANTED = re.compile(r"Traceback|Warning|Exception ignored|Error in|Matplotlib|findfont|[\ud800-\udfff]")
 RESULTS = {"config.json", "tables.json", "results.csv", "history.csv", "confusion.png", "heatmap.svg"}
-# Lines of stderr: what each of two commands trains, its note, bar and time, and a line on what is reused.
-MOST_LINES = 9
+# Lines of stderr: what each of two commands trains, its notes, bar and time, and a line on what is reused.
+MOST_LINES = 11
 
 
 class Case(NamedTuple):

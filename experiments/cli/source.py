@@ -48,9 +48,7 @@ def open_source() -> tuple[dict[str, int], Prepare]:
             listed = (opened[key][0].items() for key in (name, first))
             theirs, ours = (", ".join(f"{n:,} {split}" for split, n in pairs) for pairs in listed)
             raise DataError(f"{path} has {theirs} examples, and {files[first]} {ours}: {SAME}")
-    if files:
-        words = fit_defaults(sizes)
-        log(f"note: {sizes['train']:,} rows to train on; the defaults are {' '.join(words)}")
+    words = fit_defaults(sizes) if files else []
     log_once = cache(log)
 
     @cache
@@ -66,6 +64,8 @@ def open_source() -> tuple[dict[str, int], Prepare]:
         if train_size or shots:  # all sizes share the examples
             return prepare_division(file, **division, train_size=0, shots=0).limit(train_size, shots)
         data = prepare_data(read_all()[file], **division)  # type: ignore[arg-type]
+        if words:
+            log_once(f"note: {sizes['train']:,} rows to train on; the defaults are {' '.join(words)}")
         for line in _describe_division(data) if file == first else ():
             log_once(f"note: {data.dataset.name} {line}")
         return data
