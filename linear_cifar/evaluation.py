@@ -11,12 +11,11 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from linear_cifar.arguments import as_whole, describe, is_traced
 from linear_cifar.batches import Index, fold_batches, take_rows
-from linear_cifar.examples import CLASSES, LABELS, SOFT, Examples, check_examples, expand_targets
+from linear_cifar.examples import LABELS, SOFT, Examples, check_examples, expand_targets
 from linear_cifar.losses import Loss, check_outputs, get_loss
 from linear_cifar.model import (
     FULL_PRECISION,
     compute_logits,
-    is_among_best,
     is_correct,
     multiply,
     predict_class,
@@ -260,19 +259,17 @@ def _make_metrics_sum(loss: Loss, kind: str) -> Measure:
 @cache
 def _make_marks(loss: Loss | None, kind: str, top: int) -> Measure:
     """Return the same function each time, see `_make_metrics_sum`."""
-    if top > 1:
-        return lambda logits, y: is_among_best(logits, y, top)
-    return lambda logits, y: _measure_correct(logits, y, loss, kind)
+    return lambda logits, y: _measure_correct(logits, y, loss, kind, top)
 
 
 def _measure_correct(
-    logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss | None, kind: str
+    logits: Float[Array, "n K"], y: Float[Array, "n K"], loss: Loss | None, kind: str, top: int = 1
 ) -> Bool[Array, " n"] | Float[Array, " n"]:
     """Return for each example whether its prediction is right; for labels, the share that is right."""
-    if kind == CLASSES:
-        return is_correct(logits, y)
     if kind == SOFT:
-        return predict_class(logits) == predict_class(y)
+        y = jax.nn.one_hot(predict_class(y), y.shape[1])
+    if kind != LABELS:
+        return is_correct(logits, y, top)
     assert loss is not None, "labels are predicted from probabilities"
     return share_correct_labels(loss.probabilities(logits), y)
 

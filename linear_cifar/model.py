@@ -108,22 +108,15 @@ def vmap_examples(per_example: Callable[..., Array]) -> Callable[..., Shaped[Arr
 
 
 @vmap_examples
-def is_correct(logits: Float[Array, " K"], y: Float[Array, " K"]) -> Bool[Array, ""]:
-    """Tell whether the predicted class is the example's, from a one-hot target."""
-    # By comparison and not by `y[predicted]`: XLA of jaxlib 0.10.0 gathers wrong elements where runs are
-    # divided over devices, and a gather is slower on accelerators. The arg max of y would be more kernels.
-    predicted = jnp.arange(len(logits)) == predict_class(logits)
-    return jnp.any(predicted & (y > 0))
-
-
-@vmap_examples
-def is_among_best(logits: Float[Array, " K"], y: Float[Array, " K"], top: int) -> Bool[Array, ""]:
-    """Tell whether the class with the largest target has one of the `top` highest logits.
+def is_correct(logits: Float[Array, " K"], y: Float[Array, " K"], top: int) -> Bool[Array, ""]:
+    """Tell whether the example's class, from a one-hot target, has one of the `top` highest logits.
 
     Of equal logits the first one counts as the highest, as in `predict_class`.
     """
-    places, true = jnp.arange(len(logits)), predict_class(y)
-    true_logit = jnp.sum(jnp.where(places == true, logits, 0))  # no gather, see `is_correct`
+    # Sums in place of the arg max, which takes a CPU longer, or of `logits[label]`: XLA of jaxlib 0.10.0
+    # gathers wrong elements where runs are divided over devices.
+    places = jnp.arange(len(logits))
+    true_logit, true = (jnp.sum(jnp.where(y > 0, values, 0)) for values in (logits, places))
     # False for NaN, which is then higher.
     lower = (logits < true_logit) | ((logits == true_logit) & (places >= true))
     return jnp.sum(~lower) < top

@@ -51,10 +51,11 @@ def test_predictions():
     assert labels.tolist() == [[False, False, False], [True, False, False], [False, False, False]]
 
 
-def test_a_prediction_is_correct_if_it_is_any_label_of_the_example():
-    logits = jnp.array([[0.0, 2.0, 1.0], [0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
-    y = jnp.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
-    assert model.is_correct(logits, y).tolist() == [True, False, True]
+def test_of_equal_logits_the_first_counts_as_the_highest():
+    logits = jnp.array([[0.0, 2.0, 2.0], [0.0, 2.0, 2.0], [3.0, 0.0, jnp.inf], [jnp.nan, 1.0, 0.0]])
+    y = jnp.eye(3)[jnp.array([1, 2, 2, 1])]
+    assert model.is_correct(logits, y, 1).tolist() == [True, False, True, False]
+    assert model.is_correct(logits, y, 2).tolist() == [True, True, True, True]
 
 
 def test_initial_parameters():
