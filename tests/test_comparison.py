@@ -70,7 +70,7 @@ def test_without_a_test_set_the_other_parts_choose(folds, grouped):
             [correct[:, :, part_of == part].mean(axis=2).mean(axis=1) for part in range(count)]
         )
         for part in range(count):
-            # Equally good ones are told apart by rounding, so that the sum is as in the code.
+            # Rounding chooses among equally good ones, so the sum is as in the code.
             chosen = np.argmax((by_part.sum(axis=0) - by_part[part]) / (count - 1))
             expected[:, part_of == part] = correct[chosen][:, part_of == part]
         codes = None if groups is None else groups[120:180]

@@ -31,14 +31,14 @@ def render_confusion(result: Result, data: Mapping[str, Data]) -> tuple[Any, lis
     if not result.stayed_finite[c]:
         return None, []
     best, split = result.best_replicate(c), TEST if TEST in result.sizes else [*result.sizes][-1]
-    name, own, settings = (
+    name, prepared, settings = (
         result.identity.replicates[best],
         data[result.about["sweep"]],
         result.identity.settings,
     )
-    examples = own.sets[split]
+    examples = prepared.sets[split]
     if name.fold is not None:
-        examples = examples.take(all_rows(own.folds[name.fold])[split])
+        examples = examples.take(all_rows(prepared.folds[name.fold])[split])
     with jax.enable_x64(settings["dtype"] == "float64"):
         counts = confusion_matrix(
             result.params_at(best, c), examples, result.standardizer_of(best), settings["precision"]

@@ -276,7 +276,7 @@ def plot_curves(result: Result) -> Figure:
         + f"{len(drawn)} of {len(result.configs)} configurations, losses without the penalty"
         + f"; {above} partly or wholly above the axis" * (above > 0)
         + f"; {diverged} diverged" * (diverged > 0)
-        + "; batch sizes are not told apart" * (not few)
+        + "; all batch sizes share a line style" * (not few)
         + f"\nthe best: {', '.join(tables.configuration_symbols(result, best))}" * bool(finite)
     )
     spectrum = matplotlib.colormaps[SEQUENTIAL](np.linspace(0, 0.85, len(etas)))
