@@ -29,13 +29,14 @@ from linear_cifar.descent import Epoch, evaluate_runs, mark_correct_of_runs, swe
 from linear_cifar.devices import use_all_cores
 from linear_cifar.evaluation import Metrics, confusion_matrix, evaluate, mark_correct, mean_class_accuracy
 from linear_cifar.examples import Examples, make_examples
-from linear_cifar.fitting import NothingTrained, fit
+from linear_cifar.fitting import NothingTrained, fit, solve
 from linear_cifar.folders import FolderError, SaveError
 from linear_cifar.halving import Halving, choose_survivors, default_rungs
 from linear_cifar.identity import Identity
 from linear_cifar.layout import Layout, Loops, make_layout
 from linear_cifar.legs import Progress
 from linear_cifar.losses import LOSSES, Loss, get_loss
+from linear_cifar.methods import RunState
 from linear_cifar.model import (
     compute_logits,
     predict_class,
@@ -60,7 +61,6 @@ from linear_cifar.standardizer import (
 )
 from linear_cifar.training import (
     Initializer,
-    RunState,
     TrainSpec,
     init_state,
     train_epoch,
@@ -94,6 +94,6 @@ __all__ = [
     "label_metrics", "linearize_ratio", "load_result", "load_snapshot", "make_examples", "make_layout",
     "mark_correct", "mark_correct_of_runs", "mean_class_accuracy", "numpy_params", "objective",
     "predict_class", "predict_labels", "prepare_features", "random_shift", "rank", "reliability",
-    "scale_to_unit_length", "sgd", "sigmoid_probabilities", "softmax_probabilities", "stack_hyperparams",
-    "standardize", "sweep", "train_epoch", "train_step", "use_all_cores",
+    "scale_to_unit_length", "sgd", "sigmoid_probabilities", "softmax_probabilities", "solve",
+    "stack_hyperparams", "standardize", "sweep", "train_epoch", "train_step", "use_all_cores",
 ]  # fmt: skip

@@ -1,24 +1,23 @@
 """The checks of a sweep's arguments, all made before anything is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from numbers import Real
 from typing import Any
 
 import jax
 import numpy as np
 
-from linear_cifar.arguments import as_whole, check_choice, check_hashable, describe, one_line
+from linear_cifar.arguments import check_choice, check_hashable, describe, one_line
 from linear_cifar.augment import Augmentation
 from linear_cifar.config import Config, check_configs, get_axis, hyperparam_names
 from linear_cifar.examples import LABELS, TRAINING, Examples, check_examples
-from linear_cifar.losses import LOSSES, check_outputs
-from linear_cifar.optimizers import OPTIMIZERS, find_dependencies
-from linear_cifar.params import INITS, as_params
+from linear_cifar.losses import LOSSES, Loss, check_outputs
+from linear_cifar.methods import Method
+from linear_cifar.optimizers import OPTIMIZERS, Optimizer, find_dependencies
+from linear_cifar.params import INITS, Params, as_params
 from linear_cifar.replicates import Replicate, all_rows
 from linear_cifar.snapshots import Snapshot
 from linear_cifar.standardizer import Standardizer, as_standardizer
-from linear_cifar.training import Descent, TrainSpec
 
 # Names under which a sweep holds other data and other measurements.
 _TAKEN = (TRAINING, "standardizer", "running")
@@ -30,16 +29,17 @@ def check_arguments(
     evaluation_sets: Mapping[str, Examples],
     replicates: Sequence[Replicate],
     standardizer: Standardizer | None,
-    descent: Descent,
+    method: Method,
     resume_from: Snapshot | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> np.dtype:
-    """Check the arguments of `sweep`, and return the type of the weights.
+    """Check the arguments of `sweep` or `solve`, and return the type of the weights.
 
     Args:
       configs: configurations whose values are Python's numbers.
       replicates: checked replicates.
-      train, evaluation_sets, standardizer, descent, resume_from, devices: as for `sweep`.
+      method: gradient descent or the solver, whose options are checked.
+      train, evaluation_sets, standardizer, resume_from, devices: as for `sweep`.
 
     Raises:
       ValueError: if an argument is out of range, of another kind, does not fit the training examples, or
@@ -47,22 +47,12 @@ def check_arguments(
     """
     if not configs:
         raise ValueError("a sweep needs at least one configuration")
-    epochs = as_whole("epochs", descent.epochs, 1)
-    as_whole("average", descent.average, 1, epochs)
-    if descent.max_loss is not None and not (isinstance(descent.max_loss, Real) and descent.max_loss > 0):
-        raise ValueError(f"max_loss is {describe(descent.max_loss)}: give a positive number, or None")
     _check_sets(train, evaluation_sets)
-    d, K = train.features.shape[1], train.K
-    spec = descent.spec
-    check_outputs(spec.loss, K)
-    dtype = _check_initial(descent, replicates[0].seed, resume_from, (K, d))
+    check_outputs(method.spec.loss, train.K)
     for own in (standardizer, *(replicate.standardizer for replicate in replicates)):
-        as_standardizer(own, d)
+        as_standardizer(own, train.features.shape[1])
     _check_rows(replicates, train, evaluation_sets)
-    num_rows = len(train) if replicates[0].rows is None else len(replicates[0].rows)
-    scheduled = any(factor != 1 for factor, _ in descent.describe_epochs(dtype))
-    _check_configs(configs, spec, (K, d), dtype, num_rows, scheduled)
-    _check_augmentation(spec.augment, train)
+    dtype = method.check(configs, train, replicates, resume_from)
     check_devices(devices)
     return dtype
 
@@ -104,30 +94,35 @@ def _check_sets(train: Examples, evaluation_sets: Mapping[str, Examples]) -> Non
             )
 
 
-def _check_initial(
-    descent: Descent, seed: int, snapshot: Snapshot | None, shape: tuple[int, int]
+def check_initial(
+    dtype: str,
+    init: Any,
+    initializer: Callable[[int, int], Callable[[int], Params]],
+    seed: int,
+    snapshot: Snapshot | None,
+    shape: tuple[int, int],
 ) -> np.dtype:
     """Return the type of the weights that a sweep starts from; raise ValueError if they do not fit."""
-    check_choice("dtype", descent.dtype, ("float32", "float64"))
+    check_choice("dtype", dtype, ("float32", "float64"))
     if snapshot is not None:
         if not isinstance(snapshot, Snapshot):
             raise ValueError(f"resume_from is {describe(snapshot)}: give a snapshot, see lc.load_snapshot")
-        dtype = np.dtype(as_params(snapshot.params, shape).W.dtype)
-        if dtype != jax.dtypes.canonicalize_dtype(dtype):
-            raise ValueError(f"the snapshot is of {dtype}: resume it within jax.enable_x64(True)")
-        return dtype
-    if not (isinstance(descent.init, str) or callable(descent.init)):
+        found = np.dtype(as_params(snapshot.params, shape).W.dtype)
+        if found != jax.dtypes.canonicalize_dtype(found):
+            raise ValueError(f"the snapshot is of {found}: resume it within jax.enable_x64(True)")
+        return found
+    if not (isinstance(init, str) or callable(init)):
         raise ValueError(
-            f"init is {describe(descent.init)}: give {' or '.join(INITS)}, or a function of the seed that "
-            "returns lc.Params"
+            f"init is {describe(init)}: give {' or '.join(INITS)}, or a function of the seed that returns "
+            "lc.Params"
         )
     K, d = shape
-    initial = as_params(descent.initializer(d, K)(seed), shape)
+    initial = as_params(initializer(d, K)(seed), shape)
     # JAX makes float64 float32, unless it is set up to keep it.
-    dtype = np.dtype(jax.dtypes.canonicalize_dtype(initial.W.dtype))
-    if isinstance(descent.init, str) and dtype != descent.dtype:
-        raise ValueError(f"dtype is {descent.dtype}: call this within jax.enable_x64(True)")
-    return dtype
+    found = np.dtype(jax.dtypes.canonicalize_dtype(initial.W.dtype))
+    if isinstance(init, str) and found != dtype:
+        raise ValueError(f"dtype is {dtype}: call this within jax.enable_x64(True)")
+    return found
 
 
 def _check_rows(
@@ -149,7 +144,7 @@ def _check_rows(
                 raise ValueError(f"seed {replicate.seed} has row {wrong[0]}: give rows from 0 to {last}")
 
 
-def _check_augmentation(augment: Augmentation | None, train: Examples) -> None:
+def check_augmentation(augment: Augmentation | None, train: Examples) -> None:
     """Raise ValueError if an augmentation does not turn an example [d] into another."""
     if augment is None:
         return
@@ -169,9 +164,10 @@ def _check_augmentation(augment: Augmentation | None, train: Examples) -> None:
         raise ValueError(f"augment returns {describe(changed)} for an example {example.shape}: {advice}")
 
 
-def _check_configs(
+def check_descent_configs(
     configs: Sequence[Config],
-    spec: TrainSpec,
+    loss: Loss,
+    optimizer: Optimizer,
     shape: tuple[int, int],
     dtype: np.dtype,
     num_rows: int,
@@ -179,25 +175,19 @@ def _check_configs(
 ) -> None:
     """Raise ValueError if a hyperparameter is missing, does not fit the data, or would change nothing."""
     check_configs(configs, num_rows, dtype)
-    loss, optimizer, names = spec.loss, describe(spec.optimizer), hyperparam_names(configs[0])
-    read, read_each_step = find_dependencies(spec.optimizer, names, *shape, dtype)
-    read_by_loss = {name for name, _ in loss.reported_at}
+    called, names = describe(optimizer), hyperparam_names(configs[0])
+    read, read_each_step = find_dependencies(optimizer, names, *shape, dtype)
     if "eta" not in read:
         raise ValueError(
-            f"eta is {configs[0].eta}: optimizer, {optimizer}, does not use it: make it from hyperparams.eta"
+            f"eta is {configs[0].eta}: optimizer, {called}, does not use it: make it from hyperparams.eta"
         )
     if scheduled and "eta" not in read_each_step:
         raise ValueError(
-            f"schedule changes eta, which optimizer, {optimizer}, keeps from its start: use hyperparams.eta "
+            f"schedule changes eta, which optimizer, {called}, keeps from its start: use hyperparams.eta "
             "in each update"
         )
-    for name in sorted(read_by_loss - {*names}):
-        raise ValueError(f"{name} is missing, which the loss {loss.name} reads: give each Config one")
-    # λ is in the gradient, unless the optimizer applies it.
-    for name in sorted({*names} - read_by_loss - read - {"lam"}):
-        default = get_axis(name).default
-        unused = next((config[name] for config in configs if config[name] != default), default)
-        if unused != default:
+    for name, unused in find_unused(configs, loss):
+        if name not in read and name != "batch":
             readers = [f"loss={loss.name!r}" for loss in LOSSES.values() if name in dict(loss.reported_at)]
             for key, known in OPTIMIZERS.items():
                 with suppress(ValueError):  # it may not fit the types that a user allows
@@ -205,6 +195,23 @@ def _check_configs(
                         readers.append(f"optimizer={key!r}")
             advice = " or ".join([*readers, f"a loss or an optimizer that reads hyperparams.{name}"])
             raise ValueError(
-                f"{name} is {unused}: neither the loss {loss.name} nor optimizer, {optimizer}, uses it: give "
+                f"{name} is {unused}: neither the loss {loss.name} nor optimizer, {called}, uses it: give "
                 f"{advice}"
             )
+
+
+def find_unused(configs: Sequence[Config], loss: Loss) -> list[tuple[str, Any]]:
+    """Return the hyperparameters but λ that the loss does not read, with a value that is not the default.
+
+    Raises:
+      ValueError: if one that the loss reads is missing.
+    """
+    read = {name for name, _ in loss.reported_at}
+    for name in sorted(read - {*configs[0]}):
+        raise ValueError(f"{name} is missing, which the loss {loss.name} reads: give each Config one")
+    unused = []
+    for name in sorted({*configs[0]} - read - {"lam"}):
+        default = get_axis(name).default
+        # λ is in the gradient, unless the optimizer applies it.
+        unused += [(name, config[name]) for config in configs if config[name] != default][:1]
+    return unused

@@ -139,10 +139,10 @@ class _Training:
             sets={}, devices=None, should_stop=never, on_epoch=ignore, log=warnings.warn, folder=None,
             standardizer=_on_host(trainer.standardizer),
             # Apart from the trainer: one object for all sweeps of a command compiles its programs once.
-            descent=None,  # type: ignore[arg-type]
+            method=None,  # type: ignore[arg-type]
         )  # fmt: skip
         sets = {name: distinct[id(examples)] for name, examples in trainer.sets.items()}
-        self.shipment = pack(Shipment(bare, sets, pack(trainer.descent)))
+        self.shipment = pack(Shipment(bare, sets, pack(trainer.method)))
 
     def report(
         self, attempt: _Call, advance: float, epoch: int, accuracy: float | None, resumed: bool = False

@@ -272,11 +272,17 @@ def check_configs(configs: Sequence[Config], n: int, dtype: DTypeLike) -> None:
                 f"{name} is missing among {', '.join(configs[0])}: give each Config one, such as "
                 "Config(eta=0.1, batch=100)"
             )
-    limits = jnp.finfo(dtype)
-    smallest, largest = float(limits.smallest_subnormal), float(limits.max)
     for config in configs:
         if config.batch > n:
             raise ValueError(f"batch is {config.batch}: the training set holds {n:,} examples")
+    check_values(configs, dtype)
+
+
+def check_values(configs: Sequence[Config], dtype: DTypeLike) -> None:
+    """Raise ValueError if a floating-point type cannot hold a hyperparameter, and name it."""
+    limits = jnp.finfo(dtype)
+    smallest, largest = float(limits.smallest_subnormal), float(limits.max)
+    for config in configs:
         for name, number in zip(config, config.values(), strict=True):
             if number and not smallest <= abs(number) <= largest:
                 raise ValueError(f"{name} is {number}: give a number that {limits.dtype} can hold")
@@ -321,6 +327,19 @@ class Range(NamedTuple):
             values = self.low + (self.high - self.low) * inside
         rounded = np.array([float(f"{value:.{DIGITS}g}") for value in values])
         return np.where(places < self.zeros, 0.0, np.clip(rounded, self.low, self.high))
+
+
+def space_evenly(name: str, values: Range, count: int) -> list[float]:
+    """Return `count` ≥ 2 values of a range of an axis, evenly on its scale, with both ends.
+
+    Raises:
+      ValueError: if the range is empty or out of the hyperparameter's limits; the message names it.
+    """
+    checked = _check_values(get_axis(name), values)
+    assert isinstance(checked, Range), "a range stays one"
+    if checked.zeros:
+        raise ValueError(f"{name} has a share at 0: give a range without one, or a list that has 0")
+    return checked.at(np.linspace(0, 1, as_whole("count", count, 2))).tolist()
 
 
 def draw_configs(

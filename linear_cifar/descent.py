@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 
 from linear_cifar.augment import Augmentation
 from linear_cifar.checks import check_arguments, check_devices
@@ -22,12 +22,12 @@ from linear_cifar.evaluation import (
     evaluate,
     lower_metrics,
     mark_correct,
-    mean_metrics,
 )
 from linear_cifar.examples import TRAINING, Examples, check_examples
-from linear_cifar.identity import Identity, check_names, identify, name_function, name_loss
-from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, Layout, make_layout
+from linear_cifar.identity import Identity, check_names, identify, name_loss
+from linear_cifar.layout import BY_REPLICATE, BY_RUN, Layout, make_layout
 from linear_cifar.losses import Loss
+from linear_cifar.methods import Method, Placed, RunState
 from linear_cifar.model import FULL_PRECISION
 from linear_cifar.optimizers import Optimizer
 from linear_cifar.params import EPOCH, Params, as_params, derive_key
@@ -40,9 +40,9 @@ from linear_cifar.replicates import (
     stack_standardizers,
 )
 from linear_cifar.schedules import Schedule
-from linear_cifar.snapshots import RUNNING, Columns, Snapshot
+from linear_cifar.snapshots import Columns, Snapshot
 from linear_cifar.standardizer import Standardizer, as_standardizer, prepare_features
-from linear_cifar.training import Descent, Initializer, RunState, init_state, train_epoch
+from linear_cifar.training import Descent, Initializer
 
 Tree = TypeVar("Tree")
 
@@ -161,7 +161,7 @@ def sweep(
     configs, replicates = as_configs(configs), as_replicates(seeds)
     descent = Descent(
         epochs, loss, optimizer, augment, shuffle, precision, schedule, average, init, dtype, max_loss
-    )
+    ).check_options()
     weights_dtype = check_arguments(
         configs, train, evaluation_sets, replicates, standardizer, descent, resume_from, devices
     )
@@ -191,22 +191,17 @@ def check_resumed(snapshot: Snapshot, identity: Identity) -> None:
 
 
 def describe_settings(
-    descent: Descent, train: Examples, per_epoch: Sequence[str], dtype: np.dtype
+    method: Method, train: Examples, per_epoch: Sequence[str], dtype: np.dtype
 ) -> dict[str, Any]:
     """Return the settings of an identity: names of functions, shapes, types, and what is measured."""
-    spec, (d, K) = descent.spec, (train.features.shape[1], train.K)
     return {
-        "loss": name_loss(spec.loss),
-        "optimizer": name_function(spec.optimizer),
-        "augment": name_function(spec.augment),
-        "init": descent.init if isinstance(descent.init, str) else name_function(descent.init),
-        "shuffle": spec.shuffle,
-        "precision": spec.precision,
+        "loss": name_loss(method.spec.loss),
+        "precision": method.spec.precision,
         "dtype": str(dtype),
-        "max_loss": None if descent.max_loss is None else float(descent.max_loss),
-        "d": d,
-        "K": K,
+        "d": train.features.shape[1],
+        "K": train.K,
         "per_epoch": list(per_epoch),
+        **method.describe(),
     }
 
 
@@ -245,7 +240,7 @@ def train_epochs(
     standardizer: Standardizer | None,
     replicates: Sequence[Replicate],
     per_epoch: Sequence[str],
-    descent: Descent,
+    method: Method,
     each_epoch: Sequence[tuple[float, int]],
     identify: Callable[[], Identity],
     devices: Sequence[jax.Device] | None = None,
@@ -254,30 +249,32 @@ def train_epochs(
 ) -> Iterator[Epoch]:
     """Train epoch after epoch, from checked arguments.
 
+    Where further epochs would change nothing, the last one follows at once.
+
     Args:
       sets, standardizer, replicates: as `prepare_sets` returns them; the examples to train on are called
         `TRAINING`.
       per_epoch: names of the sets to measure after every epoch.
-      each_epoch: factor of η and number of averaged epochs, of each epoch.
+      method: gradient descent, or the solver.
+      each_epoch: what decides each epoch, see `Identity`.
       identify: returns the identity of the sweep, which snapshots hold.
       measured_later: names of sets that `evaluate_runs` will measure; the programs for it are compiled with
         those of the first epoch.
-      configs, descent, devices, resume_from: as for `sweep`.
+      configs, devices, resume_from: as for `sweep`.
     """
-    spec, train = descent.spec, sets[TRAINING]
+    spec, train = method.spec, sets[TRAINING]
     size, shape = (len(replicates), len(configs)), (train.K, train.features.shape[1])
-    done, state, averaged = start_state(configs, replicates, descent, shape, resume_from)
+    state = method.start(configs, replicates, shape, resume_from)
+    done, averaged, alive = 0, state.params, list(range(len(configs)))
     earlier: tuple[Columns, ...] = ()
     diverged, stopped = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    alive = list(range(len(configs)))
     if resume_from is not None:
-        earlier, alive = (resume_from.history,), resume_from.alive
-        diverged, stopped = resume_from.diverged, resume_from.stopped
+        done, averaged, alive = resume_from.number, resume_from.averaged, resume_from.alive
+        earlier, diverged, stopped = (resume_from.history,), resume_from.diverged, resume_from.stopped
     configs = [configs[c] for c in alive]
     layout = _make_run_layout(configs, averaged, devices)
     state, averaged = layout.shard(layout.to_slots((state, averaged)), BY_RUN)
     dtype = averaged.W.dtype
-    hyperparams = jax.tree.map(np.asarray, stack_hyperparams([configs[c] for c in layout.configs], dtype))
     in_slots = [replicates[s] for s in layout.replicates]
     keys = jnp.stack([derive_key(replicate.seed, EPOCH) for replicate in in_slots])
     per_replicate = layout.shard(
@@ -288,35 +285,34 @@ def train_epochs(
         name: (on_devices[id(sets[name])], layout.shard(stack_rows(in_slots, name), BY_REPLICATE))
         for name in (*per_epoch, *measured_later)
     }
-    train, standardizer = on_devices[id(train)], layout.broadcast(standardizer)
-    n = train.features.shape[0] if per_replicate.rows is None else per_replicate.rows.shape[1]
-    evaluated_with = per_replicate.standardizer or standardizer
-    for number in range(done + 1, len(each_epoch) + 1):
-        eta_factor, count = each_epoch[number - 1]
-        scaled = hyperparams.replace(eta=hyperparams.eta * np.asarray(eta_factor, dtype))
-        scaled = layout.shard(scaled, BY_CONFIG)
-        epoch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
-        this_epoch = per_replicate._replace(keys=epoch_keys)
+    placed = Placed(
+        layout, in_slots, keys, per_replicate,
+        jax.tree.map(np.asarray, stack_hyperparams([configs[c] for c in layout.configs], dtype)),
+        on_devices[id(train)], layout.broadcast(standardizer), each_epoch,
+    )  # fmt: skip
+    evaluated_with = per_replicate.standardizer or placed.standardizer
+    begun = method.prepare(placed) if done < len(each_epoch) else None
+    number = done
+    while number < len(each_epoch):
+        number += 1
+        program, arguments = method.program(placed, begun, number, state)
         # Optimizers and augmentations may take JAX's default type, which a user may have changed.
         with jax.enable_x64(dtype == np.float64):
             if number == done + 1:
-                epoch = train_epoch.lower(state, scaled, train, standardizer, this_epoch, layout, spec)
                 metrics_of = (
                     lower_metrics(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
                     for examples, rows in measured_on.values()
                 )
-                compile_programs(itertools.chain([epoch], metrics_of))
-            state, sums, finite = train_epoch(state, scaled, train, standardizer, this_epoch, layout, spec)
-        averaged = _update_average(averaged, state.params, count)
-        measured = dict(zip(RUNNING, (*mean_metrics(sums, n), _norm(averaged.W)), strict=True))
+                compile_programs(itertools.chain([program.lower(*arguments)], metrics_of))
+            output = program(*arguments)
+        outcome = method.read(placed, begun, number, output, averaged)
+        state, averaged, measured = outcome.state, outcome.averaged, dict(outcome.measured)
         for name in per_epoch:
             examples, rows = measured_on[name]
             metrics = compute_metrics(averaged, examples, spec.loss, evaluated_with, spec.precision, rows)
             measured |= {f"{name}_loss": metrics.loss, f"{name}_acc": metrics.accuracy}
         names = list(measured)  # JAX sorts them
-        measured, finite = layout.from_slots((measured, finite))
-        if descent.max_loss is not None:
-            finite = finite & (measured["running_loss"] <= descent.max_loss)
+        measured, finite = layout.from_slots((measured, outcome.finite))
         # A sum of losses may overflow in one epoch and not in the next: a diverged run stays diverged.
         diverged = diverged.copy()
         diverged[:, alive] = np.where((diverged[:, alive] == 0) & ~finite, number, diverged[:, alive])
@@ -324,8 +320,12 @@ def train_epochs(
         for name, values in columns.items():
             values[:, alive] = measured[name]
             values[diverged > 0] = np.nan  # the predictions of such parameters mean nothing
+        same = {name: values[None] for name, values in columns.items()}
+        if outcome.finished:
+            earlier += (same,) * (len(each_epoch) - number)
+            number = len(each_epoch)
         yield Epoch(number, columns, diverged, state, averaged, layout, identify, stopped, earlier)
-        earlier = (*earlier, {name: values[None] for name, values in columns.items()})
+        earlier = (*earlier, same)
 
 
 def compile_programs(programs: Iterable[jax.stages.Lowered]) -> None:
@@ -421,38 +421,6 @@ def _measure_runs(
     return layout.from_slots(measured)
 
 
-def start_state(
-    configs: Sequence[Config],
-    replicates: Sequence[Replicate],
-    descent: Descent,
-    shape: tuple[int, int],
-    snapshot: Snapshot | None,
-) -> tuple[int, RunState, Params]:
-    """Return the epochs done, and the state and averages of the runs [S, A] that train on.
-
-    Raise ValueError if the optimizer's state in the snapshot is not this optimizer's.
-    """
-    optimizer = descent.spec.optimizer
-    if snapshot is None:
-        K, d = shape
-        init = descent.initializer(d, K)
-        drawn = [as_params(init(replicate.seed), shape) for replicate in replicates]
-        initial = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
-        state = init_state(initial, stack_hyperparams(configs, initial.W.dtype), optimizer)
-        return 0, state, state.params
-    params = snapshot.params
-    hyperparams = stack_hyperparams([configs[c] for c in snapshot.alive], params.W.dtype)
-    one_per_replicate = jax.tree.map(lambda leaf: leaf[:, 0], params)
-    expected = jax.eval_shape(partial(init_state, optimizer=optimizer), one_per_replicate, hyperparams)
-    leaves, structure = jax.tree.flatten(expected.opt_state)
-    shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
-    if shapes != [(leaf.shape, leaf.dtype) for leaf in snapshot.opt_state]:
-        names = f"{snapshot.identity.settings['optimizer']}, not {name_function(optimizer)}"
-        raise ValueError(f"the snapshot is of another sweep: it has another optimizer's state ({names})")
-    state = RunState(params, jax.tree.unflatten(structure, snapshot.opt_state))
-    return snapshot.number, state, snapshot.averaged
-
-
 def _make_run_layout(
     configs: Sequence[Config], params: Params, devices: Sequence[jax.Device] | None
 ) -> Layout:
@@ -460,20 +428,8 @@ def _make_run_layout(
     S, _, K, d = params.W.shape
     nbytes = K * d * params.W.dtype.itemsize
     return make_layout(
-        [config.batch for config in configs],
+        [config.get("batch", 0) for config in configs],
         S,
         jax.local_devices() if devices is None else list(devices),
         nbytes,
     )
-
-
-def _update_average(averaged: Params, params: Params, count: int) -> Params:
-    """Return the mean of `count` parameters, from the mean of all but the last of them."""
-    if count == 1:
-        return params
-    return jax.tree.map(lambda mean, new: mean + (new - mean) / count, averaged, params)
-
-
-@jax.jit
-def _norm(W: Float[Array, "S C K d"]) -> Float[Array, "S C"]:
-    return jnp.sqrt(jnp.sum(W**2, axis=(-2, -1)))

@@ -37,11 +37,13 @@ from linear_cifar.identity import Identity, check_names, identify
 from linear_cifar.legs import Progress, Trainer, count_epochs, ignore, never
 from linear_cifar.losses import Loss
 from linear_cifar.memory import max_runs
+from linear_cifar.methods import Method
 from linear_cifar.model import FULL_PRECISION
 from linear_cifar.optimizers import Optimizer
 from linear_cifar.replicates import Replicate, as_replicates, stack_standardizers
 from linear_cifar.result import ALL, BEST, KEEP, PER_CONFIG, Result, choose_set
 from linear_cifar.schedules import Schedule
+from linear_cifar.solver import ROUND, Solver
 from linear_cifar.standardizer import Standardizer, as_standardizer
 from linear_cifar.training import Descent, Initializer
 
@@ -122,26 +124,134 @@ def fit(
       SaveError: if a checkpoint cannot be written; what was saved before stands.
       NothingTrained: if `should_stop` ended the training before its first epoch.
     """
-    sets = {} if evaluation_sets is None else evaluation_sets
     descent = Descent(
         epochs, loss, optimizer, augment, shuffle, precision, schedule, average, init, dtype, max_loss
-    )
-    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+    ).check_options()
+    return _train(
+        descent, configs, train, evaluation_sets, seeds, standardizer,
+        per_epoch=per_epoch, halving=halving, keep=keep, folder=folder,
+        save_every=save_every, block_runs=block_runs, memory_bytes=memory_bytes, devices=devices,
+        cluster=cluster, on_epoch=on_epoch, should_stop=should_stop, subset=subset, about=about, log=log,
+    )  # fmt: skip
+
+
+def solve(
+    lams: Iterable[float | Config],
+    train: Examples,
+    evaluation_sets: Mapping[str, Examples] | None = None,
+    *,
+    replicates: Iterable[int | Replicate] = (0,),
+    loss: str | Loss = "softmax",
+    standardizer: Standardizer | None = None,
+    precision: str = FULL_PRECISION,
+    dtype: str = "float32",
+    tolerance: float | None = None,
+    max_evaluations: int = 1_000,
+    per_epoch: Sequence[str] = (),
+    keep: str | None = None,
+    folder: str | Path | None = None,
+    save_every: int | None = None,
+    block_runs: int | None = None,
+    memory_bytes: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    cluster: Cluster | None = None,
+    on_epoch: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    subset: bool = False,
+    about: Mapping[str, Any] | None = None,
+    log: Callable[[str], None] = warnings.warn,
+) -> Result:
+    r"""Minimise the objective for every λ and replicate, all at once, see `linear_cifar.solver`.
+
+    The objective is $J = \frac1n \sum_i \ell(W x_i + b, y_i) + \lambda \lVert W \rVert^2$, as in `fit`, and
+    scikit-learn's for C = 1 / (2 n λ). A run has converged once its gradient is at most `tolerance` times
+    that of W = 0 and b = 0, where it starts, and the objective is expected to fall by at most `tolerance` / 2
+    of itself; or once that fall is far below the last digit of the objective.
+    Where λ = 0 and the classes are separable, there is no minimum, and the run stops.
+
+    Args:
+      lams: the C values of λ; or configurations with further axes that the loss reads, such as
+        `Config(lam=0.1, smoothing=0.1)`. A loss of your own should be convex and smooth: of one that is not
+        convex the result is a point where the gradient is zero.
+      train, evaluation_sets, loss, standardizer, precision, devices: as for `sweep`.
+      replicates: folds and other replicates with rows and standardisers of their own. Their seeds only name
+        them, since the minimum has none.
+      dtype: floating-point type of all arithmetic, "float32" or "float64".
+      tolerance: None: 1e-6 in float32, 1e-10 in float64.
+      max_evaluations: largest number of evaluations of a run's objective, in rounds of 10. A larger one
+        resumes a folder.
+      per_epoch: names of the sets to measure after every 10 evaluations; the others are measured at the end.
+      keep, folder, save_every, block_runs, memory_bytes, cluster, on_epoch, should_stop, subset, about, log:
+        as for `fit`, with 10 evaluations in place of an epoch.
+
+    Returns:
+      The result of `fit`, whose epochs are rounds. `final` has in addition `objective`, `gradient_norm` (with
+      respect to W and the bias of centred features), `evaluations`, and as 0 or 1 `converged`, `separable`
+      and `stalled`: rounding keeps the gradient above the tolerance.
+
+    Raises:
+      ValueError, FolderError, SaveError, NothingTrained: as `fit`.
+    """
+    configs = [lam if isinstance(lam, Config) else Config(lam=lam) for lam in _as_list(lams)]
+    rounds = math.ceil(as_whole("max_evaluations", max_evaluations, 1) / ROUND)
+    solver = Solver(rounds, loss, precision, dtype, tolerance).check_options()
+    return _train(
+        solver, configs, train, evaluation_sets, replicates, standardizer,
+        per_epoch=per_epoch, halving=None, keep=keep, folder=folder,
+        save_every=save_every, block_runs=block_runs, memory_bytes=memory_bytes, devices=devices,
+        cluster=cluster, on_epoch=on_epoch, should_stop=should_stop, subset=subset, about=about, log=log,
+    )  # fmt: skip
+
+
+def _as_list(lams: Any) -> list[Any]:
+    """Return values as a list, or raise ValueError."""
+    try:
+        return list(lams)
+    except TypeError:
+        raise ValueError(f"lams is {describe(lams)}: give a list, such as [0.001, 0.01, 0.1]") from None
+
+
+def _train(
+    method: Method,
+    configs: Sequence[Config],
+    train: Examples,
+    evaluation_sets: Mapping[str, Examples] | None,
+    seeds: Iterable[int | Replicate],
+    standardizer: Standardizer | None,
+    *,
+    per_epoch: Sequence[str] | None,
+    halving: Halving | None,
+    keep: str | None,
+    folder: Any,
+    save_every: int | None,
+    block_runs: int | None,
+    memory_bytes: int | None,
+    devices: Sequence[jax.Device] | None,
+    cluster: Cluster | None,
+    on_epoch: Callable[[Progress], None] | None,
+    should_stop: Callable[[], bool] | None,
+    subset: bool,
+    about: Mapping[str, Any] | None,
+    log: Callable[[str], None],
+) -> Result:
+    """Train all runs by a method, block after block; see `fit`."""
+    sets = {} if evaluation_sets is None else evaluation_sets
+    with jax.enable_x64(True) if method.dtype == "float64" else nullcontext():
         given, replicates = as_configs(configs), as_replicates(seeds)
         configs = tuple(dict.fromkeys(given))  # equal ones are trained once
         # Before the first block is trained, and not when the turn of a later one comes.
         weights_dtype = check_arguments(
-            configs, train, sets, replicates, standardizer, descent, devices=devices
+            configs, train, sets, replicates, standardizer, method, devices=devices
         )
         local = jax.local_devices() if devices is None else list(devices)
         numbers = {"save_every": save_every, "block_runs": block_runs, "memory_bytes": memory_bytes}
         measured = _check_options(sets, per_epoch, keep, halving, about, numbers)
-        each_epoch = descent.describe_epochs(weights_dtype)
-        settings = describe_settings(descent, train, measured, weights_dtype)
+        each_epoch = method.describe_epochs(weights_dtype)
+        settings = describe_settings(method, train, measured, weights_dtype)
         if halving is not None:
-            halving = halving.check(epochs, all(factor == 1 for factor, _ in each_epoch))
+            halving = halving.check(method.epochs, all(factor == 1 for factor, _ in each_epoch))
             settings["halving"] = (
-                f"{halving.factor} at {','.join(map(str, halving.rungs or ()))} of {epochs} epochs"
+                f"{halving.factor} at {','.join(map(str, halving.rungs or ()))} of {method.epochs} epochs"
             )
         if folder is not None:
             if not isinstance(folder, str | Path):
@@ -155,7 +265,7 @@ def fit(
         @cache
         def count_runs() -> int:
             """Return the largest number of runs that train at a time; with a cluster, wait for a worker."""
-            needs = _describe_needs(whole, all_sets, memory_bytes)
+            needs = _describe_needs(method, whole, all_sets, memory_bytes)
             if cluster is None:
                 largest = max_runs(local, **needs)
                 return block_runs or largest
@@ -167,7 +277,9 @@ def fit(
             count_runs()  # before anything takes memory
         wanted, keep = keep, keep or _choose_kept(whole, halving, bool(sets))
         # Once for all blocks.
-        prepared, shared, own = prepare_sets(all_sets, standardizer, replicates, weights_dtype, augment)
+        prepared, shared, own = prepare_sets(
+            all_sets, standardizer, replicates, weights_dtype, method.augment
+        )
         with locked_folder(Path(folder)) if folder is not None else nullcontext() as locked:
             saved = [] if locked is None else _read_usable(locked, whole, halving, subset, wanted)
             if locked is not None:
@@ -176,7 +288,7 @@ def fit(
             sizes = [math.prod(identity.size) for identity, _ in planned]
             lengths = [count_epochs(identity, halving) for identity, _ in planned]
             trainer = Trainer(
-                descent, prepared, shared, measured, halving,
+                method, prepared, shared, measured, halving,
                 runs_at_once=0,
                 num_runs=sum(sizes),
                 total=float(np.dot(sizes, lengths)) / sum(sizes),
@@ -250,7 +362,7 @@ def _check_options(
 
 
 def _describe_needs(
-    whole: Identity, sets: Mapping[str, Examples], memory_bytes: int | None
+    method: Method, whole: Identity, sets: Mapping[str, Examples], memory_bytes: int | None
 ) -> dict[str, Any]:
     """Return the arguments of `max_runs` but for the devices."""
     settings, distinct = whole.settings, {id(examples): len(examples) for examples in sets.values()}
@@ -260,7 +372,7 @@ def _describe_needs(
         "d": settings["d"],
         "K": settings["K"],
         "dtype": settings["dtype"],
-        "largest_batch": max(config.batch for config in whole.configs),
+        **method.describe_needs(whole.configs, settings["d"]),
         "num_configs": len(whole.configs),
         "feature_bytes": sets[TRAINING].features.dtype.itemsize,
         "target_bytes": sets[TRAINING].compact.nbytes // len(sets[TRAINING]),

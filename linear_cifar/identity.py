@@ -31,6 +31,8 @@ _PACKAGE = f"{__name__.split('.')[0]}."
 _SHA256 = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 # Settings that are functions, whose names must show which function it was.
 FUNCTIONS = ("loss", "optimizer", "augment", "init")
+# The setting that names the method where it is not gradient descent.
+METHOD = "method"
 
 
 class Identity(NamedTuple):
@@ -57,6 +59,11 @@ class Identity(NamedTuple):
         """The distinct seeds, in order."""
         return tuple(dict.fromkeys(replicate.seed for replicate in self.replicates))
 
+    @property
+    def is_exact(self) -> bool:
+        """True if the runs are exact minima, see `solve`."""
+        return METHOD in self.settings
+
     def hash(self) -> str:
         """Return 16 hexadecimal digits of all but the epochs."""
         content = self.to_json()
@@ -80,18 +87,20 @@ class Identity(NamedTuple):
           whole: identity of the sweep.
           subset: whether this identity may have configurations that the sweep does not have.
         """
-        for name in sorted(self.settings.keys() | whole.settings.keys()):
-            theirs, ours = self.settings.get(name), whole.settings.get(name)
+        names = {METHOD, *self.settings, *whole.settings}
+        for name in sorted(names, key=lambda name: (name != METHOD, name)):
+            default = "gradient descent" if name == METHOD else None
+            theirs, ours = (settings.get(name, default) for settings in (self.settings, whole.settings))
             if theirs != ours:
                 return f"{name} {_say(theirs)}, not {_say(ours)}"
         for name in (*whole.data, *self.data):
             theirs, ours = self.data.get(name), whole.data.get(name)
             if theirs != ours:
                 return f"other data: {name} {_say(theirs)}, not {_say(ours)}"
-        names = [] if subset else list(self.configs[0])
+        shown = [] if subset else list(self.configs[0])
         axes: list[tuple[str, Iterable[Any], Iterable[Any]]] = [
             (name, [config[name] for config in self.configs], [config.get(name) for config in whole.configs])
-            for name in names
+            for name in shown
         ]
         axes += [("the configuration", self.configs, whole.configs)] * (not subset)
         axes.append(("seed", self.seeds, whole.seeds))
@@ -243,7 +252,7 @@ def _name_argument(value: Any) -> str:
 def check_names(settings: Mapping[str, Any]) -> None:
     """Raise ValueError if the settings do not show which function an argument was; the message names it."""
     for argument in FUNCTIONS:
-        if "<" in settings[argument]:
+        if "<" in settings.get(argument, ""):
             raise ValueError(
                 f"{argument} is {settings[argument]}, which cannot be told from another function of that "
                 "name when training is resumed: define it at the top level of a module, not as a lambda or "

@@ -145,7 +145,9 @@ def deal_configs(batches: Sequence[int], num_devices: int) -> list[list[int]]:
     """
     sizes = sorted(set(batches))
     alternating = [sizes[i // 2] if i % 2 == 0 else sizes[-1 - i // 2] for i in range(len(sizes))]
-    order = [config for size in alternating for config, batch in enumerate(batches) if batch == size]
+    # Neighbours may take about equally long, as those of a path of λ do: they are dealt in turn.
+    in_turn = [config for first in range(num_devices) for config in range(first, len(batches), num_devices)]
+    order = [config for size in alternating for config in in_turn if batches[config] == size]
     ends = [math.ceil(len(order) * (device + 1) / num_devices) for device in range(num_devices)]
     return [order[start:end] for start, end in pairwise([0, *ends])]
 

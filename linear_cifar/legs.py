@@ -17,17 +17,16 @@ import numpy as np
 
 from linear_cifar.blocks import Block, block_folder, describe_devices, split_runs, write_block
 from linear_cifar.checkpoints import Checkpoints
-from linear_cifar.descent import Epoch, evaluate_runs, mark_correct_of_runs, start_state, train_epochs
+from linear_cifar.descent import Epoch, evaluate_runs, mark_correct_of_runs, train_epochs
 from linear_cifar.evaluation import mean_class_accuracy
 from linear_cifar.examples import LABELS, TRAINING, Examples
 from linear_cifar.halving import Halving
 from linear_cifar.identity import Identity
-from linear_cifar.optimizers import without_velocity
+from linear_cifar.methods import Method
 from linear_cifar.replicates import stack_rows
 from linear_cifar.result import ALL, TRAIN, Result, Weights, choose_set
-from linear_cifar.snapshots import Snapshot, join_snapshots
+from linear_cifar.snapshots import SOLVED, Snapshot, join_snapshots
 from linear_cifar.standardizer import Standardizer
-from linear_cifar.training import Descent
 
 # Beginning of the names of the folders of a leg's parts, within that of their block.
 PART = "part-"
@@ -45,7 +44,7 @@ class Progress(NamedTuple):
     block: Identity
     # Highest mean over the replicates of any configuration after this epoch, on the set that chooses.
     accuracy: float | None
-    note: str = ""  # words on the workers of a cluster
+    note: str = ""  # words on the workers of a cluster, or on the runs that have ended
 
 
 def never() -> bool:
@@ -70,7 +69,7 @@ class Trainer(NamedTuple):
     All but the devices can be pickled, if the caller's own functions can; another machine has its own.
     """
 
-    descent: Descent
+    method: Method
     sets: Mapping[str, Examples]  # prepared, see `prepare_sets`; those to train on are called `TRAINING`
     standardizer: Standardizer | None  # prepared too; None: there is none, or replicates have their own
     per_epoch: Sequence[str]  # names of the sets to measure after every epoch
@@ -121,7 +120,7 @@ class Trainer(NamedTuple):
           block: runs to train; its replicates are prepared as the sets are.
           resume_from: state to resume from, where there is no folder.
         """
-        identity, halving, trainer = block.identity, self.halving, self._fit_optimizer(block.identity)
+        identity, halving, trainer = block.identity, self.halving, self._fit_method(block.identity)
         checkpoints = trainer.open_checkpoints(identity)
         snapshot = trainer.resume(identity, checkpoints, resume_from)
         done = snapshot.number if snapshot else 0
@@ -162,7 +161,7 @@ class Trainer(NamedTuple):
         checkpoints = self.open_checkpoints(block.identity)
         if checkpoints is None:
             return None
-        return self._fit_optimizer(block.identity).newest_state(block.identity, checkpoints)
+        return self._fit_method(block.identity).newest_state(block.identity, checkpoints)
 
     def block_folder(self, block: Block) -> Path | None:
         """Return the folder of a block; None without one."""
@@ -174,21 +173,25 @@ class Trainer(NamedTuple):
 
     def is_extendable(self, block: Block) -> bool:
         """Tell whether a state after the last epoch serves to train the block for longer."""
-        longer = self.descent._replace(epochs=self.descent.epochs + 1)
-        epochs = longer.describe_epochs(block.identity.settings["dtype"])
-        return block.keep == ALL and self.halving is None and epochs[:-1] == block.identity.epochs
+        extends = self.method.extends(block.identity.settings["dtype"])
+        return block.keep == ALL and self.halving is None and extends
 
     def report(
-        self, part: Identity, epochs: float, number: int, resumed: bool = False, accuracy: float | None = None
+        self,
+        part: Identity,
+        epochs: float,
+        number: int,
+        resumed: bool = False,
+        accuracy: float | None = None,
+        note: str = "",
     ) -> None:
         """Report that the runs of a part of the sweep trained further epochs, up to epoch `number`."""
         advance = epochs * math.prod(part.size) / self.num_runs
-        self.on_epoch(Progress(advance, self.total, number, resumed, part, accuracy))
+        self.on_epoch(Progress(advance, self.total, number, resumed, part, accuracy, note))
 
-    def _fit_optimizer(self, identity: Identity) -> "Trainer":
-        """Return the trainer with an optimizer that has the state these configurations need."""
-        optimizer = without_velocity(self.descent.optimizer, identity.configs)
-        return self._replace(descent=self.descent._replace(optimizer=optimizer))
+    def _fit_method(self, identity: Identity) -> "Trainer":
+        """Return the trainer with a method that has the state these configurations need."""
+        return self._replace(method=self.method.fit_to(identity.configs))
 
     def open_checkpoints(self, identity: Identity, part: str = "") -> Checkpoints | None:
         """Return the checkpoints of a block, or of a part of it; None without a folder."""
@@ -202,11 +205,11 @@ class Trainer(NamedTuple):
         )
 
     def newest_state(self, identity: Identity, checkpoints: Checkpoints) -> Snapshot | None:
-        """Return the newest state that this descent can resume."""
+        """Return the newest state that this method can resume."""
 
         def accept(snapshot: Snapshot) -> Snapshot:
             shape = (identity.settings["K"], identity.settings["d"])
-            start_state(identity.configs, (), self.descent, shape, snapshot)
+            self.method.start(identity.configs, (), shape, snapshot)
             return snapshot
 
         return checkpoints.newest_state(accept)
@@ -275,17 +278,24 @@ class Trainer(NamedTuple):
         is_last = end == len(identity.epochs) and not save_end
         later = [name for name in self.sets if name not in (TRAINING, *self.per_epoch)] if is_last else []
         epochs = train_epochs(
-            identity.configs, self.sets, self.standardizer, block.replicates, self.per_epoch, self.descent,
+            identity.configs, self.sets, self.standardizer, block.replicates, self.per_epoch, self.method,
             identity.epochs, lambda: identity, self.devices, snapshot, later,
         )  # fmt: skip
         epoch: Epoch | None = None
+        reported = snapshot.number if snapshot else 0
         try:
-            for epoch in itertools.islice(epochs, end - (snapshot.number if snapshot else 0)):
+            for epoch in itertools.islice(epochs, end - reported):
                 accuracy = None
                 if chosen_by:
                     means = epoch.metrics[f"{chosen_by}_acc"].mean(axis=0, dtype=np.float64)
                     accuracy = float(np.max(means, where=np.isfinite(means), initial=0))
-                self.report(identity, share, epoch.number, accuracy=accuracy)
+                note = ""
+                if identity.is_exact:
+                    ends = [epoch.metrics[name] for name in ("converged", "separable", "stalled")]
+                    note = f"{np.nansum(ends):,.0f} of {ends[0].size:,} runs have ended"
+                trained = share * (epoch.number - reported)
+                self.report(identity, trained, epoch.number, accuracy=accuracy, note=note)
+                reported = epoch.number
                 if epoch.number == end or self.should_stop():
                     break
                 if checkpoints and checkpoints.should_save(epoch.number):
@@ -306,10 +316,11 @@ class Trainer(NamedTuple):
 
         What was measured after the last epoch is not measured again.
         """
-        identity, spec, alive = block.identity, self.descent.spec, snapshot.alive
+        identity, spec, alive = block.identity, self.method.spec, snapshot.alive
         (S, C), epochs, dtype = identity.size, len(identity.epochs), snapshot.averaged.W.dtype
         configs = [identity.configs[c] for c in alive]
-        final, marks, sizes, own_rows, groups = {}, {}, {}, [], {}
+        final = {name: values[-1].copy() for name, values in snapshot.history.items() if name in SOLVED}
+        marks, sizes, own_rows, groups = {}, {}, [], {}
 
         def spread(values: Any, filler: Any) -> np.ndarray:
             """Return values [S, A, ...] of the runs that train on as [S, C, ...]."""

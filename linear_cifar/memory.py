@@ -28,13 +28,15 @@ USABLE_SHARE = 0.6
 _OWN_GROUPS, _ALL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
-def run_bytes(d: int, K: int, dtype: DTypeLike, largest_batch: int) -> int:
+def run_bytes(
+    d: int, K: int, dtype: DTypeLike, largest_batch: int, weights_per_run: int = WEIGHTS_PER_RUN
+) -> int:
     """Return the bytes of one run of d features and K classes: copies of its weights, and of logits.
 
     The logits are those of a batch, or of the examples that are evaluated at a time, whichever is more.
     """
     rows = max(largest_batch, EXAMPLES_AT_ONCE)
-    return np.dtype(dtype).itemsize * (WEIGHTS_PER_RUN * (d + 1) * K + LOGITS_PER_RUN * rows * K)
+    return np.dtype(dtype).itemsize * (weights_per_run * (d + 1) * K + LOGITS_PER_RUN * rows * K)
 
 
 def example_bytes(d: int, feature_bytes: int, target_bytes: int = 4) -> int:
@@ -75,6 +77,8 @@ def max_runs(
     num_configs: int,
     feature_bytes: int = 1,
     target_bytes: int = 4,
+    weights_per_run: int = WEIGHTS_PER_RUN,
+    per_replicate: int = 0,
 ) -> int:
     """Return how many runs to train at a time on all devices together; at least one.
 
@@ -92,6 +96,8 @@ def max_runs(
       num_configs: number of configurations per replicate.
       feature_bytes: bytes of one raw feature: 1 for uint8.
       target_bytes: bytes of the targets of an example: 4 for a label.
+      weights_per_run: copies of its weights that a run takes.
+      per_replicate: numbers that a replicate takes beside its examples.
 
     Raises:
       ValueError: if the memory does not hold the examples and one run.
@@ -103,13 +109,14 @@ def max_runs(
     data = n * example_bytes(d, feature_bytes, target_bytes)
     process = PROCESS_BYTES if cpu else 0
     chunk = choose_loops(devices[0].platform, d * K * np.dtype(dtype).itemsize).chunk
-    per_replicate = n * ORDER_BYTES + replicate_bytes(d, feature_bytes, dtype, largest_batch, chunk)
-    run = run_bytes(d, K, dtype, largest_batch)
-    single = run + per_replicate
+    replicate = n * ORDER_BYTES + replicate_bytes(d, feature_bytes, dtype, largest_batch, chunk)
+    replicate += per_replicate * np.dtype(dtype).itemsize
+    run = run_bytes(d, K, dtype, largest_batch, weights_per_run)
+    single = run + replicate
     what = f"training ({n:,} examples take {data / 1e9:,.3g} GB, and one run {single / 1e9:,.3g} GB)"
     check_memory(what, process + data + single, memory_bytes)
     fixed = process + data * (COPIES_OF_EXAMPLES if cpu else 1)
-    runs = max(1, int((USABLE_SHARE * memory_bytes - fixed) / (run + per_replicate / num_configs)))
+    runs = max(1, int((USABLE_SHARE * memory_bytes - fixed) / (run + replicate / num_configs)))
     return runs if cpu or len(devices) == 1 else max(1, int(runs * len(devices) / MOST_SLOTS_PER_RUN))
 
 

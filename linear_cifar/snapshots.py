@@ -18,6 +18,8 @@ from linear_cifar.params import Params
 Columns = dict[str, np.ndarray]
 # Measurements of the training batches and the weights in every epoch.
 RUNNING = ("running_loss", "running_acc", "W_norm")
+# Measurements of the solver, those of the last epoch also among a result's final ones.
+SOLVED = ("objective", "gradient_norm", "evaluations", "converged", "separable", "stalled")
 
 
 class Snapshot(NamedTuple):
@@ -81,6 +83,19 @@ class Snapshot(NamedTuple):
         stopped = self.stopped.copy()
         stopped[:, list(configs)] = self.number
         return Snapshot(*self[:3], stopped, *jax.tree.map(lambda leaf: leaf[:, kept], self[4:]))
+
+    def restore(self, expected: Any, name: str) -> Any:
+        """Return the optimizer's state as a tree whose leaves have the shapes and types of `expected`.
+
+        Raises:
+          ValueError: if it is of another optimizer than that of this name.
+        """
+        leaves, structure = jax.tree.flatten(expected)
+        shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
+        if shapes != [(leaf.shape, leaf.dtype) for leaf in self.opt_state]:
+            names = f"{self.identity.settings.get('optimizer', 'the solver')}, not {name}"
+            raise ValueError(f"the snapshot is of another sweep: it has another optimizer's state ({names})")
+        return jax.tree.unflatten(structure, self.opt_state)
 
     def save(self, path: str | Path) -> None:
         """Write the snapshot to an `.npz` file, which appears whole or not at all, see `write_npz`."""
@@ -171,7 +186,8 @@ def take_history(arrays: dict[str, np.ndarray], identity: Identity) -> Columns:
     """Return the history in a file; raise ValueError if it is not that of an identity."""
     history = take_columns(arrays, "history.")
     per_epoch = identity.settings["per_epoch"]
-    if set(history) != {*RUNNING, *(f"{name}_{metric}" for name in per_epoch for metric in ("loss", "acc"))}:
+    measured = (*SOLVED, "W_norm") if identity.is_exact else RUNNING
+    if set(history) != {*measured, *(f"{name}_{metric}" for name in per_epoch for metric in ("loss", "acc"))}:
         raise ValueError("its history has other columns")
     for name, values in history.items():
         expect(name, values, (len(identity.epochs), *identity.size), identity.settings["dtype"])

@@ -15,6 +15,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -24,31 +25,28 @@ import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Integer, Num
 
-from linear_cifar.arguments import check_choice, look_up
+from linear_cifar.arguments import as_whole, check_choice, describe, look_up
 from linear_cifar.augment import Augmentation
 from linear_cifar.batches import Index, fold_batches, group_passes, take_rows
-from linear_cifar.config import Hyperparams
-from linear_cifar.evaluation import Metrics, is_finite, measure_examples
+from linear_cifar.checks import check_augmentation, check_descent_configs, check_initial
+from linear_cifar.config import Config, Hyperparams, stack_hyperparams
+from linear_cifar.evaluation import Metrics, is_finite, mean_metrics, measure_examples
 from linear_cifar.examples import KINDS, LABELS, SOFT, Examples, expand_targets
+from linear_cifar.identity import name_function
 from linear_cifar.layout import BY_CONFIG, BY_REPLICATE, BY_RUN, CONFIGS, REPLICATED, Layout, Loops
 from linear_cifar.losses import Loss, get_loss
+from linear_cifar.methods import Outcome, Placed, RunState, compute_norm
 from linear_cifar.model import FULL_PRECISION, PRECISIONS, compute_logits, multiply
 from linear_cifar.objectives import as_batch, backward
-from linear_cifar.optimizers import Optimizer, find_dependencies, get_optimizer, sgd
-from linear_cifar.params import INITS, Params
-from linear_cifar.replicates import ReplicateData
+from linear_cifar.optimizers import Optimizer, find_dependencies, get_optimizer, sgd, without_velocity
+from linear_cifar.params import INITS, Params, as_params
+from linear_cifar.replicates import Replicate, ReplicateData
 from linear_cifar.rounding import is_wide
 from linear_cifar.schedules import Schedule, constant, epoch_factors
+from linear_cifar.snapshots import RUNNING, Snapshot
 from linear_cifar.standardizer import Standardizer, standardize
 
 Tree = TypeVar("Tree")
-
-
-class RunState(NamedTuple):
-    """All that an update changes. In a sweep every leaf has leading axes of replicates and configurations."""
-
-    params: Params
-    opt_state: optax.OptState
 
 
 # A state, and the losses and correct predictions summed on the way to it.
@@ -126,11 +124,105 @@ class Descent(NamedTuple):
             return self.init
         return partial(look_up("init", self.init, INITS), d=d, K=K, dtype=jnp.dtype(self.dtype))
 
+    def check_options(self) -> "Descent":
+        """Return the descent, or raise ValueError if an option is wrong by itself."""
+        as_whole("epochs", self.epochs, 1)
+        as_whole("average", self.average, 1, self.epochs)
+        if self.max_loss is not None and not (isinstance(self.max_loss, Real) and self.max_loss > 0):
+            raise ValueError(f"max_loss is {describe(self.max_loss)}: give a positive number, or None")
+        assert self.spec, "its settings are checked as it is made"
+        return self
+
+    def check(
+        self,
+        configs: Sequence[Config],
+        train: Examples,
+        replicates: Sequence[Replicate],
+        snapshot: Snapshot | None,
+    ) -> np.dtype:
+        """Return the type of the weights; raise ValueError if the arguments do not fit, see `Method`."""
+        shape, rows, spec = (train.K, train.features.shape[1]), replicates[0].rows, self.spec
+        seed = replicates[0].seed
+        dtype = check_initial(self.dtype, self.init, self.initializer, seed, snapshot, shape)
+        scheduled = any(factor != 1 for factor, _ in self.describe_epochs(dtype))
+        num_rows = len(train) if rows is None else len(rows)
+        check_descent_configs(configs, spec.loss, spec.optimizer, shape, dtype, num_rows, scheduled)
+        check_augmentation(spec.augment, train)
+        return dtype
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings of an identity that only gradient descent has, see `Method`."""
+        return {
+            "optimizer": name_function(self.spec.optimizer),
+            "augment": name_function(self.augment),
+            "init": self.init if isinstance(self.init, str) else name_function(self.init),
+            "shuffle": self.shuffle,
+            "max_loss": None if self.max_loss is None else float(self.max_loss),
+        }
+
     def describe_epochs(self, dtype: DTypeLike) -> tuple[tuple[float, int], ...]:
         """Return the factor of η, and the number of epochs averaged, of every epoch."""
         factors = epoch_factors(self.schedule, self.epochs, dtype)
         counts = (int(max(1, done + 1 - self.epochs + self.average)) for done in range(self.epochs))
         return tuple(zip(factors, counts, strict=True))
+
+    def extends(self, dtype: DTypeLike) -> bool:
+        """Tell whether more epochs would begin with the same factors and averages."""
+        longer = self._replace(epochs=self.epochs + 1).describe_epochs(dtype)
+        return longer[:-1] == self.describe_epochs(dtype)
+
+    def fit_to(self, configs: Sequence[Config]) -> "Descent":
+        """Return the descent without a velocity where no configuration has momentum."""
+        return self._replace(optimizer=without_velocity(self.optimizer, configs))
+
+    def describe_needs(self, configs: Sequence[Config], d: int) -> dict[str, int]:
+        """Return the largest batch size, for `max_runs`."""
+        return {"largest_batch": max(config.batch for config in configs)}
+
+    def start(
+        self,
+        configs: Sequence[Config],
+        replicates: Sequence[Replicate],
+        shape: tuple[int, int],
+        snapshot: Snapshot | None,
+    ) -> RunState:
+        """Return the state of the runs that train on, from initial parameters or a snapshot, see `Method`."""
+        optimizer = self.spec.optimizer
+        if snapshot is None:
+            init = self.initializer(*shape[::-1])
+            drawn = [as_params(init(replicate.seed), shape) for replicate in replicates]
+            initial = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
+            return init_state(initial, stack_hyperparams(configs, initial.W.dtype), optimizer)
+        params = snapshot.params
+        hyperparams = stack_hyperparams([configs[c] for c in snapshot.alive], params.W.dtype)
+        one_per_replicate = jax.tree.map(lambda leaf: leaf[:, 0], params)
+        expected = jax.eval_shape(partial(init_state, optimizer=optimizer), one_per_replicate, hyperparams)
+        return RunState(params, snapshot.restore(expected.opt_state, name_function(optimizer)))
+
+    def prepare(self, placed: Placed) -> None:
+        """Return nothing: an epoch uses only what is placed."""
+
+    def program(
+        self, placed: Placed, begun: None, number: int, state: RunState
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Return `train_epoch` and its arguments for an epoch."""
+        hyperparams, factor = placed.hyperparams, placed.each_epoch[number - 1][0]
+        scaled = hyperparams.replace(eta=hyperparams.eta * np.asarray(factor, hyperparams.eta.dtype))
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(placed.keys, number)
+        return train_epoch, (
+            state, placed.layout.shard(scaled, BY_CONFIG), placed.train, placed.standardizer,
+            placed.per_replicate._replace(keys=keys), placed.layout, self.spec,
+        )  # fmt: skip
+
+    def read(self, placed: Placed, begun: None, number: int, output: Any, averaged: Params) -> Outcome:
+        """Return what `train_epoch` has returned, with mean metrics and averaged parameters."""
+        state, sums, finite = output
+        averaged = _update_average(averaged, state.params, placed.each_epoch[number - 1][1])
+        metrics = mean_metrics(sums, placed.n)
+        if self.max_loss is not None:
+            finite = np.asarray(finite) & (metrics.loss <= self.max_loss)
+        measured = dict(zip(RUNNING, (*metrics, compute_norm(averaged.W)), strict=True))
+        return Outcome(state, averaged, measured, finite)
 
 
 @partial(jax.jit, static_argnames="optimizer")
@@ -398,6 +490,13 @@ def _train_run(
     zeros = jax.tree.map(lambda total: jnp.zeros(min(batch, n), total.dtype), sums)
     state, totals = fold_batches(step, (state, zeros), n, batch, unroll)
     return state, jax.tree.map(lambda total, places: total + jnp.sum(places), sums, totals)
+
+
+def _update_average(averaged: Params, params: Params, count: int) -> Params:
+    """Return the mean of `count` parameters, from the mean of all but the last of them."""
+    if count == 1:
+        return params
+    return jax.tree.map(lambda mean, new: mean + (new - mean) / count, averaged, params)
 
 
 def _even_width(n: int, most: int) -> int:

@@ -62,7 +62,7 @@ class Shipment(NamedTuple):
 
     trainer: Trainer
     sets: dict[str, str]
-    descent: str
+    method: str
 
 
 @cache
@@ -176,9 +176,9 @@ def train(
 
     try:
         data = _held[command].data
-        trainer, sets, descent = data[shipment]
+        trainer, sets, method = data[shipment]
         trainer = trainer._replace(
-            descent=data[descent],
+            method=data[method],
             sets={name: data[digest] for name, digest in sets.items()},
             folder=folder,
             should_stop=should_stop,

@@ -32,7 +32,7 @@ def main(folder, sweeps):
             return programs[0](*traced)
 
         epoch.lower = train_epoch.lower
-        sys.modules["linear_cifar.descent"].train_epoch = epoch
+        sys.modules["linear_cifar.training"].train_epoch = epoch
         devices = jax.local_devices()[:count]
         options = {"augment": None, "init": lambda seed: initial_params(jnp.float32)}
         *_, last = run(CONFIGS[:configs], seeds=range(seeds), devices=devices, **options)

@@ -62,6 +62,12 @@ def test_a_cluster_trains_the_same_bits(cluster, lines, tmp_path):
     assert lines == []
 
 
+def test_a_cluster_solves_to_the_same_bits(cluster):
+    arguments = [0.01, 1.0], small_sweep.TRAIN, {"val": small_sweep.VAL}
+    expected = lc.solve(*arguments, dtype="float64", block_runs=1)
+    assert_same(lc.solve(*arguments, dtype="float64", block_runs=1, cluster=cluster), expected, rtol=0)
+
+
 def test_what_differs_between_replicates_travels_too(cluster):
     """Folds have rows and standardisers of their own, and float64 arrives as it is."""
     N = len(small_sweep.TRAIN)

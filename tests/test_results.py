@@ -9,7 +9,7 @@ import pytest
 from small_runs import make_sweep, small_data, train_sweep
 
 from experiments.artifacts.exports import best_result, write_results
-from linear_cifar import descent
+from linear_cifar import training
 from linear_cifar.config import AXES, Config, grid
 from linear_cifar.training import train_epoch
 
@@ -134,7 +134,7 @@ def test_a_diverged_run_stays_marked(monkeypatch, tmp_path, data):
         return state, sums, finite & ~lost[None]
 
     lose_second_epoch.lower = train_epoch.lower
-    monkeypatch.setattr(descent, "train_epoch", lose_second_epoch)
+    monkeypatch.setattr(training, "train_epoch", lose_second_epoch)
     result = train_sweep(make_sweep(CONFIGS[:2], epochs=3), data)
     assert result.diverged.tolist() == [[0, 2]]
     assert result.ranking() == [0, 1]

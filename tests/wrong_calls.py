@@ -39,6 +39,11 @@ def sweep(**options):
     return lc.sweep(**{"configs": [CONFIG], "train": TRAIN, "evaluation_sets": {}, "epochs": 2, **options})
 
 
+def solve(**options):
+    """Call `solve` with valid arguments, except those that are given."""
+    return lc.solve(**{"lams": [0.1], "train": TRAIN, "evaluation_sets": {"val": VAL}, **options})
+
+
 def masked():
     """Return features of which one is masked."""
     return np.ma.masked_equal(np.arange(48.0).reshape(12, 4), 7)
@@ -370,6 +375,31 @@ CALLS = {
         "pixels is -1: give at least 0",
     ),
     "p of a flip": (lambda: lc.horizontal_flip(jax.random.key(0), X[0], 7, (1, 2, 2)), "p is 7: give a prob"),
+    # The solver.
+    "one lam": (lambda: solve(lams=0.1), r"lams is 0.1: give a list, such as \[0.001, 0.01, 0.1\]"),
+    "no lam": (lambda: solve(lams=[]), "needs at least one configuration"),
+    "text as lams": (lambda: solve(lams="0.1"), "lam is '0': give a number"),
+    "lams below 0": (lambda: solve(lams=[0.1, -1.0]), "lam is -1.0: give zero or a positive number"),
+    "NaN as lam": (lambda: solve(lams=[np.nan]), "lam is nan: give zero or a positive number"),
+    "lam of float64": (lambda: solve(lams=[1e-60]), "lam is 1e-60: give a number that float32 can hold"),
+    "eta of the solver": (
+        lambda: solve(lams=[lc.Config(lam=0.1, eta=0.5)]),
+        "eta is 0.5: the solver does not use it: leave it out",
+    ),
+    "momentum of the solver": (
+        lambda: solve(lams=[lc.Config(lam=0.1, momentum=0.9)]),
+        "momentum is 0.9: the solver does not use it: leave it out",
+    ),
+    "q of the solver": (
+        lambda: solve(lams=[lc.Config(lam=0.1, q=0.5)]),
+        "q is 0.5: the loss softmax is convex at q=0 only, .*: give q=0, or train with fit",
+    ),
+    "tolerance of 0": (lambda: solve(tolerance=0.0), "tolerance is 0.0: give a number between 0 and 1"),
+    "tolerance in words": (lambda: solve(tolerance="1e-6"), "tolerance is '1e-6': give a number between"),
+    "no evaluations": (lambda: solve(max_evaluations=0), "max_evaluations is 0: give at least 1"),
+    "half an evaluation": (lambda: solve(max_evaluations=1.5), "max_evaluations is 1.5: give a whole number"),
+    "a type of half": (lambda: solve(dtype="float16"), "dtype is 'float16': choose one of float32, float64"),
+    "seeds of the solver": (lambda: solve(replicates=5), "seeds is 5: give a list"),
     # One run.
     "q of a loss without": (
         lambda: lc.objective(PARAMS, *BATCH, lc.Loss.from_value("own", lambda s, y: jnp.sum(s * y)), q=0.9),
