@@ -16,6 +16,10 @@ It writes to --out:
     python -m experiments.compare --data='features/*.npz' --train_sizes=100,300,1000 --seeds=5
 
 also asks how many labels are enough: it trains on subsets, and draws sizes (accuracy against size).
+
+    python -m experiments.compare --data='features/*.npz' --solver=path
+
+compares the files by the exact minimum for each λ, see experiments.path.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +38,7 @@ from experiments.runner.errors import UsageError
 from experiments.runner.folder import COMPARE
 from experiments.runner.stages import Stage, fixed_stage
 from linear_cifar.comparison import compare
+from linear_cifar.config import AXES
 from linear_cifar.data.prepare import Data
 from linear_cifar.result import Result
 
@@ -42,7 +47,7 @@ FLAGS = absl_flags.FLAGS
 
 def define_flags() -> None:
     """Define the flags of this command."""
-    flags.define_axes(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
+    flags.define_path_axes(eta=(0.001, 0.01, 0.1, 1.0), batch=(50, 100, 200, 400), lam=(0.0, 0.1, 1.0))
     flags.define_settings(epochs=40, flip=True, selects=True, compares=True, omit=("train",))
     flags.define_sizes()
 
@@ -56,7 +61,7 @@ def make_stages() -> list[Stage]:
     """Return a stage with a sweep for each file and training size."""
     files = find_files()
     read_factors(files, FLAGS.names)
-    sweep = flags.sweep_from_flags("", flags.grid_from_flags())
+    sweep = flags.solver_sweep_from_flags("")
     named = [sweep._replace(name=name, file=name) for name in files]
     return [fixed_stage([sized for whole in named for sized in flags.sizes_from_flags(whole)])]
 
@@ -79,7 +84,7 @@ def render(folder: Path, results: Sequence[Result], data: Mapping[str, Data], pa
         (
             comparison.names[i], data[by_size[size][comparison.names[i]].about["sweep"]].size("train"),
             *comparison.accuracy[i][:3], comparison.selection.difference[i].mean,
-            bool(comparison.selection.may_be_best[i]), *comparison.configs[i].values(),
+            bool(comparison.selection.may_be_best[i]), *map(comparison.configs[i].get, AXES),
             *factors[comparison.names[i]].values(),
         )
         for size, comparison in comparisons.items()

@@ -41,7 +41,7 @@ def main() -> None:
     if not shown:
         raise UsageError(
             f"--results={folder} holds no finished experiment: python -m experiments.table1 makes one "
-            "(so do grid, search, bce and improve)"
+            "(so do grid, path, search, compare, bce and improve)"
         )
     try:
         report = gather_report(shown)

@@ -13,6 +13,7 @@ from experiments.artifacts.reader import ExperimentFolder, ReadError
 from experiments.cli import experiment, flags, source
 from experiments.cli.launch import parse_flags
 from experiments.cli.source import open_source
+from experiments.runner import stages
 from experiments.runner.errors import Stopped, UsageError
 from experiments.runner.stages import REFIT
 from linear_cifar import fitting
@@ -350,7 +351,7 @@ def test_a_stop_in_the_refit_keeps_the_best_weights_of_the_grid(run_grid, monkey
         return fitting.fit(*args, about=about, should_stop=stop, **options)
 
     monkeypatch.setattr(experiment, "run_interruptible", lambda work, on_signal: (work(lambda: False), 15))
-    monkeypatch.setattr(experiment, "fit", fit)
+    monkeypatch.setattr(stages, "fit", fit)
     with pytest.raises(Stopped, match="stopped after epoch 1 of 2 of refit"):
         run_grid("stopped", f"--folds={FOLDS}")
     folder = grid_alone.with_name("stopped")

@@ -16,8 +16,8 @@ from test_readers import as_column, assert_refused, read, write
 from experiments import grid
 from experiments.artifacts import figures
 from experiments.artifacts.reader import ExperimentFolder
-from experiments.cli import experiment
 from experiments.cli.launch import parse_flags
+from experiments.runner import stages
 from experiments.runner.errors import UsageError
 from experiments.runner.stages import REFIT
 from linear_cifar.blocks import load_result
@@ -303,7 +303,7 @@ def test_parts_and_a_diverged_best(folded, monkeypatch, tmp_path):
 def test_a_missing_pyarrow_is_refused_before_training(tmp_path, monkeypatch):
     np.savez(tmp_path / "own.npz", **DIVIDED)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    monkeypatch.setattr(experiment, "fit", lambda **_: pytest.fail("it trained"))
+    monkeypatch.setattr(stages, "fit", lambda **_: pytest.fail("it trained"))
     message = r"^--save_probabilities needs pyarrow\.parquet, .*: pip install 'linear_cifar\[parquet\]'$"
     with pytest.raises(UsageError, match=message):
         run_grid(tmp_path, "--data=own.npz", "--save_probabilities")

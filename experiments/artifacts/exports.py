@@ -12,6 +12,7 @@ from linear_cifar.atomic import atomic_text, atomic_write
 from linear_cifar.config import AXES
 from linear_cifar.data.dataset import SPLITS, order_splits
 from linear_cifar.result import TRAIN, Result
+from linear_cifar.snapshots import SOLVED
 from linear_cifar.standardizer import Standardizer, fold_standardizer
 
 # Columns that identify a run: the name of its sweep, the data set, the configuration, the seed, and the fold
@@ -26,7 +27,7 @@ def result_columns(splits: Sequence[str] = SPLITS) -> list[str]:
     """Return the columns of results.csv for data with these splits, see FILES.md."""
     held_out = [split for split in splits if split != TRAIN]
     measured = [f"{split}_{metric}" for metric in ("class_acc", "top5") for split in held_out]
-    return [*KEYS, "epochs", *_metrics(splits), *measured, "diverged", "stopped"]
+    return [*KEYS, "epochs", *_metrics(splits), *measured, *SOLVED, "diverged", "stopped"]
 
 
 def history_columns(splits: Sequence[str] = SPLITS) -> list[str]:
@@ -51,7 +52,11 @@ def write_results(folder: Path, results: Sequence[Result], complete: bool = True
     """
     splits = order_splits({*SPLITS}.union(*(result.sizes for result in results)))
     measured = {name for result in results for name in result.final}
-    columns = [name for name in result_columns(splits) if name in measured or not name.endswith("_top5")]
+    columns = [
+        name
+        for name in result_columns(splits)
+        if name in measured or not (name.endswith("_top5") or name in SOLVED)
+    ]
     write_csv(folder / RESULTS, columns, (row for result in results for row in _result_rows(result, columns)))
     history = history_columns(splits)
     write_csv(
@@ -93,7 +98,9 @@ def run_keys(result: Result) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
     for s in range(result.identity.size[0]):
         for c in range(result.identity.size[1]):
             if result.epochs[s, c]:
-                yield s, c, (result.about["sweep"], result.about["dataset"], *result.key(s, c))
+                *_, seed, fold = result.key(s, c)
+                axes = [result.configs[c].get(name) for name in AXES]
+                yield s, c, (result.about["sweep"], result.about["dataset"], *axes, seed, fold)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -110,20 +117,22 @@ def _result_rows(result: Result, columns: Sequence[str]) -> Iterator[Sequence[An
     names = columns[len(KEYS) + 1 : -2]
     measured = [result.final.get(name) for name in names]
     in_history = [name in result.history for name in names]
+    kinds = [int if name in SOLVED[2:] else np.asarray for name in names]
     for s, c, keys in run_keys(result):
         stopped = int(result.stopped[s, c])
         cells = (
-            None if column is None or (stopped and not known) else column[s, c]
-            for column, known in zip(measured, in_history, strict=True)
+            None if column is None or (stopped and not known) else whole(column[s, c])
+            for column, known, whole in zip(measured, in_history, kinds, strict=True)
         )
-        yield *keys, result.epochs[s, c], *cells, result.diverged[s, c] or None, stopped or None
+        epochs = None if result.identity.is_exact else result.epochs[s, c]
+        yield *keys, epochs, *cells, result.diverged[s, c] or None, stopped or None
 
 
 def _history_rows(result: Result, names: Sequence[str]) -> Iterator[Sequence[Any]]:
-    """Yield the rows of history.csv."""
+    """Yield the rows of history.csv; a solver's runs have no epochs."""
     columns = [result.history.get(name) for name in names[len(KEYS) + 1 :]]
     for s, c, keys in run_keys(result):
-        for epoch in range(result.epochs[s, c]):
+        for epoch in range(0 if result.identity.is_exact else result.epochs[s, c]):
             yield *keys, epoch + 1, *(None if column is None else column[epoch, s, c] for column in columns)
 
 

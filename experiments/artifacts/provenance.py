@@ -79,7 +79,7 @@ def describe_sweep(sweep: Sweep, data: Data, result: Result | None) -> dict[str,
     content = {
         "configurations": len(sweep.configs),
         "seeds": sweep.seeds,
-        **sweep.settings._asdict(),
+        **sweep.settings.describe(),
         **sizes,
         "dataset": describe_dataset(data.dataset),
     }

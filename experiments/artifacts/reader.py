@@ -134,8 +134,11 @@ class ExperimentFolder:
     def has_results(self, sweeps: dict[str, dict[str, Any]]) -> bool:
         """Tell whether the folder holds the finished files of sweeps that config.json describes like this."""
         files = all((self.folder / name).exists() for name in (RESULTS, HISTORY, TABLES, LATEX))
-        ours = {name: (sweep["identity"], sweep["epochs"]) for name, sweep in sweeps.items()}
-        theirs = {name: (sweep.get("identity"), sweep.get("epochs")) for name, sweep in self.sweeps.items()}
+        keys = ("identity", "epochs", "max_evaluations")
+        ours, theirs = (
+            {name: [sweep.get(key) for key in keys] for name, sweep in described.items()}
+            for described in (sweeps, self.sweeps)
+        )
         return self.complete and files and ours == theirs
 
 

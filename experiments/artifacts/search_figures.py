@@ -1,15 +1,23 @@
-"""The figures of a search: accuracy along each axis, and the best accuracy against the work."""
+"""The figures of a search and of a path: accuracy along axes, and the best accuracy against the work."""
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from experiments.artifacts.drawing import BLUE, COLUMN, ORANGE, PAGE, SEQUENTIAL, add_legend, draw_figure
-from experiments.artifacts.figures import axis_labels
+from experiments.artifacts.figures import SPLIT_COLORS, axis_labels
 from experiments.artifacts.plotting import Axes, Figure, MaxNLocator, matplotlib
-from experiments.artifacts.tables import configuration_symbols, heading
+from experiments.artifacts.tables import (
+    MAY_BE_BEST,
+    ONE_ERROR,
+    configuration_symbols,
+    find_one_standard_error,
+    heading,
+    interval_heading,
+)
 from linear_cifar.config import AXES
 from linear_cifar.halving import split_brackets
 from linear_cifar.result import Result
+from linear_cifar.uncertainty import half_width
 
 # Values of an axis that span a larger factor are drawn on its logarithmic scale.
 LARGE_FACTOR = 50
@@ -76,6 +84,52 @@ def plot_effort(result: Result) -> Figure:
         panel.xaxis.set_major_formatter("{x:,.0f}")
         panel.grid()
         add_legend(figure, panel)
+    return figure
+
+
+def plot_path(result: Result) -> Figure:
+    """Draw loss and accuracy of minima that differ in λ, on the training and the validation examples.
+
+    Bands are 95 % intervals: of the mean loss over the folds, and of the validation accuracy. The λ that may
+    be the best are shaded.
+    """
+    lams, selection = np.array([config.lam for config in result.configs]), result.selection()
+    order = np.argsort(lams, kind="stable")
+    places = lams[order]
+    middle = np.where(places[:-1] > 0, np.sqrt(places[1:] * places[:-1]), places[1:] / 2)
+    starts, ends = [places[0], *middle], [*middle, places[-1]]
+    lines = {"the best λ": result.ranking()[0], ONE_ERROR: find_one_standard_error(result)}
+    title = f"{interval_heading(result, False)}: exact minima"
+    with draw_figure((PAGE, 2.6), title) as figure:
+        panels = figure.subplots(1, 2)
+        for split in [name for name in result.sizes if name in ("train", "val")]:
+            style = {
+                "color": SPLIT_COLORS[split],
+                "marker": "o",
+                "markersize": 2,
+                "linewidth": 1,
+                "label": split,
+            }
+            band = {"color": SPLIT_COLORS[split], "alpha": 0.18, "linewidth": 0}
+            loss = result.final[f"{split}_loss"][:, order].astype(np.float64)
+            mean, half = loss.mean(axis=0), np.asarray(half_width(loss))
+            panels[0].plot(places, mean, **style)
+            panels[0].fill_between(places, mean - half, mean + half, **band)
+            mean, low, high = 100 * np.array([result.interval(split, int(c))[:3] for c in order]).T
+            panels[1].plot(places, mean, **style)
+            panels[1].fill_between(places, low, high, **band)
+        of_losses = "loss, without the penalty" + "\n(bands: over the folds)" * (result.folds > 1)
+        for panel, label in zip(panels, (of_losses, "accuracy, %"), strict=True):
+            _scale_axis(panel, result, "lam")
+            for place in np.flatnonzero(selection.may_be_best[order]):
+                panel.axvspan(
+                    starts[place], ends[place], color="0.5", alpha=0.15, linewidth=0, label=MAY_BE_BEST
+                )
+            for (name, c), line in zip(lines.items(), ("-.", ":"), strict=True):
+                panel.axvline(lams[c], color="0.4", linewidth=1, linestyle=line, label=name)
+            panel.set_ylabel(label)
+            panel.grid()
+        add_legend(figure, *panels)
     return figure
 
 

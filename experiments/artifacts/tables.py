@@ -31,6 +31,8 @@ ENOUGH = 10
 DIFFERENCE = "val − best, simultaneous"
 # Marks a configuration, or a file, in the set of `confidence_set`.
 MAY_BE_BEST = "may be the best"
+# The choice of glmnet's rule on a path.
+ONE_ERROR = "largest λ within one standard error of the best"
 # What a training size counts.
 EXAMPLES, SHOTS = "training examples", "training examples of each class"
 # The numbers of a cell, in the unit of its text: one, or a mean with its interval's ends or with `sd`.
@@ -119,7 +121,8 @@ def ranking_table(result: Result, selection: Selection, stops: str = "") -> Tabl
         loss = number_cell(float(result.final["val_loss"][:, c].mean()))
         difference = interval_cell(selection.difference[c], format_difference) if rank > 1 else Cell("")
         in_set = selection.may_be_best[c] and len(ranking) > 1
-        remark = Cell(MAY_BE_BEST) if in_set else _describe_divergence(result, c)
+        remark = _describe_end(result, c)
+        remark = Cell(", ".join([MAY_BE_BEST] * bool(in_set) + [remark.text] * bool(remark.text)))
         measured = [*accuracies(result, c), *mean_cells, loss, difference]
         rows.append([number_cell(rank), *axis_cells(result, c), *measured, remark])
     accuracy_columns = [f"{split} acc" for split in result.sizes]
@@ -130,6 +133,47 @@ def ranking_table(result: Result, selection: Selection, stops: str = "") -> Tabl
     note = "\n".join(lines)
     title = f"{interval_heading(result)}, by validation accuracy (%):"
     return Table("ranking", title, columns, *split_cells(rows), note, optional)
+
+
+def find_one_standard_error(result: Result) -> int:
+    """Return the index of the largest λ whose accuracy is within one standard error of the best.
+
+    That is glmnet's rule (Hastie, Tibshirani and Friedman 2009, section 7.10), by the validation accuracy and
+    its standard error over the examples.
+    """
+    lams = np.array([config.lam for config in result.configs])
+    accuracy = result.final["val_acc"].mean(axis=0, dtype=np.float64)
+    best = result.ranking()[0]
+    within = accuracy >= accuracy[best] - np.nan_to_num(result.interval("val", best).stderr)
+    return int(np.argmax(np.where(within, lams, -1)))
+
+
+def take_path(result: Result) -> Result:
+    """Return the configurations that differ from the best one in λ only."""
+    best = result.configs[result.ranking()[0]]
+    alike = [c for c, config in enumerate(result.configs) if config.replace(lam=best.lam) == best]
+    return result.take(alike)
+
+
+def describe_path(result: Result) -> str:
+    """Say which λ the one-standard-error rule takes, and which runs have no minimum or are not at it."""
+    lines, path = [], take_path(result)
+    if len(path.configs) > 1:
+        c = find_one_standard_error(path)
+        accuracy = format_interval(path.interval("val", c))
+        lines.append(f"The {ONE_ERROR}: {configuration_name(path, c)}, val {accuracy}.")
+    counts = {name: int(result.final[name].sum()) for name in ("converged", "separable", "stalled")}
+    left = result.final["converged"].size - sum(counts.values())
+    for count, words in (
+        (counts["separable"], "no minimum (λ is 0 and the classes are separable) and stopped there"),
+        (counts["stalled"], "a gradient that rounding keeps above --tolerance, see results.csv"),
+        (left, "not converged: give more --max_evaluations"),
+    ):
+        if count:
+            lines.append(f"Of {result.final['converged'].size:,} runs, {count:,} with {words}.")
+    evaluations = result.final["evaluations"]
+    lines.append(f"Evaluations per run: {evaluations.min():.0f} to {evaluations.max():.0f}.")
+    return " ".join(lines)
 
 
 def describe_stops(result: Result) -> str:
@@ -216,7 +260,7 @@ def refit_table(result: Result, data: Data) -> Table:
     for c in result.ranking():
         mean_cells = [_mean_percent(result.final[name][:, c]) for name in means.values()]
         mean_weights = [interval_cell(of_mean_weights[c])] if of_mean_weights else []
-        remark = _describe_divergence(result, c)
+        remark = _describe_end(result, c)
         measured = [*accuracies(result, c), *mean_cells, *mean_weights]
         rows.append([number_cell(c + 1), *axis_cells(result, c), *measured, remark])
     columns = ["rank", *names, *(f"{split} acc" for split in result.sizes), *means]
@@ -306,7 +350,9 @@ def format_interval(interval: Estimate, symmetric: float = SYMMETRIC) -> str:
 def shown_axes(result: Result) -> list[str]:
     """Return the names of the axes on which a configuration of the sweep differs from the defaults."""
     return [
-        name for name, axis in AXES.items() if any(config[name] != axis.default for config in result.configs)
+        name
+        for name, axis in AXES.items()
+        if any(config.get(name, axis.default) != axis.default for config in result.configs)
     ]
 
 
@@ -328,9 +374,10 @@ def configuration_symbols(result: Result, config: int) -> list[str]:
 
 
 def replicate_name(result: Result, replicate: int) -> str:
-    """Return the seed and, where there are folds, the fold of a replicate, by its index."""
+    """Return the seed and the fold of a replicate, by its index, if there are any."""
     name = result.identity.replicates[replicate]
-    return f"seed {name.seed}" if name.fold is None else f"seed {name.seed}, fold {name.fold}"
+    words = ["exact minima"] if result.identity.is_exact else [f"seed {name.seed}"]
+    return ", ".join([*words, *[f"fold {name.fold}"] * (name.fold is not None)])
 
 
 def percent(shares: ArrayLike) -> Cell:
@@ -390,9 +437,17 @@ def _mean_percent(shares: ArrayLike) -> Cell:
     return interval_cell(Estimate(float(np.mean(shares, dtype=np.float64)), np.nan, np.nan))
 
 
-def _describe_divergence(result: Result, config: int) -> Cell:
+def _describe_end(result: Result, config: int) -> Cell:
+    """Say that a configuration diverged, or that it is no minimum."""
     epochs = result.diverged[:, config]
-    return Cell(f"diverged in epoch {epochs[epochs > 0].min()}" if epochs.any() else "")
+    if epochs.any():
+        return Cell(f"diverged in epoch {epochs[epochs > 0].min()}")
+    if not result.identity.is_exact or result.final["converged"][:, config].all():
+        return Cell("")
+    ends = {"separable": "separable", "stalled": "at the limit of its digits"}
+    return Cell(
+        next((words for name, words in ends.items() if result.final[name][:, config].any()), "not converged")
+    )
 
 
 def _describe_replicates(result: Result) -> str:

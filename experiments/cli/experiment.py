@@ -28,6 +28,7 @@ from experiments.cli.source import Prepare, open_source
 from experiments.cli.streams import terminal_width
 from experiments.runner.errors import Stopped, UsageError
 from experiments.runner.folder import BEST, BLOCKS, CONFIG, HISTORY, LATEX, PROBABILITIES, RESULTS, TABLES
+from experiments.runner.settings import PATH, SGD
 from experiments.runner.stages import Stage, Sweep
 from linear_cifar.atomic import atomic_text
 from linear_cifar.cluster import Cluster, ClusterError
@@ -36,7 +37,7 @@ from linear_cifar.data.dataset import DataError
 from linear_cifar.data.division import train_size
 from linear_cifar.data.local import import_extra
 from linear_cifar.data.prepare import Data
-from linear_cifar.fitting import NothingTrained, fit
+from linear_cifar.fitting import NothingTrained
 from linear_cifar.folders import FolderError, locked_folder, write_json
 from linear_cifar.result import ALL, Result
 
@@ -140,6 +141,8 @@ def _describe_sweeps(sweeps: Sequence[Sweep]) -> str:
         return f"{runs:,} runs in {len(sweeps)} sweeps"
     (sweep,) = sweeps
     size = describe_size(len(sweep.configs), len(sweep.seeds), sweep.settings.folds)
+    if sweep.settings.solver == PATH:
+        return f"{size} to the minimum"
     return f"{size} for {sweep.settings.epochs} epoch" + "s" * (sweep.settings.epochs > 1)
 
 
@@ -172,7 +175,8 @@ def check_sweep(sweep: Sweep, sizes: Mapping[str, int]) -> None:
     if settings.average > settings.epochs:
         raise UsageError(f"--average={settings.average}: give at most --epochs={settings.epochs}")
     try:
-        check_configs(sweep.configs, num_training, settings.dtype)
+        if settings.solver == SGD:
+            check_configs(sweep.configs, num_training, settings.dtype)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -261,7 +265,8 @@ def _train_and_write(experiment: _Experiment) -> Sequence[Table]:
     unfinished = (last.epochs > 0) & (last.epochs < total) & (last.stopped == 0)
     epoch = ""
     if unfinished.any():
-        epoch = f" after epoch {last.epochs[unfinished].max()} of {total} of {last.about['sweep']}"
+        step = "round" if last.identity.is_exact else "epoch"
+        epoch = f" after {step} {last.epochs[unfinished].max()} of {total} of {last.about['sweep']}"
     raise Stopped(
         f"stopped{epoch}: state saved, {folder} holds the results until then, marked incomplete; "
         f"to resume: {experiment.resume_command}",
@@ -313,8 +318,8 @@ def _train_sweep(
     title = f"{data.dataset.name[:TITLE]}, {sweep.name}"
     try:
         with EpochsBar(sweep.name, title, experiment.clock, begin) as bar:
-            result = fit(
-                **sweep.fit_arguments(data),
+            result = sweep.train(
+                data,
                 keep=experiment.keep,
                 folder=experiment.folder / BLOCKS / sweep.name,
                 save_every=FLAGS.save_every,
@@ -338,7 +343,8 @@ def _train_sweep(
 
 
 def _log_signal(number: int) -> None:
-    log(f"\n{signal.Signals(number).name}: finishing this epoch and saving; a second one stops at once")
+    name = signal.Signals(number).name
+    log(f"\n{name}: finishing this epoch or round and saving; a second one stops at once")
 
 
 @contextmanager

@@ -14,10 +14,19 @@ from experiments.cli.progress import log
 from experiments.cli.recipes import RECIPES, define_recipe
 from experiments.runner.errors import UsageError
 from experiments.runner.folder import FORMATS
-from experiments.runner.settings import Flag, Settings, declared_settings, default_settings
+from experiments.runner.settings import (
+    DESCENT_SETTINGS,
+    PATH,
+    PATH_SETTINGS,
+    SGD,
+    Flag,
+    Settings,
+    declared_settings,
+    default_settings,
+)
 from experiments.runner.stages import Stage, Sweep, fixed_stage, refit_stage
 from linear_cifar.arguments import LARGEST_SEED
-from linear_cifar.config import AXES, Axis, Config, Range, draw_configs, grid
+from linear_cifar.config import AXES, Axis, Config, Range, draw_configs, grid, space_evenly
 from linear_cifar.data.dataset import SPLIT_NAMES, ImageShape, is_split, order_splits
 from linear_cifar.data.find import DATASETS
 from linear_cifar.data.formats import WHOLE, is_array
@@ -27,6 +36,8 @@ FLAGS = flags.FLAGS
 
 # The flags of training sizes, and the setting that gets one of their values.
 SIZE_FLAGS = {"train_sizes": "train_size", "shots": "shots"}
+# The axes that the minimum of the objective does not have.
+DESCENT_AXES = ("eta", "batch", "q", "momentum")
 
 # A flag that is defined below belongs to the command that calls for it, and appears in its --help.
 flags.disclaim_key_flags()
@@ -116,25 +127,43 @@ def define_pairs(name: str, default: Sequence[tuple[float, float]], help: str) -
     flags.DEFINE(_PairsParser(), name, default, help, serializer=_ListSerializer())
 
 
-def define_axes(*, ranges: bool = False, omit: Collection[str] = (), **defaults: Any) -> None:
+def define_axes(*, ranges: Collection[str] = (), omit: Collection[str] = (), **defaults: Any) -> None:
     """Define a flag for each axis of a configuration, which takes one value or several.
 
     Args:
-      ranges: whether the flags take ranges too.
+      ranges: axes whose flags take ranges too.
       omit: axes without a flag, because the command sets them itself.
       **defaults: defaults of this command; the other axes have their own.
     """
     for name, axis in AXES.items():
         if name not in omit:
-            parser, default = _AxisParser(axis, ranges), defaults.get(name, (axis.default,))
+            parser, default = _AxisParser(axis, name in ranges), defaults.get(name, (axis.default,))
             text = f"{axis.label}: {'a range, or ' * parser.ranges}{axis.limits}"
             flags.DEFINE(parser, name, default, text, serializer=_ListSerializer())
 
 
-def grid_from_flags() -> tuple[Config, ...]:
-    """Return the configurations that the flags of `define_axes` span."""
-    axes: dict[str, Any] = {name: FLAGS[name].value for name in AXES if name in FLAGS}
-    return grid(**axes)
+def define_path_axes(omit: Collection[str] = (), **defaults: Any) -> None:
+    """Define the flags of the axes of which λ takes a range, see `define_axes`."""
+    define_axes(ranges=["lam"], omit=omit, **defaults)
+    flags.DEFINE_integer("points", 32, "number of values of a range of λ", lower_bound=2, upper_bound=10_000)
+
+
+def grid_from_flags(omit: Collection[str] = ()) -> tuple[Config, ...]:
+    """Return the configurations that the flags of axes span, but for those of `omit`.
+
+    A range of λ has --points values, evenly on its scale.
+
+    Raises:
+      UsageError: if a range is empty.
+    """
+    axes: dict[str, Any] = {name: FLAGS[name].value for name in AXES if name in FLAGS and name not in omit}
+    try:
+        for name, values in axes.items():
+            if isinstance(values, Range):
+                axes[name] = space_evenly(name, values, FLAGS.points)
+        return grid(**axes)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def define_points(**defaults: Any) -> None:
@@ -143,7 +172,7 @@ def define_points(**defaults: Any) -> None:
     Args:
       **defaults: defaults of the axes, as for `define_axes`.
     """
-    define_axes(ranges=True, **defaults)
+    define_axes(ranges=AXES, **defaults)
     flags.DEFINE_integer("points", 256, "number of points", lower_bound=1, upper_bound=2**20)
     flags.DEFINE_integer(
         "points_seed", 0, "seed of the sequence of points", lower_bound=0, upper_bound=LARGEST_SEED
@@ -227,6 +256,7 @@ def define_settings(
     recipes: Sequence[str] = tuple(RECIPES),
     omit: Collection[str] = (),
     selects: bool = False,
+    solves: bool = False,
     halves: bool = False,
     compares: bool = False,
     **defaults: Any,
@@ -239,6 +269,7 @@ def define_settings(
       omit: settings without a flag, because the command sets them itself.
       selects: whether the command looks for the best configuration. It then takes a user's own file, folds,
         and a number of configurations to refit.
+      solves: whether the command finds exact minima; it has no seeds then.
       halves: whether the command may stop runs before their end.
       compares: whether it trains on several files of a user's own, and on nothing else.
       **defaults: defaults of this command, where they differ from those in `Settings`.
@@ -250,17 +281,19 @@ def define_settings(
         omit = {*omit, "image_shape", "folds"}
     if not halves:
         omit = {*omit, "halving", "rungs", "bracket"}
+    if not compares:
+        omit = {*omit, "solver", *(DESCENT_SETTINGS if solves else PATH_SETTINGS)}
     for name, (kind, flag) in declared.items():
         if name not in omit:
             _define_setting(name, kind, flag._replace(default=defaults.get(name, flag.default)))
-    flags.DEFINE_integer(
-        "seed", 0, "first seed of weights, order, flips and shifts", lower_bound=0, upper_bound=LARGEST_SEED
-    )
-    flags.DEFINE_integer(
-        "seeds", seeds, "number of seeds, counted up from --seed", lower_bound=1, upper_bound=1_000_000
-    )
-    if not compares:
+    if not solves:
+        text = "first seed of weights, order, flips and shifts"
+        flags.DEFINE_integer("seed", 0, text, lower_bound=0, upper_bound=LARGEST_SEED)
+        text = "number of seeds, counted up from --seed"
+        flags.DEFINE_integer("seeds", seeds, text, lower_bound=1, upper_bound=1_000_000)
+    if not compares and not solves:
         define_recipe(recipes)
+    if not compares:
         define_data()
     if selects:
         _define_user_file(compares)
@@ -284,10 +317,30 @@ def sweep_from_flags(name: str, configs: Sequence[Config], **fixed: Any) -> Swee
     # The validation images are always measured. One order, so that equal sets are equal settings.
     evaluate = {"val", *values["evaluate"]}
     values["evaluate"] = tuple(order_splits(evaluate))
-    seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)
+    first, count = (FLAGS.seed, FLAGS.seeds) if "seeds" in FLAGS else (0, 1)
+    seeds = range(first, first + count)
     if seeds[-1] > LARGEST_SEED:
-        raise UsageError(f"--seed={FLAGS.seed} --seeds={FLAGS.seeds}: the largest seed is {LARGEST_SEED}")
+        raise UsageError(f"--seed={first} --seeds={count}: the largest seed is {LARGEST_SEED}")
     return Sweep(name, Settings(**values), tuple(seeds), tuple(configs))
+
+
+def solver_sweep_from_flags(name: str) -> Sweep:
+    """Return a sweep of what --solver names, over the configurations that the flags span.
+
+    Raises:
+      UsageError: if a flag is given that does not apply to it.
+    """
+    solves = "solver" not in FLAGS or FLAGS.solver == PATH
+    for flag in (*DESCENT_AXES, *DESCENT_SETTINGS) if solves else PATH_SETTINGS:
+        if flag in FLAGS and FLAGS[flag].present:
+            raise UsageError(f"--{flag}: it is for --solver={SGD if solves else PATH}")
+    if solves and "seeds" in FLAGS and not any(FLAGS[name].value for name in SIZE_FLAGS):
+        for flag in ("seed", "seeds"):
+            if FLAGS[flag].present:
+                raise UsageError(f"--{flag}: the exact minimum has no seed, unless subsets are drawn by it")
+    configs = grid_from_flags(DESCENT_AXES if solves else ())
+    fixed = {"solver": PATH, "flip": False, "shift": 0, "average": 1, "evaluate": ()} if solves else {}
+    return sweep_from_flags(name, configs, **fixed)
 
 
 def define_sizes() -> None:

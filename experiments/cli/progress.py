@@ -42,13 +42,14 @@ class EpochsBar:
     def show(self, progress: Progress) -> None:
         """Show a step of the training, and count its time."""
         total, block = len(progress.block.epochs), progress.block
+        solves = block.is_exact
         phase = "training" if not progress.resumed else "evaluation" if self._bar else "data"
         seconds = self._clock.count(phase)
         if progress.resumed:
             if progress.epoch:
                 self._reused.append(
                     f"reused: {self._name}, {describe_block(block)}, "
-                    f"the first {progress.epoch} of {total} epochs"
+                    f"the first {progress.epoch} of {total} {'rounds' if solves else 'epochs'}"
                 )
             self._skip(progress)
         if self._bar is None and progress.epoch < total:
@@ -62,7 +63,8 @@ class EpochsBar:
             self._show_best(progress.accuracy or 0.0, progress.note)
             # Rounded shares may sum to a little more than the whole.
             self._bar.update(min(progress.advance, progress.total - self._bar.n))
-            if not self._estimated and progress.advance and not progress.note:  # workers have their own pace
+            # Workers have their own pace, and nobody knows how many rounds a minimum takes.
+            if not self._estimated and progress.advance and not progress.note and not solves:
                 left = (progress.total - self._bar.n) / progress.advance * seconds
                 if left >= TOLD:
                     log(f"{self._name}: about {tqdm.format_interval(left)} left on this machine")
@@ -82,6 +84,8 @@ class EpochsBar:
     def _open(self, progress: Progress) -> None:
         self._begin()
         bar_format = "{desc}:{percentage:4.0f}%|{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}{postfix}]"
+        if progress.block.is_exact:
+            bar_format = "{desc}: to the minimum [{elapsed}{postfix}]"
         self._bar = _open_bar(total=progress.total, desc=self._title, bar_format=bar_format)
         self._skip(progress._replace(advance=self._resumed))
 

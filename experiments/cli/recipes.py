@@ -6,6 +6,7 @@ from typing import Any
 from absl import flags
 
 from experiments.runner.errors import UsageError
+from experiments.runner.settings import PATH
 from linear_cifar.config import Range
 
 # The flag belongs to the command that calls for it.
@@ -31,6 +32,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 FEW_ROWS, MOST_VALIDATING, LARGEST_BATCH = 5_000, 10_000, 256
 # Learning rates and L2 strengths for features of mean 0 and standard deviation 1, from 10 to 4,000 of them.
 ETAS, LAMS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (0.00001, 0.0001, 0.001, 0.01, 0.1)
+
+# Range of λ for exact minima.
+PATH_LAMS = Range(1e-6, 1.0)
 
 
 def define_recipe(names: Sequence[str]) -> None:
@@ -75,15 +79,21 @@ def fit_defaults(sizes: Mapping[str, int]) -> list[str]:
     """
     flag_values, n = flags.FLAGS, sizes["train"]
     # A mirror image may be of another class.
-    values: dict[str, Any] = {"flip": False, "schedule": "cosine"}
-    if n < FEW_ROWS:
-        values |= {"epochs": 100}
+    solves = "solver" in flag_values and flag_values.solver == PATH
+    values: dict[str, Any] = {}
+    if not solves and "epochs" in flag_values:
+        values = {"flip": False, "schedule": "cosine"} | ({"epochs": 100} if n < FEW_ROWS else {})
     if "val" not in sizes and not flag_values["val_size"].present and not flag_values["folds"].present:
-        by_folds = n < FEW_ROWS and not any(name.startswith("test") for name in flag_values.evaluate)
+        tested = any(name.startswith("test") for name in getattr(flag_values, "evaluate", ()))
+        by_folds = n < FEW_ROWS and not tested
         values |= {"folds": 5} if by_folds else {"val_size": max(1, min(n // 5, MOST_VALIDATING))}
-    if not isinstance(flag_values.eta, Range):  # a grid
+    if solves:
+        values |= {"lam": PATH_LAMS}
+    elif "eta" in flag_values and not isinstance(flag_values.eta, Range):  # a grid
         values |= {"eta": ETAS, "lam": LAMS}
     words = set_defaults(values)
+    if solves or "batch" not in flag_values:
+        return words
     folds, val_size = flag_values.folds, 0 if "val" in sizes else flag_values.val_size
     if folds:
         n += sizes.get("val", 0)
@@ -98,6 +108,6 @@ def _describe(name: str) -> str:
 def _words(values: Mapping[str, Any]) -> list[str]:
     """Return the words of a command line that give flags these values."""
     return [
-        f"--{flag}={','.join(map(str, value)) if isinstance(value, tuple) else str(value).lower()}"
+        f"--{flag}={','.join(map(str, value)) if type(value) is tuple else str(value).lower()}"
         for flag, value in values.items()
     ]

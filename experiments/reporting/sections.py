@@ -92,6 +92,10 @@ SECTIONS = {
             "effort": "Validation accuracy of the best so far against the epochs that all runs have trained.",
         },
     ),
+    "path": Section(
+        "The path: the exact minimum for each L2 strength",
+        {"path": "Loss and accuracy of the minimum against λ; what may be the best is shaded."},
+    ),
     "compare": Section(
         "Which features are best",
         {"compare": "Accuracy of each file's best configuration, with its 95 % interval."},
@@ -227,14 +231,14 @@ def _explorer_rows(experiment: ExperimentFolder) -> Iterator[dict[str, Any]]:
     name = f"{experiment.name}, {experiment.label}" if experiment.user_file else experiment.name
     for sweep in experiment.sweeps:
         result = experiment.result(sweep).take_finished()
-        nothing = np.full_like(result.history["running_loss"], np.nan)
+        nothing = np.full((0, *result.identity.size), np.nan)
         curves = {
             column: result.history.get(column, nothing).mean(axis=1, dtype=np.float64) for column in CURVES
         }
         for c, config in enumerate(result.configs):
             final = {split: result.interval(split, c) for split in result.sizes}
             yield {
-                "key": [name, sweep, *config.values()],
+                "key": [name, sweep, *map(config.get, AXES)],
                 **{split: _round(100 * interval.mean) for split, interval in final.items()},
                 "text": {split: format_interval(interval) for split, interval in final.items()},
                 "curves": {

@@ -21,6 +21,16 @@ from linear_cifar.schedules import SCHEDULES
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 
 
+# Gradient descent, and exact minima.
+SGD, PATH = "sgd", "path"
+# The settings that only one of the two has.
+DESCENT_SETTINGS = (
+    "flip", "shift", "epochs", "schedule", "average", "shuffle", "init", "max_loss", "evaluate", "halving",
+    "rungs", "bracket",
+)  # fmt: skip
+PATH_SETTINGS = ("tolerance", "max_evaluations")
+
+
 class Flag(NamedTuple):
     """The flag of a setting: its help text, its default, and the values it accepts."""
 
@@ -109,6 +119,28 @@ class Settings(NamedTuple):
             upper=31,
         ),
     ]
+    solver: Annotated[
+        str,
+        Flag(
+            "sgd is mini-batch gradient descent; path is the exact minimum for each λ, see experiments.path",
+            default=SGD,
+            choices=(SGD, PATH),
+        ),
+    ]
+    tolerance: Annotated[
+        float | None,
+        Flag(
+            "size of the gradient at which the minimum is reached, relative to that at W = 0 (default: 1e-6, "
+            "in float64 1e-10)",
+            default=None,
+            lower=0,
+            upper=1,
+        ),
+    ]
+    max_evaluations: Annotated[
+        int,
+        Flag("largest number of evaluations of a run's objective on the way to its minimum", 1_000, lower=1),
+    ]
     epochs: Annotated[int, Flag("number of passes over the training images", default=40, lower=1)]
     schedule: Annotated[
         str,
@@ -177,8 +209,24 @@ class Settings(NamedTuple):
         ),
     ]
 
+    def describe(self) -> dict[str, Any]:
+        """Return the settings without those that do not apply to what trains."""
+        unused = DESCENT_SETTINGS if self.solver == PATH else PATH_SETTINGS
+        return {name: value for name, value in self._asdict().items() if name not in unused}
+
     def fit_options(self, image_shape: ImageShape | None) -> dict[str, Any]:
-        """Return the options of `fit` for a sweep with these settings, on images of this shape, if on any."""
+        """Return the options of `fit`, or of `solve`, for a sweep with these settings.
+
+        `image_shape` is the shape of the images, if there are any.
+        """
+        if self.solver == PATH:
+            return {
+                "loss": self.loss,
+                "precision": PRECISIONS[self.precision],
+                "dtype": self.dtype,
+                "tolerance": self.tolerance,
+                "max_evaluations": self.max_evaluations,
+            }
         return {
             "epochs": self.epochs,
             "loss": self.loss,

@@ -7,9 +7,10 @@ configurations again on more data is a second one.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from experiments.runner.settings import Settings
+from experiments.runner.settings import SGD, Settings
 from linear_cifar.config import Config
 from linear_cifar.data.prepare import Data
+from linear_cifar.fitting import fit, solve
 from linear_cifar.result import Result
 
 # Name of the sweep that trains the best configurations again.
@@ -24,6 +25,13 @@ class Sweep(NamedTuple):
     seeds: tuple[int, ...]
     configs: tuple[Config, ...]
     file: str = ""  # name of the file to train on, of several; see `experiments.cli.source.find_files`
+
+    def train(self, data: Data, **options: Any) -> Result:
+        """Train this sweep by `fit`, or by `solve`; the options are those that both have."""
+        arguments = self.fit_arguments(data) | options
+        if self.settings.solver == SGD:
+            return fit(**arguments)
+        return solve(arguments.pop("configs"), replicates=arguments.pop("seeds"), **arguments)
 
     def fit_arguments(self, data: Data) -> dict[str, Any]:
         """Return the arguments with which `fit` trains this sweep, and words for its result."""
