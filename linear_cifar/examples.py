@@ -86,7 +86,7 @@ class Examples:
             check_choice("kind", kind, KINDS)
         self.kind, self.K = _find_kind(rows, kind), rows.shape[1]
         self.compact = rows.argmax(axis=1).astype(np.int32) if self.kind == CLASSES else rows
-        self.weights, self.groups = _as_weights(weights, len(rows)), _as_groups(groups, len(rows))
+        self.weights, self.groups = as_weights(weights, len(rows)), _as_groups(groups, len(rows))
 
     @property
     def targets(self) -> Float[Array | np.ndarray, "n K"]:
@@ -188,7 +188,7 @@ def make_examples(
         check_choice("weights", weights, (BALANCED,))
         counts = np.bincount(known, minlength=K)
         weights = len(known) / (np.count_nonzero(counts) * counts[known])
-    others = _as_weights(weights, len(known)), _as_groups(groups, len(known))
+    others = as_weights(weights, len(known)), _as_groups(groups, len(known))
     return _make_unchecked((CLASSES, K), (held, jax.device_put(known), *others))
 
 
@@ -266,7 +266,7 @@ def _as_targets(targets: Any) -> Float[Array | np.ndarray, "n K"]:
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float32)
 
 
-def _as_weights(weights: Any, n: int) -> Float[Array, " n"] | None:
+def as_weights(weights: Any, n: int) -> Float[Array, " n"] | None:
     """Return the weights of n examples in float32, or raise ValueError with the first wrong row."""
     if weights is None:
         return None
@@ -280,7 +280,7 @@ def _as_weights(weights: Any, n: int) -> Float[Array, " n"] | None:
             row = int(np.argmax(wrong))
             raise ValueError(f"row {row} of weights is {known[row]}: give finite numbers from 0")
         if not known.any():
-            raise ValueError("weights are all 0: give at least one above 0")
+            raise ValueError("weights are all zero: give at least one above 0")
     return jnp.asarray(array, jnp.float32)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Num
 
 from linear_cifar.arguments import as_numbers, describe, is_traced
 from linear_cifar.devices import count_cores, empty_aligned
-from linear_cifar.examples import as_features
+from linear_cifar.examples import as_features, as_weights
 from linear_cifar.params import Params, as_params
 from linear_cifar.rounding import check_resolution, find_constant, is_wide
 
@@ -36,7 +36,7 @@ class Standardizer(NamedTuple):
     std: Float[Array | np.ndarray, "*replicates d"]
 
 
-def fit_standardizer(features: Any) -> Standardizer:
+def fit_standardizer(features: Any, weights: Any = None) -> Standardizer:
     """Compute means and (population) standard deviations over the rows, in float64.
 
     A constant feature says nothing of the classes, and its weight would keep its random start. It gets an
@@ -45,19 +45,23 @@ def fit_standardizer(features: Any) -> Standardizer:
 
     Args:
       features: raw features [n, d] of the training examples alone: an array, a nested list or a DataFrame.
+      weights: weights [n] of the examples: one of weight 2 counts as two. None: all are 1.
 
     Returns:
       Mean [d] and std [d].
 
     Raises:
-      ValueError: if the features are not numbers [n, d], or one is NaN, infinite or too large to square.
+      ValueError: if the features are not numbers [n, d], or one is NaN, infinite or too large to square;
+        or a weight is wrong, see `Examples`.
     """
     rows = np.asarray(as_features("features", features))
-    starts = range(0, rows.shape[1], COLUMNS_AT_ONCE)
+    weights = None if weights is None else np.asarray(as_weights(weights, len(rows)), np.float64)
+    shares = None if weights is None else weights / weights.sum()
+    blocks = [rows[:, start : start + COLUMNS_AT_ONCE] for start in range(0, rows.shape[1], COLUMNS_AT_ONCE)]
     with ThreadPoolExecutor(count_cores()) as pool:
-        parts = pool.map(lambda start: _compute_moments(rows[:, start : start + COLUMNS_AT_ONCE]), starts)
+        parts = pool.map(lambda block: _compute_moments(block, shares), blocks)
         mean, variance = (np.concatenate(moments) for moments in zip(*parts, strict=True))
-    constant = find_constant(rows)
+    constant = find_constant(rows if weights is None else rows[weights > 0])
     beyond = ~constant & ~((variance > 0) & np.isfinite(variance))
     if beyond.any():
         column = int(np.argmax(beyond))
@@ -68,17 +72,22 @@ def fit_standardizer(features: Any) -> Standardizer:
     return Standardizer(mean, np.where(constant, np.inf, np.sqrt(variance)))
 
 
-def _compute_moments(features: Num[np.ndarray, "n d"]) -> tuple[np.ndarray, np.ndarray]:
+def _compute_moments(features: Num[np.ndarray, "n d"], shares: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean [d] and the (population) variance [d] in float64."""
     n, d = features.shape
     mean, variance = np.zeros(d), np.zeros(d)
     # Two passes: the sum of squared deviations loses no digits where the mean is large.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # `fit_standardizer` refuses them
-        for start in range(0, n, ROWS_AT_ONCE):
-            mean += features[start : start + ROWS_AT_ONCE].sum(axis=0, dtype=np.float64) / n
-        for start in range(0, n, ROWS_AT_ONCE):
-            deviations = features[start : start + ROWS_AT_ONCE] - mean
-            variance += np.einsum("nd,nd->d", deviations, deviations) / n
+        parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, n, ROWS_AT_ONCE)]
+        for part in parts:
+            rows = features[part]
+            mean += rows.sum(axis=0, dtype=np.float64) / n if shares is None else shares[part] @ rows
+        for part in parts:
+            deviations = features[part] - mean
+            if shares is None:
+                variance += np.einsum("nd,nd->d", deviations, deviations) / n
+            else:
+                variance += shares[part] @ deviations**2
     return mean, variance
 
 

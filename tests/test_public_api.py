@@ -208,7 +208,10 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import linear_cifar
 for module in pkgutil.walk_packages(linear_cifar.__path__, "linear_cifar."):
-    importlib.import_module(module.name)
+    try:
+        importlib.import_module(module.name)
+    except ImportError as error:
+        print(module.name, error)
 from linear_cifar.data import cifar10, download, formats, tfds
 
 folder, count = Path(sys.argv[2]), int(sys.argv[3])
@@ -260,7 +263,9 @@ def test_without_the_extras_every_module_is_imported_and_says_what_is_missing(tm
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    binary, own, prepared, download = done.stdout.splitlines()
+    estimators, binary, own, prepared, download = done.stdout.splitlines()
+    assert estimators.startswith("linear_cifar.sklearn scikit-learn is missing")
+    assert estimators.endswith("pip install 'linear_cifar[sklearn]'")
     assert (binary, own) == (str((5 * test_cifar10.COUNT, 3072)), "(4, 2)")
     assert prepared.startswith(
         f"DataError the CIFAR-10 that tfds prepared in {tmp_path / 'tfds'} needs tensorflow_"

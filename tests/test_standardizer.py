@@ -205,3 +205,18 @@ def test_an_augmentation_gets_features_in_their_own_units():
     np.testing.assert_allclose(wide, narrow, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="cannot tell apart: give a standardizer and no augmentation"):
         lc.fit(CONFIGS, lc.make_examples(milliseconds(SIGNAL), LABELS, 3), {}, **options)
+
+
+def test_an_example_of_weight_two_counts_as_two():
+    rng = np.random.default_rng(0)
+    features, weights = rng.integers(0, 256, (2_500, 3)), rng.integers(0, 3, 2_500)
+    features[:, 2] = 7 + 90 * (weights == 0)
+    weighted, repeated = (
+        fit_standardizer(features, weights),
+        fit_standardizer(features.repeat(weights, axis=0)),
+    )
+    np.testing.assert_allclose(weighted.mean, repeated.mean, rtol=1e-12)
+    np.testing.assert_allclose(weighted.std, repeated.std, rtol=1e-12)
+    assert weighted.std[2] == np.inf
+    with pytest.raises(ValueError, match=r"weights is int64\(3,\): give \[n\], one for each of the 2500"):
+        fit_standardizer(features, [1, 1, 1])
