@@ -26,6 +26,11 @@ takes about 35 minutes on 2 cores, with --quick under one. It measures only how 
 configuration: with halving, without it, the plain grid, and Optuna's trials one at a time. It uses the real
 images where they are at hand.
 
+    python -m experiments.bench --path
+
+takes about 25 minutes on 2 cores, with --quick under two. It measures only the minimum of the objective for
+many values of λ: by the solver here, scikit-learn, optax and PyTorch, all to the same objective.
+
 experiments/benchmark/README.md discusses the figures.
 """
 
@@ -33,6 +38,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache, partial
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -41,8 +47,8 @@ from absl import flags
 
 from experiments.artifacts import provenance
 from experiments.artifacts.tables import Table
-from experiments.benchmark import linear_probes, probing, searching
-from experiments.benchmark.baselines import SPEC, jax_device, random_data
+from experiments.benchmark import linear_probes, paths, probing, searching
+from experiments.benchmark.baselines import SPEC, BenchData, jax_device, random_data
 from experiments.benchmark.measurements import (
     GRID,
     Row,
@@ -72,12 +78,7 @@ SCHEMA = 3
 # Training images of the report's grid.
 TRAIN_IMAGES = 49_000
 # Modes that cannot be combined.
-EXCLUSIVE = (
-    ("quick", "scale"),
-    ("probes", "scale"),
-    ("search", "scale"),
-    ("search", "probes"),
-)
+EXCLUSIVE = (("quick", "scale"), *combinations(("path", "search", "probes", "scale"), 2))
 
 
 def define_flags() -> None:
@@ -86,6 +87,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("scale", False, "measure only the speed by number of devices and of processes")
     flags.DEFINE_bool("probes", False, "measure only linear probes: many heads on random features")
     flags.DEFINE_bool("search", False, "measure only the best accuracy against time: searches and the grid")
+    flags.DEFINE_bool("path", False, "measure only the minimum of the objective for many values of λ")
     flags.DEFINE_string("out", None, "folder for bench.json (default: results/bench/<time>)")
     define_data("synthetic")
 
@@ -113,6 +115,8 @@ def measure_tables() -> dict[str, Any]:
         n, repeats, make_tables = 5_000 if quick else linear_probes.N, 3, probe_tables
     elif FLAGS.search:
         n, repeats, make_tables = 4_900 if quick else TRAIN_IMAGES, 2 if quick else 5, search_tables
+    elif FLAGS.path:
+        n, repeats, make_tables = 2_000 if quick else 20_000, 3, path_tables
     else:
         n, repeats, make_tables = 4_900 if quick else TRAIN_IMAGES, 3 if quick else 5, standard_tables
     if not FLAGS.scale:
@@ -176,6 +180,26 @@ def search_tables(n: int, repeats: int) -> Tables:
     return {"search": (title, partial(searching.measure_searches, data, epochs, points, repeats))}
 
 
+def path_tables(n: int, repeats: int) -> Tables:
+    """Return the tables of the minimum for many λ, each of other examples; without images with --quick."""
+    images, d, many = prepare_search_data(), 256 * n // 20_000, paths.MANY_LAMS
+    as_data = partial(BenchData, images.sets["train"], images.sets["val"], images.standardizer)
+    make = paths.make_gaussian_classes
+    cases: list[tuple[str, Any, tuple[float, ...], int]] = [
+        *(("Gaussian classes", partial(make, n, d, 0.1), many, folds) for folds in (0, 5)),
+        *(("Correlated features", partial(make, n, d, 0.15, True), many, folds) for folds in (0, 5)),
+        ("More of both", partial(make, 5 * n // 2, 3 * d, 0.07), (1e-4, 1e-2, 1.0), 0),
+        (images.dataset.label, as_data, (1e-4, 1e-2, 1e-1), 0),
+    ]
+    return {
+        f"path_{i}": (
+            f"{title}, λ: {len(lams)}, folds: {folds}",
+            partial(paths.measure_path, data, lams, folds, repeats),
+        )
+        for i, (title, data, lams, folds) in enumerate(cases[: -1 if FLAGS.quick else None])
+    }
+
+
 @cache
 def prepare_search_data() -> Data:
     """Return the data that --dataset and --data_dir name; by default real images where they are at hand."""
@@ -206,7 +230,7 @@ def describe_measurement(n: int, repeats: int) -> dict[str, Any]:
 
 
 def _describe_data() -> str | dict[str, Any]:
-    if FLAGS.search:
+    if FLAGS.search or FLAGS.path:
         return provenance.describe_dataset(prepare_search_data().dataset)
     return "random float32 features" if FLAGS.probes else "random bytes; the start: --dataset"
 

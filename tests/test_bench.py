@@ -3,16 +3,20 @@
 import inspect
 import json
 import math
+from functools import partial
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 import linear_cifar as lc
 from experiments import bench
-from experiments.benchmark import baselines, linear_probes, probe, searching, timing
+from experiments.benchmark import baselines, linear_probes, paths, probe, searching, timing
 from experiments.benchmark.baselines import Baseline, BenchData, make_configs
 from experiments.benchmark.probing import epochs_per_second
 from experiments.benchmark.timing import Timing, time_cases
@@ -121,6 +125,7 @@ def test_probe_prints_its_measurements(monkeypatch, capsys, options, epochs):
         (["--quick", "--scale"], "--quick and --scale cannot be combined"),
         (["--quick", "--probes", "--scale"], "--quick and --scale cannot be combined"),
         (["--probes", "--scale"], "--probes and --scale cannot be combined"),
+        (["--path", "--search"], "--path and --search cannot be combined"),
     ],
 )
 def test_flags_that_would_be_ignored_are_refused(options, message):
@@ -173,3 +178,50 @@ def test_searches_are_compared_with_the_grid_and_with_optuna(monkeypatch):
     assert rows["sooner"]["test_minus_grid"] == pytest.approx(100 / 3)
     assert rows["sooner"]["of_grid"] == 1
     assert rows[searching.OPTUNA]["5s"] is None
+
+
+def solve_exactly(lams, train, *, replicates, standardizer, dtype, tolerance):
+    """Return what `lc.solve` does, by scikit-learn in float64 and without compiling."""
+    fits = []
+    for rows in [replicate.rows for replicate in replicates]:
+        x, labels = np.float64(train.features)[rows], np.asarray(train.classes)[rows]
+        options = {"solver": "newton-cholesky", "tol": 1e-12}
+        fits += [LogisticRegression(C=1 / (2 * len(x) * lam), **options).fit(x, labels) for lam in lams]
+    params = lc.Params(np.stack([fit.coef_ for fit in fits]), np.stack([fit.intercept_ for fit in fits]))
+    final = {"evaluations": np.full((len(replicates), len(lams)), 6)}
+    return SimpleNamespace(weights=SimpleNamespace(params=params), final=final)
+
+
+def test_programs_reach_the_minimum_and_are_timed(monkeypatch):
+    lams = (1e-3, 1e-2)
+    monkeypatch.setattr(lc, "solve", solve_exactly)
+    monkeypatch.setattr(paths, "MANY_LAMS", lams)
+    monkeypatch.setattr(paths, "TOLERANCES", (1e-5,))
+    make_data = partial(paths.make_gaussian_classes, 300, 4, 0.5, correlated=True)
+    # The surroundings of the command, since optax is not written for the strict ones of the tests.
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False), threadpool_limits(1):
+        rows = {row["program"]: row for row in paths.measure_path(make_data, lams, folds=2, repeats=1)}
+    assert [row["timed"] for row in rows.values()] == [4, 2, 2, 4, 1]
+    for name, row in rows.items():
+        assert row["problems"] == 4
+        assert -1e-9 < row["gap"] < paths.GAP, name
+        assert 4 * 3 < row["evaluations"] < 4 * 40, name
+        assert row["s"] > 0
+    assert rows["linear_cifar"]["evaluations"] == 24
+
+
+def test_the_loosest_tolerance_that_reaches_the_minimum_is_taken():
+    x, labels = np.eye(10, dtype=np.float32), np.arange(10)
+    W, calls = np.zeros((1, 10, 10)), []
+
+    def solve(tolerance):
+        calls.append(tolerance)
+        return W, np.full((1, 10), 10 * tolerance * np.arange(10)), 7
+
+    # With equal logits the loss is log 10, and its minimum over b.
+    row = paths.try_tolerances(solve, [(0.1, x, labels)], np.array([np.log(10)]))
+    assert calls == [1e-2, 1e-3, 1e-4, 1e-5][: len(calls)]
+    logits = 10 * row["tolerance"] * np.arange(10)
+    expected = (np.log(np.exp(logits).sum()) - logits.mean()) / np.log(10) - 1
+    assert row["gap"] == pytest.approx(expected, rel=1e-6)
+    assert 0 < row["gap"] <= paths.GAP < 100 * row["gap"]
