@@ -28,7 +28,7 @@ FILES = ("README.md", "experiments/README.md", "experiments/FILES.md", "experime
          "linear_cifar/README.md", "experiments/benchmark/README.md", "experiments/CLUSTER.md",
          "experiments/FEATURES.md")  # fmt: skip
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES}
-COMMANDS = ("grid", "search", "compare", "table1", "bce", "improve", "report", "bench")
+COMMANDS = ("grid", "path", "search", "compare", "table1", "bce", "improve", "report", "bench")
 
 
 def find_block(marker):
@@ -68,7 +68,7 @@ def test_the_examples_have_types(tmp_path):
     command = [sys.executable, "-m", "mypy", *options, f"--cache-dir={ROOT / '.cache/mypy'}", *programs]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert len(programs) == 5
+    assert len(programs) == 6
 
 
 def test_help_names_every_option_of_fit_with_its_default():
