@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import jax
@@ -201,7 +202,7 @@ def test_programs_reach_the_minimum_and_are_timed(monkeypatch):
     # The surroundings of the command, since optax is not written for the strict ones of the tests.
     with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False), threadpool_limits(1):
         rows = {row["program"]: row for row in paths.measure_path(make_data, lams, folds=2, repeats=1)}
-    assert [row["timed"] for row in rows.values()] == [4, 2, 2, 4, 1]
+    assert [row["timed"] for row in rows.values()] == [4, 2, *[2] * bool(find_spec("torch")), 4, 1]
     for name, row in rows.items():
         assert row["problems"] == 4
         assert -1e-9 < row["gap"] < paths.GAP, name

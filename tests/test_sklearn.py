@@ -158,7 +158,7 @@ def test_mistakes_are_named(labels, arguments, message):
 
 
 def test_what_has_not_converged_and_what_diverges_is_said():
-    with pytest.warns(ConvergenceWarning, match=r"\d of \d runs are at no minimum, of lam \[0.001"):
+    with pytest.warns(ConvergenceWarning, match=r"no minimum in \d of \d runs, of lam \[0.001"):
         clone(PATH).set_params(options={"max_evaluations": 10}).fit(X, Y, np.ones(60))
     with pytest.raises(ValueError, match="diverged: give a smaller eta"):
         clone(SWEEP).set_params(etas=(1e30, 1e35)).fit(X, Y)
