@@ -266,22 +266,23 @@ def _as_targets(targets: Any) -> Float[Array | np.ndarray, "n K"]:
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float32)
 
 
-def as_weights(weights: Any, n: int) -> Float[Array, " n"] | None:
-    """Return the weights of n examples in float32, or raise ValueError with the first wrong row."""
+def as_weights(weights: Any, n: int) -> Float[Array | np.ndarray, " n"] | None:
+    """Return the weights of n examples in float64, or raise ValueError with the first wrong row."""
     if weights is None:
         return None
     array = as_numbers("weights", weights)
     if array.shape != (n,):
         raise ValueError(f"weights is {describe(array)}: give [n], one for each of the {n} examples")
-    if not is_traced(array):
-        known = np.asarray(array)
-        wrong = ~((known >= 0) & (known <= np.finfo(np.float32).max))  # true for NaN
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise ValueError(f"row {row} of weights is {known[row]}: give finite numbers from 0")
-        if not known.any():
-            raise ValueError("weights are all zero: give at least one above 0")
-    return jnp.asarray(array, jnp.float32)
+    if is_traced(array):
+        return jnp.asarray(array, jnp.float32)
+    known = np.asarray(array, np.float64)
+    wrong = ~((known >= 0) & (known <= np.finfo(np.float32).max))  # true for NaN
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"row {row} of weights is {known[row]}: give finite numbers from 0")
+    if not known.any():
+        raise ValueError("weights are all zero: give at least one above 0")
+    return known
 
 
 def _as_groups(groups: Any, n: int) -> Integer[Array, " n"] | None:

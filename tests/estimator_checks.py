@@ -2,7 +2,7 @@
 
     python tests/estimator_checks.py
 
-takes about three minutes on 2 cores, most of it to compile programs for the shapes of the checks' data.
+takes about a minute on 2 cores, most of it to compile programs for the shapes of the checks' data.
 """
 
 import os
@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from linear_cifar.sklearn import LogisticPathCV, SweepClassifierCV
 
 # A check compares two minima to 7 digits, which takes float64 and a λ that is not tiny.
-PATH = LogisticPathCV((0.001, 0.01), dtype="float64")
+PATH = LogisticPathCV((0.01, 0.1), dtype="float64")
 SWEEP = SweepClassifierCV()
 # A step on an example of weight 2 is not a step on each of two examples; scikit-learn's list for its own
 # SGDClassifier has the same entry.
