@@ -28,7 +28,7 @@ images where they are at hand.
 
     python -m experiments.bench --path
 
-takes about 18 minutes on 2 cores, with --quick a few. It measures only the minimum of the objective for
+takes about 18 minutes on 2 cores. It measures only the minimum of the objective for
 many values of λ: by the solver here, scikit-learn, optax and PyTorch, all to the same objective.
 
 experiments/benchmark/README.md discusses the figures.

@@ -291,11 +291,11 @@ def train_epochs(
         on_devices[id(train)], layout.broadcast(standardizer), each_epoch,
     )  # fmt: skip
     evaluated_with = per_replicate.standardizer or placed.standardizer
-    begun = method.prepare(placed) if done < len(each_epoch) else None
+    prepared = method.prepare(placed) if done < len(each_epoch) else None
     number = done
     while number < len(each_epoch):
         number += 1
-        program, arguments = method.program(placed, begun, number, state)
+        program, arguments = method.program(placed, prepared, number, state)
         # Optimizers and augmentations may take JAX's default type, which a user may have changed.
         with jax.enable_x64(dtype == np.float64):
             if number == done + 1:
@@ -305,7 +305,7 @@ def train_epochs(
                 )
                 compile_programs(itertools.chain([program.lower(*arguments)], metrics_of))
             output = program(*arguments)
-        outcome = method.read(placed, begun, number, output, averaged)
+        outcome = method.read(placed, prepared, number, output, averaged)
         state, averaged, measured = outcome.state, outcome.averaged, dict(outcome.measured)
         for name in per_epoch:
             examples, rows = measured_on[name]

@@ -128,11 +128,11 @@ class Method(Protocol):
         """Return what all epochs use beside what is placed."""
 
     def program(
-        self, placed: Placed, begun: Any, number: int, state: RunState
+        self, placed: Placed, prepared: Any, number: int, state: RunState
     ) -> tuple[Any, tuple[Any, ...]]:
         """Return the compiled function of an epoch and its arguments."""
 
-    def read(self, placed: Placed, begun: Any, number: int, output: Any, averaged: Params) -> Outcome:
+    def read(self, placed: Placed, prepared: Any, number: int, output: Any, averaged: Params) -> Outcome:
         """Return what an epoch's function has returned, measured."""
 
 

@@ -1,7 +1,7 @@
 r"""The minimum of the objective, for many runs at once: L-BFGS, scaled by the features' covariance.
 
 All runs of a replicate pass over the examples together, so that their products are one wide product. Runs
-that have finished leave it.
+that have ended leave it, a tile of columns at a time.
 
 With C the covariance of the features and h the mean second derivatives of the loss by each logit, the
 Hessian of a run is about $\alpha\, C \otimes \mathrm{diag}(h) + 2 \lambda I$. L-BFGS starts its quasi-Newton
@@ -71,7 +71,6 @@ class SolverSpec(NamedTuple):
     loss: Loss
     precision: str = FULL_PRECISION
     tolerance: float = TOLERANCES["float32"]
-    round: int = ROUND  # evaluations after which the program returns
     unpenalised: bool = False  # whether some λ is 0, so that separable examples are looked for
 
 
@@ -211,7 +210,7 @@ def solve_round(
     layout: Layout,
     spec: SolverSpec,
 ) -> SolverState:
-    """Advance all runs by up to `spec.round` evaluations, in one program.
+    """Advance all runs by up to `ROUND` evaluations, in one program.
 
     Args:
       state: state of the runs in the layout's S × C slots.
@@ -278,7 +277,7 @@ def _solve_replicate(
         return jax.vmap(step)(state, hyperparams, active, trial, evaluation), i + 1
 
     state, _ = jax.lax.while_loop(
-        lambda carry: runs_on(carry[0]).any() & (carry[1] < spec.round), advance, (state, jnp.int32(0))
+        lambda carry: runs_on(carry[0]).any() & (carry[1] < ROUND), advance, (state, jnp.int32(0))
     )
     return state
 
@@ -655,10 +654,10 @@ class Solver(NamedTuple):
         return layout.shard(scale, BY_REPLICATE), layout.shard(solved, BY_CONFIG), spec
 
     def program(
-        self, placed: Placed, begun: tuple[Scale, Any, SolverSpec], number: int, state: RunState
+        self, placed: Placed, prepared: tuple[Scale, Any, SolverSpec], number: int, state: RunState
     ) -> tuple[Any, tuple[Any, ...]]:
         """Return `solve_round` and its arguments."""
-        (scale, solved, spec), layout = begun, placed.layout
+        (scale, solved, spec), layout = prepared, placed.layout
         return solve_round, (
             state.opt_state, layout.shard(placed.hyperparams, BY_CONFIG), solved, placed.train,
             placed.standardizer, placed.per_replicate, scale, layout, spec,
@@ -667,13 +666,13 @@ class Solver(NamedTuple):
     def read(
         self,
         placed: Placed,
-        begun: tuple[Scale, Any, SolverSpec],
+        prepared: tuple[Scale, Any, SolverSpec],
         number: int,
         output: SolverState,
         averaged: Params,
     ) -> Outcome:
         """Return what `solve_round` has returned, with the parameters of its positions."""
-        scale, _, _ = begun
+        scale, _, _ = prepared
         params, status = as_position_params(output.position, scale.mean), np.asarray(output.status)
         measured = {
             "objective": output.objective,

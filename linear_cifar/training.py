@@ -203,7 +203,7 @@ class Descent(NamedTuple):
         """Return nothing: an epoch uses only what is placed."""
 
     def program(
-        self, placed: Placed, begun: None, number: int, state: RunState
+        self, placed: Placed, prepared: None, number: int, state: RunState
     ) -> tuple[Any, tuple[Any, ...]]:
         """Return `train_epoch` and its arguments for an epoch."""
         hyperparams, factor = placed.hyperparams, placed.each_epoch[number - 1][0]
@@ -214,7 +214,7 @@ class Descent(NamedTuple):
             placed.per_replicate._replace(keys=keys), placed.layout, self.spec,
         )  # fmt: skip
 
-    def read(self, placed: Placed, begun: None, number: int, output: Any, averaged: Params) -> Outcome:
+    def read(self, placed: Placed, prepared: None, number: int, output: Any, averaged: Params) -> Outcome:
         """Return what `train_epoch` has returned, with mean metrics and averaged parameters."""
         state, sums, finite = output
         averaged = _update_average(averaged, state.params, placed.each_epoch[number - 1][1])
